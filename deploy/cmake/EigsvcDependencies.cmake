@@ -1,0 +1,56 @@
+# Every package this project uses, found once. LibTorch comes from the torch package of EIGSVC_PYTHON as
+# imported targets of our own: find_package(Torch) fails where the wheel is a CUDA build and no CUDA
+# toolkit is installed, and pulls flags into every target where it works.
+find_package(Threads REQUIRED)
+find_package(absl REQUIRED)
+find_package(OpenSSL REQUIRED COMPONENTS Crypto)
+find_package(Protobuf REQUIRED)
+find_package(gRPC REQUIRED)
+find_package(prometheus-cpp REQUIRED COMPONENTS core)
+find_package(spdlog REQUIRED)
+find_program(EIGSVC_GRPC_PLUGIN grpc_cpp_plugin REQUIRED)
+find_path(EIGSVC_JSON_INCLUDE nlohmann/json.hpp REQUIRED)
+find_path(EIGSVC_CLI11_INCLUDE CLI/CLI.hpp REQUIRED)
+find_path(EIGSVC_BEAST_INCLUDE boost/beast/core.hpp REQUIRED)
+
+# A build on another prefix (Debian packages unpacked beside the system) hands its headers over by CPATH;
+# as explicit include paths they would come before the compiler's own.
+foreach(library json cli11 beast)
+  string(TOUPPER ${library} upper)
+  add_library(eigsvc_${library} INTERFACE)
+  if(NOT "${EIGSVC_${upper}_INCLUDE}" STREQUAL "/usr/include")
+    target_include_directories(eigsvc_${library} SYSTEM INTERFACE ${EIGSVC_${upper}_INCLUDE})
+  endif()
+endforeach()
+
+if(NOT EIGSVC_PYTHON)
+  find_program(EIGSVC_PYTHON python3 REQUIRED)
+endif()
+execute_process(
+  COMMAND ${EIGSVC_PYTHON} -c "import os, torch; print(os.path.dirname(torch.__file__)); print(torch.__version__)"
+  OUTPUT_VARIABLE torch_probe RESULT_VARIABLE torch_result ERROR_QUIET OUTPUT_STRIP_TRAILING_WHITESPACE)
+if(NOT torch_result EQUAL 0)
+  message(FATAL_ERROR "${EIGSVC_PYTHON} has no torch package: run `make setup`, or pass -DEIGSVC_PYTHON=/path/to/python3")
+endif()
+string(REPLACE "\n" ";" torch_probe "${torch_probe}")
+list(GET torch_probe 0 EIGSVC_TORCH_DIR)
+list(GET torch_probe 1 EIGSVC_TORCH_VERSION)
+message(STATUS "LibTorch ${EIGSVC_TORCH_VERSION}")
+
+add_library(eigsvc_torch INTERFACE)
+target_include_directories(eigsvc_torch SYSTEM INTERFACE ${EIGSVC_TORCH_DIR}/include)
+target_compile_definitions(eigsvc_torch INTERFACE AT_PER_OPERATOR_HEADERS)
+foreach(library c10 torch_cpu)
+  add_library(eigsvc_${library} SHARED IMPORTED)
+  set_target_properties(eigsvc_${library} PROPERTIES IMPORTED_LOCATION ${EIGSVC_TORCH_DIR}/lib/lib${library}.so)
+  target_link_libraries(eigsvc_torch INTERFACE eigsvc_${library})
+endforeach()
+# Nothing of ours names a symbol of the CUDA half, so the linker would drop it and with it the device.
+set(EIGSVC_TORCH_CUDA OFF)
+if(EXISTS ${EIGSVC_TORCH_DIR}/lib/libtorch_cuda.so)
+  set(EIGSVC_TORCH_CUDA ON)
+  target_link_options(eigsvc_torch INTERFACE
+    "LINKER:--push-state,--no-as-needed,${EIGSVC_TORCH_DIR}/lib/libtorch_cuda.so,${EIGSVC_TORCH_DIR}/lib/libc10_cuda.so,--pop-state"
+    "LINKER:--allow-shlib-undefined")
+endif()
+target_link_options(eigsvc_torch INTERFACE "LINKER:-rpath,${EIGSVC_TORCH_DIR}/lib")

@@ -1,0 +1,65 @@
+// Analysis: one model × task × settings, and its result. Runs a task through a model with a tap and turns transitions
+// into spectra per site. This room owns the loop over layers and chunks, cancellation, batching and the score.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/container/btree_map.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "models/base/site.h"
+#include "models/base/stop_token.h"
+#include "models/spectrum/spectrum.h"
+#include "models/tasks/task.h"
+#include "models/zoo/sequence_model.h"
+
+namespace eigsvc {
+
+struct AnalysisOptions {
+  Split split = Split::kTest;
+  int64_t examples = 0;         // 0: the split's own count, at most 4096
+  int64_t batch_size = 0;       // 0: chosen so that a layer takes well under 100 ms
+  int64_t max_steps = 0;        // truncate sequences; 0: no truncation
+  bool weight_by_multiplicity = false;
+  bool include_first_step = false;  // λ_0 acts on h_{-1} = 0; excluded by default
+  // Where to write every eigenvalue (DESIGN section 4, Export); empty: nowhere.
+  std::string export_path;
+  int64_t max_export_bytes = int64_t{4} << 30;
+  absl::btree_map<std::string, std::string> export_metadata;  // provenance put beside the conventions
+  absl::Duration progress_interval = absl::Milliseconds(250);
+};
+
+struct SiteSpectrum {
+  Site site;
+  int64_t multiplicity = 1;  // of each stored entry; 0: infinite
+  bool constant = false;
+  Spectrum spectrum;
+};
+
+struct AnalysisProgress {
+  int64_t examples_done = 0, examples_total = 0;
+  int64_t eigenvalues = 0;
+  Score score;                                   // of the examples so far
+  const std::vector<SiteSpectrum>* sites = nullptr;  // cumulative; valid during the call
+};
+
+struct AnalysisResult {
+  Score score;
+  std::vector<SiteSpectrum> sites;  // ordered by (layer, mixer, unit)
+  int64_t examples = 0, batches = 0, tokens = 0, eigenvalues = 0;
+  int64_t batch_size = 0;
+  absl::Duration forward_time, analysis_time, total_time;
+  int64_t exported_bytes = 0;
+};
+
+// INVALID_ARGUMENT: a token id >= V (names task, example, position and both numbers), options out of range.
+// CANCELLED, DEADLINE_EXCEEDED from `stop`. RESOURCE_EXHAUSTED when a batch of one does not fit (larger ones are halved).
+absl::StatusOr<AnalysisResult> RunAnalysis(const SequenceModel& model, const Task& task, const AnalysisOptions& options,
+                                           const std::function<void(const AnalysisProgress&)>& progress,
+                                           const StopToken& stop);
+
+}  // namespace eigsvc

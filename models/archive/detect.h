@@ -1,0 +1,29 @@
+// Detection: which family and layout a checkpoint is of, from its keys and settings alone, without LibTorch.
+// The client links this room, so `eigsvc inspect FILE` works without a daemon.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "models/archive/archive.h"
+#include "models/base/settings.h"
+
+namespace eigsvc {
+
+// A family and one of its checkpoint layouts, e.g. {"mamba2", "state-spaces"}.
+// Families of this version: "mamba2" (layouts "state-spaces", "huggingface", "paper"), "llama" ("meta",
+// "huggingface"), "gpt2" ("huggingface"), "softmax-attention" ("paper").
+struct Detection {
+  std::string family;
+  std::string layout;
+  int64_t layers = 0;
+  std::string mixer;         // of its layers: "mamba2" or "attention"
+  Settings settings;         // archive settings overridden by the caller's
+};
+
+// FAILED_PRECONDITION for an unknown checkpoint: the message names the nearest family and the first keys that differ.
+absl::StatusOr<Detection> Detect(const Archive& archive, const Settings& overrides);
+
+}  // namespace eigsvc

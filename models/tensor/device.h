@@ -1,0 +1,19 @@
+// Devices and element types by name, as users write them.
+#pragma once
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "c10/core/Device.h"
+#include "c10/core/ScalarType.h"
+
+namespace eigsvc {
+
+// "cpu", "cuda", "cuda:1". FAILED_PRECONDITION when this LibTorch or machine has no such device.
+absl::StatusOr<c10::Device> ParseDevice(absl::string_view name);
+// "float32", "float64", "bfloat16", "float16". INVALID_ARGUMENT otherwise, listing the known ones.
+absl::StatusOr<c10::ScalarType> ParseDtype(absl::string_view name);
+std::string DtypeName(c10::ScalarType type);
+
+}  // namespace eigsvc

@@ -1,0 +1,61 @@
+// Transition: how one unit of a layer carries its state from step i-1 to step i (h_i = Λ_i h_{i-1} + B_i u_i;
+// arXiv 2510.09379, arXiv 2405.15731), as a small closed variant. Start here for the mathematics.
+// Every member is detached. Shapes: B batch, T steps of the chunk, U units, N state size.
+#pragma once
+
+#include <cstdint>
+#include <variant>
+
+#include "ATen/core/Tensor.h"
+
+namespace eigsvc {
+
+// How a continuous-time Λ becomes the step's: none (already discrete), exp (ZOH: λ = e^{Δμ}), bilinear
+// (λ = (1+Δμ/2)/(1-Δμ/2)). The tensors then hold Δμ.
+enum class Discretization { kNone, kExp, kBilinear };
+
+// Λ = λ·I, given as log λ: real, positive. multiplicity is dim(state) of a unit; 0 stands for infinite (softmax).
+struct ScalarPerUnit {
+  at::Tensor log_magnitude;  // [B,T,U] real
+  int64_t multiplicity = 1;
+};
+
+// Λ = diag(values).
+struct Diagonal {
+  at::Tensor values;  // [B,T,U,N] real or complex; with kExp or kBilinear: Δμ
+  Discretization discretization = Discretization::kNone;
+  bool conjugate_pairs = false;  // each stored value stands for itself and its conjugate
+  int64_t multiplicity = 1;
+};
+
+// Λ = diag(d) - u vᵀ (rank R: last dimension of u and v).
+struct DiagonalPlusLowRank {
+  at::Tensor d;     // [B,T,U,N]
+  at::Tensor u, v;  // [B,T,U,N,R]
+  Discretization discretization = Discretization::kNone;
+  int64_t multiplicity = 1;
+};
+
+// Λ itself; eigenvalues by a general solver.
+struct Dense {
+  at::Tensor matrix;  // [B,T,U,N,N] real or complex
+  Discretization discretization = Discretization::kNone;
+  int64_t multiplicity = 1;
+};
+
+// A finite impulse response (short convolution): a shift register, every eigenvalue 0.
+struct Nilpotent {
+  int64_t units = 0;
+  int64_t order = 0;  // N, the register's length
+};
+
+using TransitionKind = std::variant<ScalarPerUnit, Diagonal, DiagonalPlusLowRank, Dense, Nilpotent>;
+
+struct Transition {
+  TransitionKind kind;
+  bool constant = false;   // the same at every step and in every batch: T = 1 and B = 1, counted once an analysis
+  int64_t first_step = 0;  // of the chunk, 0-based in the sequence; attention starts at 1 (λ_0 acts on h_{-1} = 0)
+  double noise_floor = 0;  // absolute error of log|λ|, from the dtype and the size of what was subtracted
+};
+
+}  // namespace eigsvc

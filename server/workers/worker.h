@@ -1,0 +1,131 @@
+// Worker: one device and the process that owns it, started, watched and restarted. Calls are blocking; server/jobs
+// gives each worker a thread. The wire is behind WorkerTransport, so that tests (and TSan) run without gRPC.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "eigsvc/worker/v1/worker_service.pb.h"
+#include "server/metrics/metrics.h"
+
+namespace eigsvc {
+
+// How a caller stops a call that another thread is in. Thread-safe; Cancel may come before, during or after the call.
+class CallControl {
+ public:
+  explicit CallControl(absl::Time deadline = absl::InfiniteFuture()) : deadline_(deadline) {}
+  absl::Time deadline() const { return deadline_; }
+  void Cancel();
+  bool cancelled() const;
+  // Registers what Cancel() runs (once, on the cancelling thread; at once when already cancelled); empty: nothing.
+  // After it returns no earlier hook is running.
+  void OnCancel(std::function<void()> hook);
+
+ private:
+  const absl::Time deadline_;
+  mutable absl::Mutex mutex_;
+  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
+  std::function<void()> hook_ ABSL_GUARDED_BY(mutex_);
+};
+
+// The RPCs of one running worker process. UNAVAILABLE when the connection is lost.
+class WorkerTransport {
+ public:
+  virtual ~WorkerTransport() = default;
+  virtual absl::StatusOr<worker::v1::GetStatusResponse> GetStatus(absl::Duration timeout) = 0;
+  virtual absl::StatusOr<worker::v1::GetCatalogResponse> GetCatalog() = 0;
+  // Events come on the calling thread. Returns the job's status.
+  virtual absl::Status RunAnalysis(const worker::v1::RunAnalysisRequest& request, CallControl& control,
+                                   const std::function<void(worker::v1::RunAnalysisResponse)>& on_event) = 0;
+  virtual absl::Status RunTraining(const worker::v1::RunTrainingRequest& request, CallControl& control,
+                                   const std::function<void(worker::v1::RunTrainingResponse)>& on_event) = 0;
+  virtual absl::StatusOr<worker::v1::InspectResponse> Inspect(const worker::v1::InspectRequest& request,
+                                                              CallControl& control) = 0;
+  virtual absl::StatusOr<worker::v1::LoadResponse> Load(const worker::v1::LoadRequest& request, CallControl& control) = 0;
+  virtual absl::Status Unload(const worker::v1::UnloadRequest& request) = 0;
+  virtual absl::StatusOr<worker::v1::ListLoadedResponse> ListLoaded() = 0;
+};
+
+// A process that can be ended and waited for. Real: fork/exec of eigsvc-worker. Tests: a fake.
+class WorkerProcess {
+ public:
+  virtual ~WorkerProcess() = default;
+  virtual int64_t pid() const = 0;
+  virtual void Kill() = 0;                         // SIGKILL; idempotent
+  virtual void Terminate() = 0;                    // SIGTERM; idempotent
+  virtual bool WaitForExit(absl::Duration timeout, std::string* cause) = 0;  // "exit 70", "signal 9"
+};
+
+struct LaunchedWorker {
+  std::unique_ptr<WorkerProcess> process;
+  std::unique_ptr<WorkerTransport> transport;
+};
+// Starts a process for `device` and connects. Called again after each death.
+using WorkerLauncher = std::function<absl::StatusOr<LaunchedWorker>(const std::string& device)>;
+
+struct WorkerOptions {
+  std::string device = "cpu";
+  absl::Duration cancel_grace = absl::Milliseconds(150);
+  absl::Duration start_timeout = absl::Seconds(60);
+  absl::Duration first_backoff = absl::Milliseconds(100);  // doubles up to 10 s while starts fail or die at once
+};
+
+// The cause put on a status when the process died under a call; server/jobs retries such a job once.
+inline constexpr absl::string_view kWorkerDiedUrl = "eigsvc/worker-died";
+
+class Worker {
+ public:
+  // Starts supervising at once; returns before the process is up. `metrics` and `launcher` outlive it.
+  Worker(WorkerOptions options, WorkerLauncher launcher, Metrics* metrics);
+  ~Worker();  // SIGTERM, then SIGKILL after a second
+
+  const std::string& device() const;
+  enum class State { kStarting, kIdle, kBusy, kRestarting };
+  struct Snapshot {
+    State state = State::kStarting;
+    int64_t pid = 0, restart_count = 0;
+    std::string description;               // device in words
+    std::string problem;                   // why it does not start, or empty
+    worker::v1::GetStatusResponse status;  // of the last start
+  };
+  Snapshot snapshot() const;
+  bool WaitUntilReady(absl::Duration timeout);
+  // Called (on the supervising thread) after each change of state. Set before anything else uses the worker.
+  void OnStateChange(std::function<void()> hook);
+
+  // Each waits for the process to be up (until the control's deadline or cancel). When the call is cancelled or past its
+  // deadline and the process has not answered within cancel_grace, the process is killed and the call returns.
+  // If the process dies under the call: UNAVAILABLE with payload kWorkerDiedUrl.
+  absl::Status RunAnalysis(const worker::v1::RunAnalysisRequest& request, CallControl& control,
+                           const std::function<void(worker::v1::RunAnalysisResponse)>& on_event);
+  absl::Status RunTraining(const worker::v1::RunTrainingRequest& request, CallControl& control,
+                           const std::function<void(worker::v1::RunTrainingResponse)>& on_event);
+  absl::StatusOr<worker::v1::InspectResponse> Inspect(const worker::v1::InspectRequest& request, CallControl& control);
+  absl::StatusOr<worker::v1::LoadResponse> Load(const worker::v1::LoadRequest& request, CallControl& control);
+  absl::Status Unload(const worker::v1::UnloadRequest& request);
+  absl::StatusOr<worker::v1::ListLoadedResponse> ListLoaded();
+  absl::StatusOr<worker::v1::GetCatalogResponse> GetCatalog();  // cached from the first start
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// The real launcher: executes `binary --socket SOCKET_DIR/NAME --device DEVICE ...` with PR_SET_PDEATHSIG and connects
+// over gRPC. `extra_flags` go to the worker as they are.
+struct ProcessLauncherOptions {
+  std::string binary, socket_dir;
+  std::vector<std::string> extra_flags;
+};
+WorkerLauncher ProcessLauncher(ProcessLauncherOptions options);
+
+// Devices for "auto": what `binary --list-devices` prints, a line each.
+absl::StatusOr<std::vector<std::string>> ListDevices(const std::string& binary);
+
+}  // namespace eigsvc
