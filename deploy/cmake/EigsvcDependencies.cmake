@@ -27,7 +27,7 @@ if(NOT EIGSVC_PYTHON)
   find_program(EIGSVC_PYTHON python3 REQUIRED)
 endif()
 execute_process(
-  COMMAND ${EIGSVC_PYTHON} -c "import os, torch; print(os.path.dirname(torch.__file__)); print(torch.__version__)"
+  COMMAND ${EIGSVC_PYTHON} -c "import importlib.metadata, importlib.util; print(importlib.util.find_spec('torch').submodule_search_locations[0]); print(importlib.metadata.version('torch'))"
   OUTPUT_VARIABLE torch_probe RESULT_VARIABLE torch_result ERROR_QUIET OUTPUT_STRIP_TRAILING_WHITESPACE)
 if(NOT torch_result EQUAL 0)
   message(FATAL_ERROR "${EIGSVC_PYTHON} has no torch package: run `make setup`, or pass -DEIGSVC_PYTHON=/path/to/python3")
