@@ -1,0 +1,254 @@
+"""The whole flow through a client nobody here wrote: Python grpcio generated from the .proto files."""
+
+import json
+import math
+import struct
+import time
+import unittest
+import urllib.error
+import urllib.request
+
+import grpc
+
+import harness
+
+
+def upload_requests(request_type, name, data, chunk=1 << 18, digest=None):
+    from eigsvc.v1 import catalog_service_pb2 as pb
+    file = pb.UploadFile(name=name, size_bytes=len(data), sha256=digest or harness.sha256(data))
+    yield request_type(manifest=pb.UploadManifest(files=[file]))
+    for begin in range(0, len(data), chunk):
+        yield request_type(chunk=data[begin:begin + chunk])
+
+
+def spec(checkpoint, task="mqar", **fields):
+    from eigsvc.v1 import analysis_pb2, model_pb2
+    seed = fields.pop("seed", 0)
+    return analysis_pb2.AnalysisSpec(checkpoint=checkpoint, task=model_pb2.TaskSpec(name=task, seed=seed), **fields)
+
+
+class FlowTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.daemon = harness.Daemon()
+        cls.daemon.wait_idle()
+
+    @classmethod
+    def tearDownClass(cls):
+        code = cls.daemon.stop()
+        assert code == 0, f"the daemon ended with {code}"
+
+    def test_health_and_reflection(self):
+        from grpc_health.v1 import health_pb2, health_pb2_grpc
+        from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+        health = health_pb2_grpc.HealthStub(self.daemon.channel)
+        for service in ("", "eigsvc.v1.AnalysisService"):
+            answer = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)
+            self.assertEqual(answer.status, health_pb2.HealthCheckResponse.SERVING)
+        watch = health.Watch(health_pb2.HealthCheckRequest(service=""), timeout=5)
+        self.assertEqual(next(watch).status, health_pb2.HealthCheckResponse.SERVING)
+        watch.cancel()
+        with self.assertRaises(grpc.RpcError) as error:
+            health.Check(health_pb2.HealthCheckRequest(service="no.such.Service"), timeout=5)
+        self.assertEqual(error.exception.code(), grpc.StatusCode.NOT_FOUND)
+        reflection = reflection_pb2_grpc.ServerReflectionStub(self.daemon.channel)
+        request = reflection_pb2.ServerReflectionRequest(list_services="")
+        names = {s.name for s in next(reflection.ServerReflectionInfo(iter([request]))).list_services_response.service}
+        for name in ("AnalysisService", "CatalogService", "TrainingService"):
+            self.assertIn(f"eigsvc.v1.{name}", names)
+
+    def test_upload_analyze_read(self):
+        from eigsvc.v1 import analysis_service_pb2 as rpc
+        from eigsvc.v1 import catalog_service_pb2 as catalog
+        from eigsvc.v1 import checkpoint_pb2
+        data = harness.demo_checkpoint().read_bytes()
+        stored = self.daemon.catalog.UploadCheckpoint(upload_requests(catalog.UploadCheckpointRequest, "m.pt", data))
+        self.assertEqual(stored.sha256, harness.sha256(data))
+        again = self.daemon.catalog.UploadCheckpoint(upload_requests(catalog.UploadCheckpointRequest, "m.pt", data))
+        self.assertTrue(again.existed)
+        reference = checkpoint_pb2.CheckpointRef(sha256=stored.sha256)
+        inspection = self.daemon.catalog.InspectCheckpoint(
+            catalog.InspectCheckpointRequest(checkpoint=reference)).inspection
+        self.assertEqual((inspection.family, inspection.format), ("mamba2", "torch-zip"))
+
+        events = [message.event for message in self.daemon.analysis.Analyze(
+            rpc.AnalyzeRequest(spec=spec(reference, examples=256, keep_eigenvalues=True)), timeout=120)]
+        kinds = [event.WhichOneof("event") for event in events]
+        self.assertEqual(kinds[0], "accepted")
+        self.assertEqual(kinds[-1], "result")
+        self.assertLess(kinds.index("model"), len(kinds) - 1)
+        self.assertEqual(kinds.count("result"), 1)
+        result = events[-1].result
+        self.assertGreaterEqual(result.score.value, 0.98)
+        self.assertEqual(result.score.n, 256)
+        analysis_id = events[-1].analysis_id
+
+        # The raw file: parsed by the published safetensors layout, compared with the streamed statistics.
+        chunks = list(self.daemon.analysis.ReadEigenvalues(rpc.ReadEigenvaluesRequest(analysis_id=analysis_id)))
+        raw = b"".join(message.chunk for message in chunks)
+        self.assertEqual(len(raw), chunks[0].total_bytes)
+        resumed = b"".join(message.chunk for message in self.daemon.analysis.ReadEigenvalues(
+            rpc.ReadEigenvaluesRequest(analysis_id=analysis_id, offset_bytes=1000)))
+        self.assertEqual(resumed, raw[1000:])
+        (size,) = struct.unpack("<Q", raw[:8])
+        header = json.loads(raw[8:8 + size])
+        for site in result.sites:
+            entry = header[f"layers.{site.site.layer}.{site.site.mixer}.log_magnitude"]
+            self.assertEqual(entry["dtype"], "F32")
+            rows, steps, units, each = entry["shape"]
+            self.assertEqual((rows, each), (256, 1))
+            begin, end = entry["data_offsets"]
+            values = memoryview(raw)[8 + size + begin:8 + size + end].cast("f")
+            mine = [values[i] for i in range(site.site.unit, len(values), units)]
+            self.assertEqual(len(mine), site.summary.count)
+            self.assertEqual(len(mine), rows * steps)
+            mean = math.fsum(mine) / len(mine)
+            self.assertAlmostEqual(mean, site.summary.mean, delta=1e-9 * max(1, abs(mean)))
+            near = sum(abs(1 - math.exp(v)) <= 0.01 for v in mine) / len(mine)
+            self.assertAlmostEqual(near, site.summary.near_1, delta=2.0 / len(mine))
+            self.assertAlmostEqual(sum(site.summary.paper_bins), 1, delta=1e-12)
+            median = sorted(mine)[(len(mine) + 1) // 2 - 1]
+            self.assertAlmostEqual(site.summary.quantiles[3], median, delta=0.016 * abs(median) + 1e-12)
+
+        got = self.daemon.analysis.GetAnalysis(rpc.GetAnalysisRequest(analysis_id=analysis_id)).analysis
+        self.assertEqual(got.result, result)
+        self.assertEqual(got.model.checkpoint_sha256, stored.sha256)
+        watched = [m.event.WhichOneof("event") for m in self.daemon.analysis.WatchAnalysis(
+            rpc.WatchAnalysisRequest(analysis_id=analysis_id))]
+        self.assertEqual(watched[-1], "result")
+
+    def test_named_checkpoint_twin_and_pages(self):
+        from eigsvc.v1 import analysis_service_pb2 as rpc
+        from eigsvc.v1 import catalog_service_pb2 as catalog
+        from eigsvc.v1 import checkpoint_pb2
+        names = [entry.name for entry in self.daemon.catalog.ListCheckpoints(
+            catalog.ListCheckpointsRequest(page_size=1000)).checkpoints]
+        self.assertIn("mamba2.pt", names)
+        twin = checkpoint_pb2.CheckpointRef(name="mamba2.pt", twin_seed=7)
+        results = []
+        for _ in range(2):
+            *_, last = self.daemon.analysis.Analyze(rpc.AnalyzeRequest(spec=spec(twin, examples=64)), timeout=60)
+            results.append(last.event.result)
+        self.assertLess(results[0].score.value, 0.2)
+        self.assertEqual(results[0].sites, results[1].sites)
+        seen, token = [], ""
+        while True:
+            page = self.daemon.analysis.ListAnalyses(rpc.ListAnalysesRequest(page_size=1, page_token=token))
+            seen += [analysis.analysis_id for analysis in page.analyses]
+            token = page.next_page_token
+            if not token:
+                break
+        self.assertGreaterEqual(len(seen), 2)
+        self.assertEqual(len(seen), len(set(seen)))
+
+    def test_train_and_download(self):
+        from eigsvc.v1 import catalog_service_pb2 as catalog
+        from eigsvc.v1 import checkpoint_pb2, model_pb2, training_pb2
+        from eigsvc.v1 import training_service_pb2 as rpc
+        start = checkpoint_pb2.CheckpointRef(
+            initializer=checkpoint_pb2.Initializer(family="mamba2", seed=3),
+            settings_json=json.dumps({"d_model": 16, "n_layer": 1, "d_state": 8, "headdim": 8, "vocab_size": 64}))
+        task = model_pb2.TaskSpec(name="mqar", parameters_json=json.dumps(
+            {"vocab_size": 64, "input_seq_len": 32, "num_kv_pairs": 2}))
+        training = training_pb2.TrainingSpec(start=start, task=task, steps=20, batch_size=16, eval_every=10,
+                                             eval_examples=32)
+        events = [m.event for m in self.daemon.training.Train(rpc.TrainRequest(spec=training), timeout=120)]
+        self.assertEqual(events[-1].WhichOneof("event"), "result")
+        result = events[-1].result
+        self.assertEqual(result.steps, 20)
+        data = b"".join(m.chunk for m in self.daemon.catalog.DownloadCheckpoint(
+            catalog.DownloadCheckpointRequest(sha256=result.best_sha256)))
+        self.assertEqual(harness.sha256(data), result.best_sha256)
+        inspection = self.daemon.catalog.InspectCheckpoint(catalog.InspectCheckpointRequest(
+            checkpoint=checkpoint_pb2.CheckpointRef(sha256=result.best_sha256))).inspection
+        self.assertEqual((inspection.family, inspection.problem), ("mamba2", ""))
+
+    def test_http(self):
+        base = f"http://{self.daemon.http_address}"
+        for path in ("/livez", "/readyz"):
+            self.assertEqual(urllib.request.urlopen(base + path, timeout=5).status, 200)
+        answer = urllib.request.urlopen(base + "/metrics", timeout=5)
+        self.assertTrue(answer.headers["Content-Type"].startswith("text/plain; version=0.0.4"))
+        text = answer.read().decode()
+        for family in ("eigsvc_rpcs_total", "eigsvc_job_queue_depth", "eigsvc_worker_up", "process_resident_memory_bytes"):
+            self.assertIn(f"# TYPE {family} ", text)
+        with self.assertRaises(urllib.error.HTTPError) as error:
+            urllib.request.urlopen(base + "/nothing", timeout=5)
+        self.assertEqual(error.exception.code, 404)
+
+    def test_bad_requests(self):
+        from eigsvc.v1 import analysis_service_pb2 as rpc
+        from eigsvc.v1 import catalog_service_pb2 as catalog
+        from eigsvc.v1 import checkpoint_pb2
+        code = grpc.StatusCode
+        demo = checkpoint_pb2.CheckpointRef(name="mamba2.pt")
+
+        def ref(**fields):
+            return checkpoint_pb2.CheckpointRef(**fields)
+
+        settings = ref(name="mamba2.pt", settings_json="{not json")
+        cases = [
+            (spec(ref(name="nothing.pt")), code.NOT_FOUND, "mamba2.pt"),
+            (spec(ref(name="../demo/mamba2.pt")), code.INVALID_ARGUMENT, ".."),
+            (spec(ref(name="/etc/passwd")), code.INVALID_ARGUMENT, "relative"),
+            (spec(ref(local_path="/etc/passwd")), code.PERMISSION_DENIED, "upload"),
+            (spec(ref(sha256="0" * 64)), code.NOT_FOUND, "0000"),
+            (spec(ref(sha256="xyz")), code.INVALID_ARGUMENT, "64"),
+            (spec(ref()), code.INVALID_ARGUMENT, "checkpoint"),
+            (spec(demo, task="mqra"), code.NOT_FOUND, "mqar"),
+            (spec(demo, dtype="float8"), code.INVALID_ARGUMENT, "float32"),
+            (spec(demo, device="cuda:9"), code.NOT_FOUND, "cpu"),
+            (spec(demo, examples=-1), code.INVALID_ARGUMENT, "examples"),
+            (spec(demo, examples=10**12), code.INVALID_ARGUMENT, "examples"),
+            (spec(demo, batch_size=10**9), code.INVALID_ARGUMENT, "batch_size"),
+            (spec(settings), code.INVALID_ARGUMENT, "JSON"),
+            (spec(ref(initializer=checkpoint_pb2.Initializer(family="mamba3"))), code.NOT_FOUND, "mamba2"),
+        ]
+        for request, expected, text in cases:
+            with self.subTest(str(request)), self.assertRaises(grpc.RpcError) as error:
+                list(self.daemon.analysis.Analyze(rpc.AnalyzeRequest(spec=request), timeout=30))
+            self.assertEqual(error.exception.code(), expected, error.exception.details())
+            self.assertIn(text, error.exception.details())
+        with self.assertRaises(grpc.RpcError) as error:
+            self.daemon.catalog.UploadCheckpoint(
+                upload_requests(catalog.UploadCheckpointRequest, "m.pt", b"abc", digest="0" * 64))
+        self.assertEqual(error.exception.code(), code.INVALID_ARGUMENT)
+        with self.assertRaises(grpc.RpcError) as error:
+            self.daemon.analysis.ListAnalyses(rpc.ListAnalysesRequest(page_token="bogus"))
+        self.assertEqual(error.exception.code(), code.INVALID_ARGUMENT)
+
+    def test_damaged_checkpoints(self):
+        """Truncated, bit-flipped, mis-shaped and hostile uploads: a status each, and the daemon serves on."""
+        from eigsvc.v1 import analysis_service_pb2 as rpc
+        from eigsvc.v1 import catalog_service_pb2 as catalog
+        from eigsvc.v1 import checkpoint_pb2
+        data = harness.demo_checkpoint().read_bytes()
+        evil = b"\x80\x02cos\nsystem\nX\x0a\x00\x00\x00touch /bad\x85R."
+        damaged = {"truncated": data[:len(data) // 2], "empty": b"", "noise": bytes(range(256)) * 64,
+                   "pickle": evil, "flipped": data[:100] + bytes([data[100] ^ 1]) + data[101:]}
+        for name, content in damaged.items():
+            with self.subTest(name), self.assertRaises(grpc.RpcError) as error:
+                stored = self.daemon.catalog.UploadCheckpoint(
+                    upload_requests(catalog.UploadCheckpointRequest, f"{name}.pt", content))
+                list(self.daemon.analysis.Analyze(rpc.AnalyzeRequest(
+                    spec=spec(checkpoint_pb2.CheckpointRef(sha256=stored.sha256), examples=4)), timeout=60))
+            self.assertIn(error.exception.code(), (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.DATA_LOSS,
+                                                   grpc.StatusCode.FAILED_PRECONDITION), error.exception.details())
+        before = self.daemon.worker()
+        self.assertEqual(before.restart_count, 0, "a damaged file must not cost the worker")
+
+    def test_deadline(self):
+        from eigsvc.v1 import analysis_service_pb2 as rpc
+        from eigsvc.v1 import checkpoint_pb2
+        demo = checkpoint_pb2.CheckpointRef(name="mamba2.pt")
+        started = time.monotonic()
+        with self.assertRaises(grpc.RpcError) as error:
+            list(self.daemon.analysis.Analyze(rpc.AnalyzeRequest(spec=spec(demo, examples=10**6, batch_size=32)),
+                                              timeout=0.5))
+        self.assertEqual(error.exception.code(), grpc.StatusCode.DEADLINE_EXCEEDED)
+        self.assertLess(time.monotonic() - started, 2)
+        self.daemon.wait_idle(5)
+
+
+if __name__ == "__main__":
+    harness.main()
