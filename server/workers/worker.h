@@ -1,15 +1,17 @@
 // Worker: one device and the process that owns it, started, watched and restarted. Calls are blocking; server/jobs
-// gives each worker a thread. The wire is behind WorkerTransport, so that tests (and TSan) run without gRPC.
+// gives each worker a thread. The wire is behind WorkerTransport, so that tests (and TSan) run without gRPC. Locks are
+// std::mutex, not absl::Mutex: ThreadSanitizer does not see inside Debian's uninstrumented Abseil and reports false races.
 #pragma once
 
+#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "eigsvc/worker/v1/worker_service.pb.h"
 #include "server/metrics/metrics.h"
@@ -24,14 +26,16 @@ class CallControl {
   void Cancel();
   bool cancelled() const;
   // Registers what Cancel() runs (once, on the cancelling thread; at once when already cancelled); empty: nothing.
-  // After it returns no earlier hook is running.
+  // After it returns no earlier hook is running. A hook must not call OnCancel or Cancel of its own control.
   void OnCancel(std::function<void()> hook);
 
  private:
   const absl::Time deadline_;
-  mutable absl::Mutex mutex_;
-  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
-  std::function<void()> hook_ ABSL_GUARDED_BY(mutex_);
+  mutable std::mutex mutex_;
+  std::condition_variable hook_done_;
+  bool cancelled_ = false;       // guarded by mutex_, as are the two below
+  bool hook_running_ = false;
+  std::function<void()> hook_;
 };
 
 // The RPCs of one running worker process. UNAVAILABLE when the connection is lost.
@@ -74,6 +78,8 @@ struct WorkerOptions {
   absl::Duration cancel_grace = absl::Milliseconds(150);
   absl::Duration start_timeout = absl::Seconds(60);
   absl::Duration first_backoff = absl::Milliseconds(100);  // doubles up to 10 s while starts fail or die at once
+  // GetStatus this often; a worker that fails to answer three times in a row within as long is killed.
+  absl::Duration heartbeat = absl::Seconds(5);
 };
 
 // The cause put on a status when the process died under a call; server/jobs retries such a job once.
