@@ -1,0 +1,298 @@
+#include "models/spectrum/spectrum.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <numbers>
+#include <utility>
+
+namespace eigsvc {
+namespace {
+
+__extension__ typedef __int128 Int128;
+
+constexpr int kMantissaShift = 23 - 5;  // keeps 5 mantissa bits: 32 bins an octave
+static_assert(1 << 5 == Spectrum::kBinsPerOctave);
+constexpr int kFirstBin = (127 + Spectrum::kMinExponent) * Spectrum::kBinsPerOctave;
+
+constexpr float BinLowFloat(int bin) {
+  return std::bit_cast<float>(static_cast<uint32_t>(bin + kFirstBin) << kMantissaShift);
+}
+
+// The line of log|λ| without 0 is cut at the declared edges into classes: below an edge, on it, above it.
+// Counting classes instead of comparing with every edge costs two comparisons a value: a bin is at most one
+// edge wide, so its lower end gives the class but for that edge.
+constexpr double kLog0_1 = -0x1.26bb1bbb55515p+1;
+constexpr double kLog0_5 = -0x1.62e42fefa39efp-1;
+constexpr double kLog0_9 = -0x1.af8e8210a415cp-4;
+constexpr double kLog0_99 = -0x1.495453e6fd4bcp-7;
+constexpr double kLog1_01 = 0x1.460d6ccca367cp-7;
+constexpr double kLog10 = 0x1.26bb1bbb55516p+1;
+constexpr double kLog100 = 0x1.26bb1bbb55516p+2;
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+constexpr int kClasses = 16;
+constexpr int kFirstPositiveClass = 9;
+// By class of a bin's lower end: the next edge of |log|λ||.
+constexpr std::array<double, kClasses> kNextEdge = {
+    -kLog0_99, 0, -kLog0_9, 0, -kLog0_5, 0, -kLog0_1, 0, kInfinity,  // λ < 1
+    kLog1_01,  0, kLog10,   0, kLog100,  0, kInfinity};              // λ > 1
+constexpr std::array<int, kClasses> kPaperBinOfClass = {3, 3, 3, 3, 2, 2, 1, 1, 0, 4, 4, 4, 4, 5, 5, 6};
+constexpr std::array<bool, kClasses> kNear1 = {true,  true,  false, false, false, false,
+                                               false, false, false, true,  true};
+constexpr std::array<bool, kClasses> kAtMost0_1 = {false, false, false, false, false,
+                                                   false, false, true,  true};
+
+// [λ > 1][bin]: the class of the bin's lower end.
+constexpr auto kClassOfBin = [] {
+  std::array<std::array<uint8_t, Spectrum::kBins>, 2> table{};
+  for (const bool above : {false, true}) {
+    int lower_class = above ? kFirstPositiveClass : 0;
+    for (int bin = 0; bin < Spectrum::kBins; ++bin) {
+      if (BinLowFloat(bin) > kNextEdge[lower_class]) lower_class += 2;
+      table[above][bin] = static_cast<uint8_t>(lower_class);
+    }
+  }
+  return table;
+}();
+
+// A value's contribution to a moment is rounded to fixed point on its own, so sums are exact from there and
+// the order of addition cannot matter. The number is split in two 64-bit words that add up without carry for
+// a block's length.
+constexpr int kBlock = 1 << 14;
+constexpr double kMomentLimit = 0x1p16;
+
+struct FixedSum {
+  int64_t high = 0, low = 0;
+  // REQUIRES |value| < 2^48 / high_scale.
+  void Add(double value, double high_scale, double high_unit, double low_scale) {
+    const int64_t whole = static_cast<int64_t>(value * high_scale);
+    high += whole;
+    low += static_cast<int64_t>((value - static_cast<double>(whole) * high_unit) * low_scale);
+  }
+  Int128 Total(int shift) const { return Int128{high} * (Int128{1} << shift) + low; }
+};
+
+Int128 ToInt128(const Spectrum::Fixed128& value) {
+  using Unsigned = unsigned __int128;
+  return static_cast<Int128>((static_cast<Unsigned>(static_cast<uint64_t>(value.high)) << 64) | value.low);
+}
+
+void Accumulate(Int128 amount, Spectrum::Fixed128& sum) {
+  using Unsigned = unsigned __int128;  // wraps instead of overflowing
+  const Unsigned total = static_cast<Unsigned>(ToInt128(sum)) + static_cast<Unsigned>(amount);
+  sum.high = static_cast<int64_t>(static_cast<uint64_t>(total >> 64));
+  sum.low = static_cast<uint64_t>(total);
+}
+
+Int128 Times(Int128 amount, uint64_t weight) {
+  using Unsigned = unsigned __int128;
+  return static_cast<Int128>(static_cast<Unsigned>(amount) * weight);
+}
+
+int OctaveOf(double log_magnitude) {
+  if (log_magnitude == 0) return 0;
+  return std::clamp(std::ilogb(log_magnitude), Spectrum::kMinExponent, Spectrum::kMaxExponent - 1) -
+         Spectrum::kMinExponent;
+}
+
+constexpr size_t kPhaseGridSize =
+    2 * static_cast<size_t>(Spectrum::kMaxExponent - Spectrum::kMinExponent) * Spectrum::kPhaseBins;
+
+void AddEach(const std::vector<uint64_t>& from, std::vector<uint64_t>& to) {
+  for (size_t i = 0; i < from.size(); ++i) to[i] += from[i];
+}
+
+}  // namespace
+
+Spectrum::Spectrum() : Spectrum(Parts()) {}
+
+Spectrum::Spectrum(Parts parts) : parts_(std::move(parts)) {
+  for (auto* table : {&parts_.below_1, &parts_.beyond_1}) {
+    if (table->size() != kBins) table->assign(kBins, 0);
+  }
+  if (parts_.phase_grid.size() != kPhaseGridSize) parts_.phase_grid.clear();
+}
+
+template <typename Real>
+void Spectrum::AddValues(absl::Span<const Real> values, double noise_floor, uint64_t weight) {
+  uint64_t* const bins[2] = {parts_.below_1.data(), parts_.beyond_1.data()};
+  const double above_1_edge = std::max(1e-6, noise_floor);
+  parts_.noise_floor = std::max(parts_.noise_floor, noise_floor);
+  while (!values.empty()) {
+    const absl::Span<const Real> block = values.first(std::min<size_t>(values.size(), kBlock));
+    values.remove_prefix(block.size());
+    std::array<uint64_t, kClasses> classes{};
+    uint64_t zeros = 0, ones = 0, nonfinite = 0, above_1 = 0;
+    FixedSum sum, squares;
+    double low = parts_.min, high = parts_.max;
+    for (const Real value : block) {
+      const double x = value;
+      const double size = std::abs(x);
+      if (!(size > 0 && size < kInfinity)) [[unlikely]] {
+        ones += x == 0;
+        zeros += x == -kInfinity;
+        nonfinite += !(x <= 0) && x != 0;
+        continue;
+      }
+      const uint32_t bits = std::bit_cast<uint32_t>(static_cast<float>(x));
+      const int bin =
+          std::clamp(static_cast<int>((bits & 0x7fffffffu) >> kMantissaShift) - kFirstBin, 0, kBins - 1);
+      const int above = 1 - static_cast<int>(bits >> 31);
+      bins[above][bin] += weight;
+      const int lower_class = kClassOfBin[above][bin];
+      const double edge = kNextEdge[lower_class];
+      ++classes[lower_class + (size >= edge) + (size > edge)];
+      above_1 += x > above_1_edge;
+      low = std::min(low, x);
+      high = std::max(high, x);
+      const double limited = std::clamp(x, -kMomentLimit, kMomentLimit);
+      sum.Add(limited, 0x1p31, 0x1p-31, 0x1p64);
+      squares.Add(limited * limited, 0x1p15, 0x1p-15, 0x1p56);
+    }
+    if (ones != 0) {
+      low = std::min(low, 0.0);
+      high = std::max(high, 0.0);
+    }
+    parts_.min = low;
+    parts_.max = high;
+    parts_.ones += ones * weight;
+    parts_.zeros += zeros * weight;
+    parts_.nonfinite += nonfinite * weight;
+    parts_.above_1 += above_1 * weight;
+    parts_.near_1 += ones * weight;
+    parts_.le_0_1 += zeros * weight;
+    parts_.paper_bins[3] += ones * weight;
+    parts_.paper_bins[0] += zeros * weight;
+    uint64_t moment_count = ones;
+    for (int c = 0; c < kClasses; ++c) {
+      const uint64_t amount = classes[c] * weight;
+      parts_.paper_bins[kPaperBinOfClass[c]] += amount;
+      if (kNear1[c]) parts_.near_1 += amount;
+      if (kAtMost0_1[c]) parts_.le_0_1 += amount;
+      moment_count += classes[c];
+    }
+    parts_.moment_count += moment_count * weight;
+    Accumulate(Times(sum.Total(64 - 31), weight), parts_.sum);
+    Accumulate(Times(squares.Total(56 - 15), weight), parts_.sum_of_squares);
+  }
+}
+
+void Spectrum::Add(absl::Span<const float> log_magnitude, double noise_floor, uint64_t weight) {
+  AddValues(log_magnitude, noise_floor, weight);
+}
+
+void Spectrum::Add(absl::Span<const double> log_magnitude, double noise_floor, uint64_t weight) {
+  AddValues(log_magnitude, noise_floor, weight);
+}
+
+void Spectrum::AddComplex(absl::Span<const double> log_magnitude, absl::Span<const double> phase,
+                          double noise_floor, uint64_t weight) {
+  for (size_t i = 0; i < log_magnitude.size(); ++i) {
+    if (!std::isfinite(phase[i])) {
+      parts_.nonfinite += weight;
+      continue;
+    }
+    AddValues(log_magnitude.subspan(i, 1), noise_floor, weight);
+    // Zero has no phase, whatever was given.
+    if (std::isfinite(log_magnitude[i])) AddToPhaseGrid(log_magnitude[i], phase[i], weight);
+  }
+}
+
+void Spectrum::AddToPhaseGrid(double log_magnitude, double phase, uint64_t weight) {
+  const double wrapped = std::remainder(phase, 2 * std::numbers::pi);  // [-π, π]; π itself belongs to -π
+  if (wrapped == 0) return;
+  if (parts_.phase_grid.empty()) parts_.phase_grid.assign(kPhaseGridSize, 0);
+  const int bin =
+      static_cast<int>(std::floor((wrapped / std::numbers::pi + 1) * (kPhaseBins / 2))) % kPhaseBins;
+  const int side = log_magnitude > 0 ? 1 : 0;
+  const int octaves = kMaxExponent - kMinExponent;
+  parts_.phase_grid[(side * octaves + OctaveOf(log_magnitude)) * kPhaseBins + bin] += weight;
+}
+
+void Spectrum::Merge(const Spectrum& other) {
+  const Parts& from = other.parts_;
+  AddEach(from.below_1, parts_.below_1);
+  AddEach(from.beyond_1, parts_.beyond_1);
+  if (parts_.phase_grid.empty()) {
+    parts_.phase_grid = from.phase_grid;
+  } else {
+    AddEach(from.phase_grid, parts_.phase_grid);
+  }
+  for (int b = 0; b < kPaperBins; ++b) parts_.paper_bins[b] += from.paper_bins[b];
+  parts_.zeros += from.zeros;
+  parts_.ones += from.ones;
+  parts_.nonfinite += from.nonfinite;
+  parts_.le_0_1 += from.le_0_1;
+  parts_.near_1 += from.near_1;
+  parts_.above_1 += from.above_1;
+  parts_.moment_count += from.moment_count;
+  Accumulate(ToInt128(from.sum), parts_.sum);
+  Accumulate(ToInt128(from.sum_of_squares), parts_.sum_of_squares);
+  parts_.noise_floor = std::max(parts_.noise_floor, from.noise_floor);
+  parts_.min = std::min(parts_.min, from.min);
+  parts_.max = std::max(parts_.max, from.max);
+}
+
+uint64_t Spectrum::count() const { return parts_.moment_count + parts_.zeros; }
+uint64_t Spectrum::nonfinite() const { return parts_.nonfinite; }
+uint64_t Spectrum::zeros() const { return parts_.zeros; }
+uint64_t Spectrum::ones() const { return parts_.ones; }
+const std::array<uint64_t, Spectrum::kPaperBins>& Spectrum::paper_bins() const { return parts_.paper_bins; }
+uint64_t Spectrum::le_0_1() const { return parts_.le_0_1; }
+uint64_t Spectrum::near_1() const { return parts_.near_1; }
+uint64_t Spectrum::above_1() const { return parts_.above_1; }
+double Spectrum::noise_floor() const { return parts_.noise_floor; }
+const std::vector<uint64_t>& Spectrum::below_1() const { return parts_.below_1; }
+const std::vector<uint64_t>& Spectrum::beyond_1() const { return parts_.beyond_1; }
+const std::vector<uint64_t>& Spectrum::phase_grid() const { return parts_.phase_grid; }
+Spectrum::Fixed128 Spectrum::sum() const { return parts_.sum; }
+Spectrum::Fixed128 Spectrum::sum_of_squares() const { return parts_.sum_of_squares; }
+
+double Spectrum::Mean() const {
+  const long double sum = std::ldexp(static_cast<long double>(ToInt128(parts_.sum)), -64);
+  return static_cast<double>(sum / static_cast<long double>(parts_.moment_count));
+}
+
+double Spectrum::Std() const {
+  const long double n = static_cast<long double>(parts_.moment_count);
+  const long double mean = std::ldexp(static_cast<long double>(ToInt128(parts_.sum)), -64) / n;
+  const long double square = std::ldexp(static_cast<long double>(ToInt128(parts_.sum_of_squares)), -56) / n;
+  if (parts_.moment_count == 0) return std::numeric_limits<double>::quiet_NaN();
+  return static_cast<double>(std::sqrt(std::max(0.0L, square - mean * mean)));
+}
+
+double Spectrum::Min() const {
+  if (parts_.zeros != 0) return -kInfinity;
+  return parts_.moment_count == 0 ? std::numeric_limits<double>::quiet_NaN() : parts_.min;
+}
+
+double Spectrum::Max() const {
+  if (parts_.moment_count != 0) return parts_.max;
+  return parts_.zeros != 0 ? -kInfinity : std::numeric_limits<double>::quiet_NaN();
+}
+
+double Spectrum::Quantile(double q) const {
+  if (count() == 0) return std::numeric_limits<double>::quiet_NaN();
+  const long double exact_rank = std::ceil(static_cast<long double>(q) * static_cast<long double>(count()));
+  uint64_t rank = std::clamp<uint64_t>(static_cast<uint64_t>(exact_rank), 1, count());
+  const auto within = [this](double value) { return std::min(std::max(value, parts_.min), parts_.max); };
+  const auto midpoint = [](int bin) { return (BinLow(bin) + BinLow(bin + 1)) / 2; };
+  if (rank <= parts_.zeros) return -kInfinity;
+  rank -= parts_.zeros;
+  for (int bin = kBins - 1; bin >= 0; --bin) {
+    if (rank <= parts_.below_1[bin]) return within(-midpoint(bin));
+    rank -= parts_.below_1[bin];
+  }
+  if (rank <= parts_.ones) return 0;
+  rank -= parts_.ones;
+  for (int bin = 0; bin < kBins; ++bin) {
+    if (rank <= parts_.beyond_1[bin]) return within(midpoint(bin));
+    rank -= parts_.beyond_1[bin];
+  }
+  return parts_.max;
+}
+
+double Spectrum::BinLow(int bin) { return BinLowFloat(bin); }
+
+}  // namespace eigsvc
