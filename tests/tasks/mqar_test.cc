@@ -1,0 +1,274 @@
+// MQAR against its description (shared data/mqar.md): every rule is checked by a checker that knows nothing
+// of the generator, and the same checker passes over the sample files that were made independently.
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "models/tasks/task.h"
+#include "tests/testing/paths.h"
+#include "tests/testing/status_matchers.h"
+
+namespace eigsvc {
+namespace {
+
+using ::absl::StatusCode;
+using ::eigsvc::testing::StatusIs;
+using ::testing::HasSubstr;
+
+Settings Parse(const std::string& json) { return Settings::Parse(json, "test").value(); }
+
+std::shared_ptr<const Task> Mqar(const std::string& json, uint64_t seed = 1) {
+  auto task = MakeTask("mqar", Parse(json), seed, "");
+  EXPECT_TRUE(task.ok()) << task.status();
+  return *task;
+}
+
+struct Rules {
+  int64_t vocab, steps, pairs, passes;
+  bool random_fillers;
+};
+
+// Asserts the structure of one example and returns the slot of each key, in context order.
+std::vector<int64_t> CheckExample(const Rules& rules, const std::vector<int64_t>& tokens,
+                                  const std::vector<int64_t>& targets) {
+  const int64_t context = 2 * rules.pairs * rules.passes;
+  EXPECT_EQ(static_cast<int64_t>(tokens.size()), rules.steps);
+  EXPECT_EQ(tokens.size(), targets.size());
+  std::map<int64_t, int64_t> value_of, order_of;
+  std::set<int64_t> values;
+  for (int64_t i = 0; i < context; i += 2) {
+    const int64_t key = tokens[i], value = tokens[i + 1];
+    EXPECT_GE(key, 1);
+    EXPECT_LT(key, rules.vocab / 2);
+    EXPECT_GE(value, rules.vocab / 2);
+    EXPECT_LT(value, rules.vocab);
+    if (i < 2 * rules.pairs) {
+      EXPECT_TRUE(value_of.emplace(key, value).second) << "key " << key << " twice";
+      EXPECT_TRUE(values.insert(value).second) << "value " << value << " twice";
+      order_of[key] = i / 2;
+    } else {
+      EXPECT_EQ(tokens[i], tokens[i - 2 * rules.pairs]);
+      EXPECT_EQ(tokens[i + 1], tokens[i + 1 - 2 * rules.pairs]);
+    }
+    EXPECT_EQ(targets[i], kIgnoredTarget);
+    EXPECT_EQ(targets[i + 1], kIgnoredTarget);
+  }
+  std::vector<int64_t> slots(rules.pairs, -1);
+  for (int64_t i = context; i < rules.steps; ++i) {
+    EXPECT_GE(tokens[i], 0);
+    EXPECT_LT(tokens[i], rules.vocab);
+    if (targets[i] == kIgnoredTarget) {
+      if (!rules.random_fillers) {
+        EXPECT_EQ(tokens[i], 0);
+      }
+      continue;
+    }
+    EXPECT_EQ((i - context) % 2, 0) << "a query at an odd offset";
+    EXPECT_EQ(value_of.count(tokens[i]), 1u) << "a query that is no key";
+    EXPECT_EQ(targets[i], value_of[tokens[i]]);
+    int64_t& slot = slots[order_of[tokens[i]]];
+    EXPECT_EQ(slot, -1) << "key " << tokens[i] << " asked twice";
+    slot = (i - context) / 2;
+  }
+  EXPECT_EQ(std::count(slots.begin(), slots.end(), -1), 0) << "a key was not asked";
+  return slots;
+}
+
+std::vector<int64_t> Row(const std::vector<int64_t>& all, int64_t row, int64_t steps) {
+  return {all.begin() + row * steps, all.begin() + (row + 1) * steps};
+}
+
+class MqarStructureTest : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(MqarStructureTest, FollowsTheDescription) {
+  const auto task = Mqar(GetParam());
+  const Settings& p = task->parameters();
+  const Rules rules{*p.Int("vocab_size"), *p.Int("input_seq_len"), *p.Int("num_kv_pairs"),
+                    *p.Int("num_passes"), *p.Bool("random_non_queries")};
+  EXPECT_EQ(task->vocab_size(), rules.vocab);
+  for (Split split : {Split::kTrain, Split::kTest}) {
+    EIGSVC_ASSERT_OK_AND_ASSIGN(const Batch batch, task->Draw(split, 5, 200));
+    ASSERT_EQ(batch.rows, 200);
+    ASSERT_EQ(batch.steps, rules.steps);
+    EXPECT_EQ(batch.lengths, std::vector<int64_t>(200, rules.steps));
+    for (int64_t row = 0; row < batch.rows; ++row) {
+      CheckExample(rules, Row(batch.tokens, row, batch.steps), Row(batch.targets, row, batch.steps));
+      if (HasFailure()) FAIL() << "row " << row;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Settings, MqarStructureTest,
+    ::testing::Values("{}", R"({"random_non_queries": false})",
+                      R"({"vocab_size": 65, "input_seq_len": 64, "num_kv_pairs": 16})",
+                      R"({"vocab_size": 128, "input_seq_len": 48, "num_kv_pairs": 4, "num_passes": 5})",
+                      R"({"vocab_size": 8192, "input_seq_len": 512, "num_kv_pairs": 64, "power_a": 1})",
+                      R"({"vocab_size": 5, "input_seq_len": 4, "num_kv_pairs": 1})"));
+
+TEST(MqarTest, TheSameCheckerAcceptsTheSampleFiles) {
+  EIGSVC_REQUIRE_SHARED();
+  const std::map<std::string, Rules> files = {{"mqar_L64_kv4_rand", {8192, 64, 4, 1, true}},
+                                              {"mqar_L64_kv4_zeros", {8192, 64, 4, 1, false}},
+                                              {"mqar_L128_kv8_rand", {8192, 128, 8, 1, true}},
+                                              {"mqar_L256_kv16_rand", {8192, 256, 16, 1, true}},
+                                              {"mqar_L512_kv64_zeros", {8192, 512, 64, 1, false}}};
+  for (const auto& [name, rules] : files) {
+    SCOPED_TRACE(name);
+    std::ifstream file(testing::SharedPath("data/mqar/" + name + ".jsonl"));
+    int examples = 0;
+    for (std::string line; std::getline(file, line); ++examples) {
+      const nlohmann::json example = nlohmann::json::parse(line);
+      CheckExample(rules, example.at("inputs"), example.at("labels"));
+    }
+    EXPECT_EQ(examples, 16);
+  }
+}
+
+// The law of the slots by exhaustive enumeration: S = 4 slots, N = 2 keys, so that the ordered pair (g_1,
+// g_2) has 12 outcomes of probability p_i · p_j / (1 - p_i).
+TEST(MqarTest, SlotsAreDrawnWithoutReplacementAndRenormalised) {
+  for (double a : {0.01, 1.0}) {
+    SCOPED_TRACE(a);
+    const auto task = Mqar(
+        absl::StrCat(R"({"vocab_size": 64, "input_seq_len": 12, "num_kv_pairs": 2, "power_a": )", a, "}"));
+    const Rules rules{64, 12, 2, 1, true};
+    constexpr int64_t kDraws = 40000;
+    EIGSVC_ASSERT_OK_AND_ASSIGN(const Batch batch, task->Draw(Split::kTrain, 0, kDraws));
+    std::map<std::pair<int64_t, int64_t>, int64_t> seen;
+    for (int64_t row = 0; row < kDraws; ++row) {
+      const auto slots = CheckExample(rules, Row(batch.tokens, row, 12), Row(batch.targets, row, 12));
+      ++seen[{slots[0], slots[1]}];
+    }
+    double total = 0, chi_squared = 0;
+    for (int j = 0; j < 4; ++j) total += std::pow(j + 1, a - 1);
+    for (int i = 0; i < 4; ++i) {
+      for (int j = 0; j < 4; ++j) {
+        if (i == j) continue;
+        const double p = std::pow(i + 1, a - 1) / total, q = std::pow(j + 1, a - 1) / total;
+        const double expected = kDraws * p * q / (1 - p);
+        chi_squared += std::pow(seen[{i, j}] - expected, 2) / expected;
+      }
+    }
+    EXPECT_LT(chi_squared, 31.3);  // 11 degrees of freedom, p = 0.001; the draws are fixed by the seed
+  }
+}
+
+TEST(MqarTest, KeysValuesAndFillersAreUniform) {
+  const auto task = Mqar(R"({"vocab_size": 20, "input_seq_len": 16, "num_kv_pairs": 2})");
+  constexpr int64_t kDraws = 20000;
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Batch batch, task->Draw(Split::kTrain, 0, kDraws));
+  std::vector<int64_t> keys(20), values(20), fillers(20);
+  for (int64_t row = 0; row < kDraws; ++row) {
+    for (int64_t step = 0; step < 16; ++step) {
+      const int64_t token = batch.tokens[row * 16 + step];
+      if (step < 4)
+        ++(step % 2 == 0 ? keys : values)[token];
+      else if (batch.targets[row * 16 + step] == kIgnoredTarget)
+        ++fillers[token];
+    }
+  }
+  const auto expect_uniform = [](const std::vector<int64_t>& counts, int low, int high) {
+    int64_t total = 0;
+    for (int64_t count : counts) total += count;
+    const double expected = static_cast<double>(total) / (high - low);
+    for (int token = 0; token < 20; ++token) {
+      if (token < low || token >= high)
+        EXPECT_EQ(counts[token], 0);
+      else
+        EXPECT_NEAR(counts[token], expected, 5 * std::sqrt(expected)) << token;
+    }
+  };
+  expect_uniform(keys, 1, 10);
+  expect_uniform(values, 10, 20);
+  expect_uniform(fillers, 0, 20);
+}
+
+TEST(MqarTest, ExamplesDoNotDependOnBatchingOrThreads) {
+  const auto task = Mqar(R"({"vocab_size": 128})", 99);
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Batch whole, task->Draw(Split::kTest, 0, 96));
+  std::vector<std::vector<int64_t>> tokens(4), targets(4);
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      const int64_t sizes[] = {1, 2, 3, 8};  // divisors of 24
+      for (int64_t first = 24 * t; first < 24 * (t + 1); first += sizes[t]) {
+        const Batch part = task->Draw(Split::kTest, first, sizes[t]).value();
+        tokens[t].insert(tokens[t].end(), part.tokens.begin(), part.tokens.end());
+        targets[t].insert(targets[t].end(), part.targets.begin(), part.targets.end());
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  std::vector<int64_t> joined_tokens, joined_targets;
+  for (int t = 0; t < 4; ++t) {
+    joined_tokens.insert(joined_tokens.end(), tokens[t].begin(), tokens[t].end());
+    joined_targets.insert(joined_targets.end(), targets[t].begin(), targets[t].end());
+  }
+  EXPECT_EQ(joined_tokens, whole.tokens);
+  EXPECT_EQ(joined_targets, whole.targets);
+}
+
+TEST(MqarTest, SeedsAndSplitsShareNoExample) {
+  std::set<std::vector<int64_t>> seen;
+  int64_t drawn = 0;
+  for (uint64_t seed : {1, 2}) {
+    const auto task = Mqar("{}", seed);
+    for (Split split : {Split::kTrain, Split::kTest}) {
+      EIGSVC_ASSERT_OK_AND_ASSIGN(const Batch batch, task->Draw(split, 0, 2000));
+      for (int64_t row = 0; row < batch.rows; ++row) {
+        seen.insert(Row(batch.tokens, row, 8));  // the pairs alone tell examples apart
+        ++drawn;
+      }
+    }
+  }
+  EXPECT_EQ(static_cast<int64_t>(seen.size()), drawn);
+}
+
+TEST(MqarTest, BadParametersAreNamed) {
+  const std::pair<const char*, const char*> cases[] = {
+      {R"({"input_seq_len": 63})", "must be even"},
+      {R"({"vocab_size": 64})", "must exceed input_seq_len"},
+      {R"({"num_kv_pairs": 17})", "need input_seq_len >= 68"},
+      {R"({"num_kv_pairs": 0})", "num_kv_pairs is 0"},
+      {R"({"num_passes": 0})", "num_passes is 0"},
+      {R"({"num_passes": 1048576, "num_kv_pairs": 1048576})", "need input_seq_len"},
+      {R"({"input_seq_len": 9223372036854775806})", "input_seq_len is 9223372036854775806"},
+      {R"({"vocab_size": -5})", "vocab_size is -5"},
+      {R"({"test_examples": 0})", "test_examples is 0"},
+      {R"({"power_a": 1e300})", "power_a is 1e+300"},
+      {R"({"random_non_queries": "perhaps"})", "random_non_queries"},
+      {R"({"vocab_size": 1.5})", "vocab_size"},
+  };
+  for (const auto& [json, message] : cases) {
+    EXPECT_THAT(MakeTask("mqar", Parse(json), 1, ""),
+                StatusIs(StatusCode::kInvalidArgument, HasSubstr(message)))
+        << json;
+  }
+}
+
+TEST(MqarTest, ScoreIsTheMeanOfEachExamplesAccuracy) {
+  const auto task = Mqar("{}");
+  // Example 3: 1 of 4; example 7: 1 of 1; example 9: only ignored. The pooled mean would be 2/5.
+  const std::vector<Prediction> predictions = {{3, 5, 5, 0.1}, {3, 4, 5, 2},   {3, 4, 6, 2},
+                                               {3, 4, 7, 2},   {7, 8, 8, 0.1}, {9, 1, kIgnoredTarget, 0}};
+  const Score score = task->ComputeScore(predictions);
+  EXPECT_EQ(score.metric, "accuracy");
+  EXPECT_EQ(score.n, 2);
+  EXPECT_DOUBLE_EQ(score.value, 0.625);
+  EXPECT_DOUBLE_EQ(score.ci95_low, 0.25);
+  EXPECT_DOUBLE_EQ(score.ci95_high, 1);
+  EXPECT_EQ(score.interval, "bootstrap over examples, 2000 resamples");
+  EXPECT_TRUE(std::isnan(task->ComputeScore({}).value));
+  EXPECT_EQ(task->ComputeScore({}).n, 0);
+}
+
+}  // namespace
+}  // namespace eigsvc
