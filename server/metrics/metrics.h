@@ -1,5 +1,5 @@
-// Metrics: every Prometheus series of the daemon, declared once and handed out as references. Base units, no ids or
-// paths as labels. Thread-safe.
+// Metrics: every Prometheus series of the daemon, declared once. Base units, no ids or paths as labels; each
+// label takes at most 64 plain values, anything else counts as "other". Thread-safe.
 #pragma once
 
 #include <functional>
@@ -19,8 +19,9 @@ class Metrics {
   // RPCs: eigsvc_rpcs_total{method,code}, eigsvc_rpc_duration_seconds{method}, eigsvc_rpcs_in_flight{method}.
   void RpcStarted(absl::string_view method);
   void RpcFinished(absl::string_view method, absl::string_view code, absl::Duration duration);
-  // Jobs: eigsvc_jobs_total{kind,outcome}, eigsvc_job_queue_wait_seconds{kind}, eigsvc_job_duration_seconds{kind},
-  // eigsvc_jobs_in_flight{kind}, eigsvc_jobs_rejected_total{reason}, eigsvc_job_retries_total{kind}.
+  // Jobs: eigsvc_jobs_total{kind,outcome}, eigsvc_job_queue_wait_seconds{kind},
+  // eigsvc_job_duration_seconds{kind}, eigsvc_jobs_in_flight{kind}, eigsvc_jobs_rejected_total{reason},
+  // eigsvc_job_retries_total{kind}.
   void JobStarted(absl::string_view kind, absl::Duration waited);
   void JobFinished(absl::string_view kind, absl::string_view outcome, absl::Duration ran);
   void JobRejected(absl::string_view reason);
@@ -32,8 +33,8 @@ class Metrics {
   // eigsvc_eigenvalues_total{task}, eigsvc_cancel_latency_seconds.
   void AddEigenvalues(absl::string_view task, int64_t count);
   void CancelTook(absl::Duration duration);
-  // Workers: eigsvc_worker_up{device}, eigsvc_worker_busy{device}, eigsvc_worker_restarts_total{device,cause},
-  // eigsvc_worker_resident_memory_bytes{device}.
+  // Workers: eigsvc_worker_up{device}, eigsvc_worker_busy{device},
+  // eigsvc_worker_restarts_total{device,cause}, eigsvc_worker_resident_memory_bytes{device}.
   void SetWorker(absl::string_view device, bool up, bool busy);
   void WorkerRestarted(absl::string_view device, absl::string_view cause);
   void SetWorkerProcess(absl::string_view device, int64_t pid);  // 0: none; read at scrape time from /proc
@@ -43,8 +44,8 @@ class Metrics {
   void SetReady(bool ready);
   void SetDraining(bool draining);
 
-  // Prometheus text format 0.0.4 of everything above, eigsvc_build_info{version} and process_* (cpu, resident memory,
-  // open fds, start time). HELP and label values escaped. Never blocks on a job.
+  // Prometheus text format 0.0.4 of everything above, eigsvc_build_info{version} and process_* (cpu, resident
+  // memory, open fds, start time). HELP and label values escaped. Never blocks on a job.
   std::string Serialize();
 
  private:

@@ -1,0 +1,306 @@
+#include "server/metrics/metrics.h"
+
+#include <unistd.h>
+
+#include <cmath>
+#include <cstdio>
+#include <ctime>
+#include <fstream>
+#include <map>
+#include <optional>
+#include <regex>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace eigsvc {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+// A strict reader of text format 0.0.4, written from its description and sharing nothing with the serializer.
+struct Exposition {
+  std::map<std::string, std::string> types;  // by family
+  std::map<std::string, double> samples;     // by name with labels as printed
+  std::vector<std::string> problems;
+
+  std::optional<double> Value(const std::string& sample) const {
+    auto it = samples.find(sample);
+    return it == samples.end() ? std::nullopt : std::optional<double>(it->second);
+  }
+};
+
+Exposition Read(const std::string& text) {
+  static const std::regex& kSample = *new std::regex(
+      R"re(([a-zA-Z_:][a-zA-Z0-9_:]*)(\{((?:[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\\n]|\\\\|\\"|\\n)*",?)*)\})? (\S+))re");
+  Exposition result;
+  std::string family;
+  if (text.empty() || text.back() != '\n') result.problems.push_back("does not end in a line break");
+  for (const std::string& line : std::vector<std::string>(absl::StrSplit(text, '\n', absl::SkipEmpty()))) {
+    if (absl::StartsWith(line, "# HELP ")) {
+      const std::vector<std::string> words = absl::StrSplit(line, absl::MaxSplits(' ', 3));
+      if (words.size() != 4 || words[3].empty()) result.problems.push_back("no help: " + line);
+      if (absl::StrContains(line, "\\")) result.problems.push_back("backslash in help: " + line);
+      continue;
+    }
+    if (absl::StartsWith(line, "# TYPE ")) {
+      const std::vector<std::string> words = absl::StrSplit(line, ' ');
+      family = words.at(2);
+      if (!result.types.emplace(family, words.at(3)).second)
+        result.problems.push_back("two types: " + family);
+      continue;
+    }
+    std::smatch match;
+    if (!std::regex_match(line, match, kSample)) {
+      result.problems.push_back("no sample: " + line);
+      continue;
+    }
+    const std::string name = match[1];
+    const bool belongs =
+        name == family ||
+        (result.types[family] == "histogram" &&
+         (name == family + "_bucket" || name == family + "_sum" || name == family + "_count"));
+    if (!belongs) result.problems.push_back("outside its family: " + line);
+    double value = 0;
+    if (!absl::SimpleAtod(match[4].str(), &value)) result.problems.push_back("no number: " + line);
+    if (!result.samples.emplace(line.substr(0, line.rfind(' ')), value).second)
+      result.problems.push_back("twice: " + line);
+  }
+  return result;
+}
+
+void UseEverything(Metrics& metrics) {
+  metrics.RpcStarted("Analyze");
+  metrics.RpcStarted("Analyze");
+  metrics.RpcFinished("Analyze", "OK", absl::Milliseconds(20));
+  metrics.JobStarted("analysis", absl::Seconds(2));
+  metrics.JobStarted("analysis", absl::Seconds(4));
+  metrics.JobFinished("analysis", "succeeded", absl::Seconds(3));
+  metrics.JobRejected("queue_full");
+  metrics.JobRetried("analysis");
+  metrics.SetQueueDepth(3);
+  metrics.SetQueueCapacity(64);
+  metrics.SetResultBytes(1 << 20);
+  metrics.AddEigenvalues("mqar", 1000);
+  metrics.AddEigenvalues("mqar", 24);
+  metrics.CancelTook(absl::Milliseconds(90));
+  metrics.SetWorker("cuda:0", true, false);
+  metrics.SetWorker("cpu", true, true);
+  metrics.WorkerRestarted("cpu", "signal");
+  metrics.SetWorkerProcess("cpu", getpid());
+  metrics.AddStreamBytes("out", 4096);
+  metrics.SetReady(true);
+  metrics.SetDraining(false);
+}
+
+TEST(MetricsTest, EverySeriesHasItsValue) {
+  Metrics metrics;
+  UseEverything(metrics);
+  const Exposition read = Read(metrics.Serialize());
+  const std::map<std::string, double> expected = {
+      {"eigsvc_rpcs_total{code=\"OK\",method=\"Analyze\"}", 1},
+      {"eigsvc_rpcs_in_flight{method=\"Analyze\"}", 1},
+      {"eigsvc_rpc_duration_seconds_count{method=\"Analyze\"}", 1},
+      {"eigsvc_rpc_duration_seconds_sum{method=\"Analyze\"}", 0.02},
+      {"eigsvc_rpc_duration_seconds_bucket{method=\"Analyze\",le=\"0.01\"}", 0},
+      {"eigsvc_rpc_duration_seconds_bucket{method=\"Analyze\",le=\"0.025\"}", 1},
+      {"eigsvc_rpc_duration_seconds_bucket{method=\"Analyze\",le=\"+Inf\"}", 1},
+      {"eigsvc_jobs_total{kind=\"analysis\",outcome=\"succeeded\"}", 1},
+      {"eigsvc_job_queue_wait_seconds_sum{kind=\"analysis\"}", 6},
+      {"eigsvc_job_duration_seconds_sum{kind=\"analysis\"}", 3},
+      {"eigsvc_jobs_in_flight{kind=\"analysis\"}", 1},
+      {"eigsvc_jobs_rejected_total{reason=\"queue_full\"}", 1},
+      {"eigsvc_job_retries_total{kind=\"analysis\"}", 1},
+      {"eigsvc_job_queue_depth", 3},
+      {"eigsvc_job_queue_capacity", 64},
+      {"eigsvc_results_bytes", 1 << 20},
+      {"eigsvc_eigenvalues_total{task=\"mqar\"}", 1024},
+      {"eigsvc_cancel_latency_seconds_bucket{le=\"0.05\"}", 0},
+      {"eigsvc_cancel_latency_seconds_bucket{le=\"0.1\"}", 1},
+      {"eigsvc_worker_up{device=\"cuda:0\"}", 1},
+      {"eigsvc_worker_busy{device=\"cuda:0\"}", 0},
+      {"eigsvc_worker_busy{device=\"cpu\"}", 1},
+      {"eigsvc_worker_restarts_total{cause=\"signal\",device=\"cpu\"}", 1},
+      {"eigsvc_stream_bytes_total{direction=\"out\"}", 4096},
+      {"eigsvc_ready", 1},
+      {"eigsvc_draining", 0},
+      {"eigsvc_build_info{version=\"" EIGSVC_VERSION "\"}", 1},
+  };
+  for (const auto& [sample, value] : expected) EXPECT_EQ(read.Value(sample), value) << sample;
+}
+
+TEST(MetricsTest, TextIsWellFormed) {
+  Metrics metrics;
+  UseEverything(metrics);
+  const Exposition read = Read(metrics.Serialize());
+  EXPECT_THAT(read.problems, ::testing::IsEmpty());
+  for (const auto& [family, type] : read.types) {
+    EXPECT_EQ(absl::EndsWith(family, "_total"), type == "counter") << family;
+    EXPECT_TRUE(absl::StartsWith(family, "eigsvc_") || absl::StartsWith(family, "process_")) << family;
+  }
+}
+
+TEST(MetricsTest, BucketsAreCumulativeAndEndInTheCount) {
+  Metrics metrics;
+  for (int ms : {0, 3, 40, 40, 700, 90000, 100000000})
+    metrics.RpcFinished("Watch", "OK", absl::Milliseconds(ms));
+  const Exposition read = Read(metrics.Serialize());
+  std::map<double, double> buckets;
+  for (const auto& [sample, value] : read.samples) {
+    if (!absl::StartsWith(sample, "eigsvc_rpc_duration_seconds_bucket")) continue;
+    const std::string edge = sample.substr(sample.find("le=\"") + 4);
+    double le = 0;
+    ASSERT_TRUE(absl::SimpleAtod(edge.substr(0, edge.find('"')), &le)) << sample;
+    buckets[le] = value;
+  }
+  double previous = 0;
+  for (const auto& [le, value] : buckets) {
+    EXPECT_GE(value, previous) << le;
+    previous = value;
+  }
+  EXPECT_EQ(buckets.at(0.05), 4);
+  EXPECT_EQ(buckets.at(3600), 6);
+  EXPECT_EQ(buckets.at(INFINITY), 7);
+  EXPECT_EQ(read.Value("eigsvc_rpc_duration_seconds_count{method=\"Watch\"}"), 7);
+}
+
+TEST(MetricsTest, PrometheusOwnLinterAcceptsIt) {
+  if (std::system("command -v promtool >/dev/null") != 0)
+    GTEST_SKIP() << "no promtool: apt-get install prometheus";
+  Metrics metrics;
+  UseEverything(metrics);
+  const std::string path = absl::StrCat(::testing::TempDir(), "/metrics_", getpid(), ".txt");
+  std::ofstream(path) << metrics.Serialize();
+  FILE* promtool = popen(absl::StrCat("promtool check metrics < ", path, " 2>&1").c_str(), "r");
+  ASSERT_NE(promtool, nullptr);
+  std::string said;
+  for (int c; (c = fgetc(promtool)) != EOF;) said.push_back(static_cast<char>(c));
+  EXPECT_EQ(pclose(promtool), 0);
+  EXPECT_EQ(said, "");
+  std::remove(path.c_str());
+}
+
+TEST(MetricsTest, StrangeLabelValuesBecomeOther) {
+  Metrics metrics;
+  const std::vector<std::string> strange = {"",
+                                            "a\nb",
+                                            "a\"} 1\nforged_total{x=\"",
+                                            "back\\slash",
+                                            "\xff\xfe",
+                                            std::string(101, 'x'),
+                                            std::string("a\0b", 3)};
+  for (const std::string& value : strange) {
+    metrics.AddEigenvalues(value, 1);
+    metrics.RpcStarted(value);
+    metrics.RpcFinished(value, value, absl::ZeroDuration());
+    metrics.SetWorker(value, true, true);
+  }
+  const std::string text = metrics.Serialize();
+  const Exposition read = Read(text);
+  EXPECT_THAT(read.problems, ::testing::IsEmpty());
+  EXPECT_THAT(text, Not(HasSubstr("forged")));
+  EXPECT_EQ(read.Value("eigsvc_eigenvalues_total{task=\"other\"}"), strange.size());
+  EXPECT_EQ(read.Value("eigsvc_rpcs_total{code=\"other\",method=\"other\"}"), strange.size());
+  EXPECT_EQ(read.Value("eigsvc_rpcs_in_flight{method=\"other\"}"), 0);
+}
+
+TEST(MetricsTest, CardinalityIsBoundedAndGaugesStillBalance) {
+  Metrics metrics;
+  for (int i = 0; i < 1000; ++i) metrics.RpcStarted(absl::StrCat("Method", i));
+  for (int i = 999; i >= 0; --i) metrics.RpcFinished(absl::StrCat("Method", i), "OK", absl::Seconds(1));
+  const Exposition read = Read(metrics.Serialize());
+  int series = 0;
+  for (const auto& [sample, value] : read.samples) {
+    if (!absl::StartsWith(sample, "eigsvc_rpcs_in_flight{")) continue;
+    ++series;
+    EXPECT_EQ(value, 0) << sample;
+  }
+  EXPECT_EQ(series, 65);  // 64 and "other"
+  EXPECT_EQ(read.Value("eigsvc_rpcs_total{code=\"OK\",method=\"other\"}"), 1000 - 64);
+}
+
+TEST(MetricsTest, EndlessAndNegativeDurationsKeepTheSumFinite) {
+  Metrics metrics;
+  metrics.CancelTook(absl::InfiniteDuration());
+  metrics.CancelTook(-absl::InfiniteDuration());
+  metrics.CancelTook(-absl::Seconds(3));
+  const Exposition read = Read(metrics.Serialize());
+  EXPECT_EQ(read.Value("eigsvc_cancel_latency_seconds_count"), 3);
+  EXPECT_EQ(read.Value("eigsvc_cancel_latency_seconds_sum"), 1e9);
+}
+
+TEST(MetricsTest, CountersNeverGoDown) {
+  Metrics metrics;
+  metrics.AddEigenvalues("mqar", 5);
+  metrics.AddEigenvalues("mqar", -3);
+  metrics.AddStreamBytes("in", -1);
+  const Exposition read = Read(metrics.Serialize());
+  EXPECT_EQ(read.Value("eigsvc_eigenvalues_total{task=\"mqar\"}"), 5);
+  EXPECT_EQ(read.Value("eigsvc_stream_bytes_total{direction=\"in\"}"), std::nullopt);
+}
+
+TEST(MetricsTest, ProcessSeriesDescribeThisProcess) {
+  Metrics metrics;
+  const Exposition before = Read(metrics.Serialize());
+  // Independent sources: getrusage-like CPU clock, the wall clock, and descriptors opened here.
+  const double cpu = static_cast<double>(std::clock()) / CLOCKS_PER_SEC;
+  EXPECT_NEAR(*before.Value("process_cpu_seconds_total"), cpu, 0.1);
+  const double age = static_cast<double>(std::time(nullptr)) - *before.Value("process_start_time_seconds");
+  EXPECT_GE(age, -2);
+  EXPECT_LE(age, 300);
+  EXPECT_GT(*before.Value("process_resident_memory_bytes"), 1 << 20);
+  EXPECT_GE(*before.Value("process_virtual_memory_bytes"), *before.Value("process_resident_memory_bytes"));
+  int fds[2];
+  ASSERT_EQ(pipe(fds), 0);
+  const Exposition after = Read(metrics.Serialize());
+  EXPECT_EQ(*after.Value("process_open_fds"), *before.Value("process_open_fds") + 2);
+  EXPECT_GE(*after.Value("process_max_fds"), *after.Value("process_open_fds"));
+  close(fds[0]);
+  close(fds[1]);
+}
+
+TEST(MetricsTest, WorkerMemoryIsReadAtScrapeTimeAndVanishesWithTheProcess) {
+  Metrics metrics;
+  const std::string sample = "eigsvc_worker_resident_memory_bytes{device=\"cpu\"}";
+  EXPECT_EQ(Read(metrics.Serialize()).Value(sample), std::nullopt);
+  metrics.SetWorkerProcess("cpu", getpid());
+  EXPECT_GT(Read(metrics.Serialize()).Value(sample), 1 << 20);
+  metrics.SetWorkerProcess("cpu", int64_t{1} << 30);  // no such process
+  EXPECT_EQ(Read(metrics.Serialize()).Value(sample), std::nullopt);
+  metrics.SetWorkerProcess("cpu", 0);
+  EXPECT_EQ(Read(metrics.Serialize()).Value(sample), std::nullopt);
+}
+
+TEST(MetricsTest, CountsFromManyThreadsAreExact) {
+  Metrics metrics;
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&metrics, t] {
+      for (int i = 0; i < 500; ++i) {
+        metrics.RpcStarted(absl::StrCat("Method", i % 7));
+        metrics.RpcFinished(absl::StrCat("Method", i % 7), "OK", absl::Milliseconds(t));
+        metrics.SetWorkerProcess("cpu", getpid());
+        if (i % 100 == 0) metrics.Serialize();
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  double total = 0;
+  const Exposition read = Read(metrics.Serialize());
+  for (const auto& [sample, value] : read.samples) {
+    if (absl::StartsWith(sample, "eigsvc_rpcs_total{")) total += value;
+  }
+  EXPECT_EQ(total, 2000);
+}
+
+}  // namespace
+}  // namespace eigsvc
