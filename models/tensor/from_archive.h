@@ -7,8 +7,9 @@
 
 namespace eigsvc {
 
-// A tensor over the archive's bytes, without a copy where alignment and dtype allow; it keeps the bytes alive.
-// Callers that write to it, or move it to another device or dtype, copy first. Read-only under NoGradGuard.
+// A tensor over the archive's bytes, without a copy where alignment and dtype allow; it keeps the bytes
+// alive. Callers that write to it, or move it to another device or dtype, copy first. Read-only under
+// NoGradGuard.
 absl::StatusOr<at::Tensor> TensorFromArchive(const ArchiveTensor& tensor);
 // The ElementType of a tensor's dtype, for writing. INVALID_ARGUMENT for dtypes safetensors has not.
 absl::StatusOr<ElementType> ElementTypeOf(const at::Tensor& tensor);
