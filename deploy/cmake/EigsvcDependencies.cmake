@@ -38,7 +38,14 @@ list(GET torch_probe 1 EIGSVC_TORCH_VERSION)
 message(STATUS "LibTorch ${EIGSVC_TORCH_VERSION}")
 
 add_library(eigsvc_torch INTERFACE)
-target_include_directories(eigsvc_torch SYSTEM INTERFACE ${EIGSVC_TORCH_DIR}/include)
+# The wheel's include folder also holds copies of protobuf and fmt, other versions than ours, which a file that
+# includes both would find first. Only LibTorch's own folders are shown.
+set(torch_include ${CMAKE_BINARY_DIR}/libtorch-include)
+file(MAKE_DIRECTORY ${torch_include})
+foreach(folder ATen c10 torch)
+  file(CREATE_LINK ${EIGSVC_TORCH_DIR}/include/${folder} ${torch_include}/${folder} SYMBOLIC)
+endforeach()
+target_include_directories(eigsvc_torch SYSTEM INTERFACE ${torch_include})
 target_compile_definitions(eigsvc_torch INTERFACE AT_PER_OPERATOR_HEADERS)
 foreach(library c10 torch_cpu)
   add_library(eigsvc_${library} SHARED IMPORTED)
