@@ -1,10 +1,10 @@
 // Archive: the named tensors and settings of a checkpoint as bytes, without LibTorch.
 // Start here; the parsers behind it are zip_directory.h, pickle_machine.h and safetensors.h.
 //
-// Goals: any file, however hostile, ends in an Archive or a Status that names the file, the offset or key, and the
-// remedy; nothing is executed, nothing outside the file is read, memory stays within the file's size plus 64 MiB.
-// Non-goals: legacy (pre-1.6) torch files, TorchScript, quantised and sharded-by-rank checkpoints: refused by name.
-// Thread rule: an Archive is immutable; share it freely.
+// Goals: any file, however hostile, ends in an Archive or a Status that names the file, the offset or key,
+// and the remedy; nothing is executed, nothing outside the file is read, memory stays within the file's size
+// plus 64 MiB. Non-goals: legacy (pre-1.6) torch files, TorchScript, quantised and sharded-by-rank
+// checkpoints: refused by name. Thread rule: an Archive is immutable; share it freely.
 #pragma once
 
 #include <cstddef>
@@ -22,8 +22,23 @@
 namespace eigsvc {
 
 enum class ElementType {
-  kBool, kUInt8, kInt8, kUInt16, kInt16, kUInt32, kInt32, kUInt64, kInt64,
-  kFloat8E4M3, kFloat8E5M2, kFloat16, kBFloat16, kFloat32, kFloat64, kComplex64, kComplex128,
+  kBool,
+  kUInt8,
+  kInt8,
+  kUInt16,
+  kInt16,
+  kUInt32,
+  kInt32,
+  kUInt64,
+  kInt64,
+  kFloat8E4M3,
+  kFloat8E5M2,
+  kFloat16,
+  kBFloat16,
+  kFloat32,
+  kFloat64,
+  kComplex64,
+  kComplex128,
 };
 int64_t ElementBytes(ElementType type);
 // The safetensors spelling: "F32", "BF16", "F8_E4M3", "I64", "BOOL", "C64", ...
@@ -32,11 +47,11 @@ absl::string_view ElementName(ElementType type);
 // A strided view of bytes that lie inside the archive (checked: every reachable element is inside `storage`).
 struct ArchiveTensor {
   ElementType type = ElementType::kFloat32;
-  std::vector<int64_t> shape;             // [] is a scalar; zero-sized dimensions are allowed
-  std::vector<int64_t> strides;           // in elements, >= 0, same length as shape
-  int64_t offset = 0;                     // of the first element, in elements, into `storage`
-  absl::Span<const std::byte> storage;    // little endian; tied tensors share it; start may be unaligned
-  std::shared_ptr<const void> owner;      // keeps `storage` alive (file buffer or map)
+  std::vector<int64_t> shape;           // [] is a scalar; zero-sized dimensions are allowed
+  std::vector<int64_t> strides;         // in elements, >= 0, same length as shape
+  int64_t offset = 0;                   // of the first element, in elements, into `storage`
+  absl::Span<const std::byte> storage;  // little endian; tied tensors share it; start may be unaligned
+  std::shared_ptr<const void> owner;    // keeps `storage` alive (file buffer or map)
   int64_t ElementCount() const;
 };
 
@@ -50,30 +65,31 @@ struct ArchiveOptions {
 class Archive {
  public:
   // `path`: a .safetensors file; a zip .pt/.pth/.bin/.ckpt file; or a directory holding model.safetensors,
-  // model.safetensors.index.json, pytorch_model.bin, pytorch_model.bin.index.json or exactly one such file, and
-  // optionally config.json. A single file takes the config.json beside it when there is one.
-  // The format is told from the bytes, not the name.
-  // NOT_FOUND no such path · INVALID_ARGUMENT not a checkpoint of a supported format, or a pickle that names a
-  // callable that is not on the list (the message names it) · DATA_LOSS truncated or inconsistent bytes (the message
-  // names the offset) · FAILED_PRECONDITION a known but unsupported kind (legacy torch, TorchScript, quantised).
+  // model.safetensors.index.json, pytorch_model.bin, pytorch_model.bin.index.json or exactly one such file,
+  // and optionally config.json. A single file takes the config.json beside it when there is one. The format
+  // is told from the bytes, not the name. NOT_FOUND no such path · INVALID_ARGUMENT not a checkpoint of a
+  // supported format, or a pickle that names a callable that is not on the list (the message names it) ·
+  // DATA_LOSS truncated or inconsistent bytes (the message names the offset) · FAILED_PRECONDITION a known
+  // but unsupported kind (legacy torch, TorchScript, quantised).
   static absl::StatusOr<Archive> Open(const std::string& path, const ArchiveOptions& options = {});
 
   // For tests and for models made in memory.
   Archive(absl::btree_map<std::string, ArchiveTensor> tensors, Settings settings, std::string name);
 
-  // State-dict keys after unwrapping (`state_dict`, `model`, `model_state_dict`, `module`, ...) and stripping of
-  // wrapper prefixes (`module.`, `_orig_mod.`) that all keys share.
+  // State-dict keys after unwrapping (`state_dict`, `model`, `model_state_dict`, `module`, ...) and stripping
+  // of wrapper prefixes (`module.`, `_orig_mod.`) that all keys share.
   const absl::btree_map<std::string, ArchiveTensor>& tensors() const { return tensors_; }
-  // Merged, later wins: scalars and plain dicts found beside the tensors in the pickle (its `config`, `args` or
-  // `hyper_parameters` dict is lifted to the top level), safetensors `__metadata__` (its `config` JSON string likewise),
-  // config.json.
+  // Merged, later wins: scalars and plain dicts found beside the tensors in the pickle (its `config`, `args`
+  // or `hyper_parameters` dict is lifted to the top level), safetensors `__metadata__` (its `config` JSON
+  // string likewise), config.json.
   const Settings& settings() const { return settings_; }
-  const std::string& name() const { return name_; }      // base name of the path, for messages
-  int64_t file_bytes() const { return file_bytes_; }      // all weight files together
-  // Of a single file: SHA-256 of its bytes. Of a directory: SHA-256 over the lines "SHA256  NAME\n" of its weight and
-  // config files in name order (what `sha256sum` prints). Hexadecimal. Of exactly the bytes that were parsed.
+  const std::string& name() const { return name_; }   // base name of the path, for messages
+  int64_t file_bytes() const { return file_bytes_; }  // all weight files together
+  // Of a single file: SHA-256 of its bytes. Of a directory: SHA-256 over the lines "SHA256  NAME\n" of its
+  // weight and config files in name order (what `sha256sum` prints). Hexadecimal. Of exactly the bytes that
+  // were parsed.
   const std::string& sha256() const { return sha256_; }
-  absl::string_view format() const { return format_; }    // "safetensors", "torch-zip", "memory"
+  absl::string_view format() const { return format_; }  // "safetensors", "torch-zip", "memory"
 
   int64_t ParameterCount() const;  // elements of all tensors, tied storage counted once
 

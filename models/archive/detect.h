@@ -19,11 +19,12 @@ struct Detection {
   std::string family;
   std::string layout;
   int64_t layers = 0;
-  std::string mixer;         // of its layers: "mamba2" or "attention"
-  Settings settings;         // archive settings overridden by the caller's
+  std::string mixer;  // of its layers: "mamba2" or "attention"
+  Settings settings;  // archive settings overridden by the caller's
 };
 
-// FAILED_PRECONDITION for an unknown checkpoint: the message names the nearest family and the first keys that differ.
+// FAILED_PRECONDITION for an unknown checkpoint: the message names the nearest family and the first keys that
+// differ.
 absl::StatusOr<Detection> Detect(const Archive& archive, const Settings& overrides);
 
 }  // namespace eigsvc

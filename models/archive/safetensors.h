@@ -1,7 +1,9 @@
-// The safetensors format (huggingface/safetensors, README "Format"): reader of one file's header, and the writer.
+// The safetensors format (huggingface/safetensors, README "Format"): reader of one file's header, and the
+// writer.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -24,16 +26,16 @@ struct SafetensorsHeader {
   absl::btree_map<std::string, std::string> metadata;
 };
 
-// `file`: the whole file. Checks: header at most 16 MiB and inside the file; no duplicate names (of tensors, fields or
-// metadata); names at most 1024 bytes of valid UTF-8; at most 65 536 tensors; offsets contiguous from 0, no holes, no
-// overlap, ending at the file's end; sizes equal shape times element with overflow checks.
-// DATA_LOSS truncated or inconsistent · INVALID_ARGUMENT not safetensors · FAILED_PRECONDITION an element type (F4, F6,
-// F8_E8M0) this service does not read. Sub-byte and unknown types are refused by name.
+// `file`: the whole file. Checks: header at most 16 MiB and inside the file; no duplicate names (of tensors,
+// fields or metadata); names at most 1024 bytes of valid UTF-8; at most 65 536 tensors; offsets contiguous
+// from 0, no holes, no overlap, ending at the file's end; sizes equal shape times element with overflow
+// checks. DATA_LOSS truncated or inconsistent · INVALID_ARGUMENT not safetensors · FAILED_PRECONDITION an
+// element type (F4, F6, F8_E8M0) this service does not read. Sub-byte and unknown types are refused by name.
 absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(absl::Span<const std::byte> file);
 
-// Writes to `path`.tmp.PID, syncs and renames: a reader sees the old file or the whole new one.
-// Tensors are written in the order given (each chunk as it comes), so that exports larger than memory can be written:
-// declare first, append data in declared order, then Finish.
+// Writes to `path`.tmp.PID.N, syncs and renames: a reader sees the old file or the whole new one.
+// Tensors are written in the order given (each chunk as it comes), so that exports larger than memory can be
+// written: declare first, append data in declared order, then Finish.
 class SafetensorsWriter {
  public:
   struct Declaration {
@@ -41,8 +43,10 @@ class SafetensorsWriter {
     ElementType type;
     std::vector<int64_t> shape;
   };
-  // Creates the file and writes the header. UNAVAILABLE or RESOURCE_EXHAUSTED for I/O errors, naming path and cause.
-  static absl::StatusOr<SafetensorsWriter> Create(const std::string& path, const std::vector<Declaration>& declarations,
+  // Creates the file and writes the header. UNAVAILABLE or RESOURCE_EXHAUSTED for I/O errors, naming path and
+  // cause.
+  static absl::StatusOr<SafetensorsWriter> Create(const std::string& path,
+                                                  const std::vector<Declaration>& declarations,
                                                   const absl::btree_map<std::string, std::string>& metadata);
   SafetensorsWriter(SafetensorsWriter&&) noexcept;
   SafetensorsWriter& operator=(SafetensorsWriter&&) noexcept;
@@ -52,7 +56,8 @@ class SafetensorsWriter {
   absl::Status Append(absl::Span<const std::byte> bytes);
   // Bytes at an offset inside the named tensor's data, in any order.
   absl::Status WriteAt(const std::string& name, int64_t byte_offset, absl::Span<const std::byte> bytes);
-  // FAILED_PRECONDITION if fewer or more bytes were appended than declared (WriteAt users: call with all written).
+  // FAILED_PRECONDITION if fewer or more bytes were appended than declared (WriteAt users: call with all
+  // written).
   absl::Status Finish();
 
  private:

@@ -1,0 +1,334 @@
+// Detection is a table: a layout is known by keys that must all be there, in every layer. What resembles a
+// known layout but is another family is refused by name: running it as the known one would give numbers that
+// are silently wrong.
+#include "models/archive/detect.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
+#include "models/archive/file_bytes.h"
+#include "models/base/status_macros.h"
+
+namespace eigsvc {
+namespace {
+
+// '#' stands for the layer's number.
+struct Layout {
+  absl::string_view family, name, mixer;
+  std::vector<absl::string_view> embeddings;  // one of them
+  std::vector<absl::string_view> layer_keys;  // all of them, in every layer
+};
+
+const std::vector<Layout>& Layouts() {
+  static const auto* const layouts = new std::vector<Layout>{
+      {"mamba2",
+       "state-spaces",
+       "mamba2",
+       {"backbone.embedding.weight"},
+       {"backbone.layers.#.mixer.A_log", "backbone.layers.#.mixer.in_proj.weight",
+        "backbone.layers.#.mixer.conv1d.weight", "backbone.layers.#.mixer.dt_bias",
+        "backbone.layers.#.mixer.D", "backbone.layers.#.mixer.out_proj.weight"}},
+      {"mamba2",
+       "huggingface",
+       "mamba2",
+       {"backbone.embeddings.weight"},
+       {"backbone.layers.#.mixer.A_log", "backbone.layers.#.mixer.in_proj.weight",
+        "backbone.layers.#.mixer.conv1d.weight", "backbone.layers.#.mixer.dt_bias",
+        "backbone.layers.#.mixer.D", "backbone.layers.#.mixer.out_proj.weight"}},
+      {"mamba2",
+       "paper",
+       "mamba2",
+       {"encoder.word_embeddings.weight", "encoder.weight"},
+       {"blocks.#.mamba.A_log", "blocks.#.mamba.in_proj.weight", "blocks.#.mamba.conv1d.weight",
+        "blocks.#.mamba.dt_bias", "blocks.#.mamba.D", "blocks.#.mamba.out_proj.weight"}},
+      {"llama",
+       "meta",
+       "attention",
+       {"tok_embeddings.weight"},
+       {"layers.#.attention.wq.weight", "layers.#.attention.wk.weight", "layers.#.attention.wv.weight",
+        "layers.#.attention.wo.weight", "layers.#.attention_norm.weight", "layers.#.feed_forward.w1.weight"}},
+      {"llama",
+       "huggingface",
+       "attention",
+       {"model.embed_tokens.weight"},
+       {"model.layers.#.self_attn.q_proj.weight", "model.layers.#.self_attn.k_proj.weight",
+        "model.layers.#.self_attn.v_proj.weight", "model.layers.#.self_attn.o_proj.weight",
+        "model.layers.#.input_layernorm.weight", "model.layers.#.post_attention_layernorm.weight",
+        "model.layers.#.mlp.gate_proj.weight"}},
+      {"gpt2",
+       "huggingface",
+       "attention",
+       {"wte.weight"},
+       {"h.#.attn.c_attn.weight", "h.#.attn.c_proj.weight", "h.#.ln_1.weight", "h.#.mlp.c_fc.weight"}},
+      {"gpt2",
+       "huggingface",
+       "attention",
+       {"transformer.wte.weight"},
+       {"transformer.h.#.attn.c_attn.weight", "transformer.h.#.attn.c_proj.weight",
+        "transformer.h.#.ln_1.weight", "transformer.h.#.mlp.c_fc.weight"}},
+      {"softmax-attention",
+       "paper",
+       "attention",
+       {"encoder.word_embeddings.weight", "encoder.weight"},
+       {"layers.#.attention.Wqkv.weight", "layers.#.attention.out_proj.weight", "layers.#.norm.weight"}},
+  };
+  return *layouts;
+}
+
+// A key of layer 0 (or outside the layers) that tells a family this version does not run.
+struct Telltale {
+  absl::string_view part, what;
+};
+constexpr Telltale kTelltales[] = {
+    {".mixer.x_proj.weight", "Mamba-1"},
+    {".mixer.B_bias", "Mamba-3"},
+    {".mamba.x_proj.weight", "Mamba-1"},
+    {".mamba.beta", "the paper's time-invariant SSD"},
+    {".mixer.A_b_log", "a bidirectional Mamba"},
+    {".attention.Wvqkn.weight", "the paper's norm attention"},
+    {".self_attn.q_norm.weight", "a Llama relative with normalised queries (Qwen3, Olmo2, Gemma3)"},
+    {".self_attn.sinks", "gpt-oss"},
+    {".pre_feedforward_layernorm.weight", "Gemma2"},
+    {".post_feedforward_layernorm.weight", "Olmo2 or Gemma2"},
+    {".block_sparse_moe.", "a mixture of experts (Mixtral)"},
+    {".mlp.experts.", "a mixture of experts"},
+    {".feed_forward.experts.", "a mixture of experts"},
+    {".self_attn.kv_a_proj_with_mqa.weight", "DeepSeek's latent attention"},
+    {".self_attn.qkv_proj.weight", "Phi-3"},
+    {".att.r_k", "RWKV-7"},
+    {".att.time_maa_w1", "RWKV-6"},
+    {".att.time_faaaa", "RWKV-5"},
+    {".att.time_first", "RWKV-4"},
+    {"gpt_neox.", "GPT-NeoX"},
+    {".rg_lru.recurrent_param", "RecurrentGemma"},
+    {".mlstm_layer.", "xLSTM"},
+    {".mlstm_cell.", "xLSTM"},
+    {".implicit_filter.", "Hyena"},
+    {".in_proj_qkvz.weight", "Qwen3-Next"},
+    {".gk_proj.0.weight", "gated linear attention"},
+    {".sequence_mixer.", "a zoology model"},
+    {"weight_hh_l0", "an LSTM, GRU or RNN"},
+    {".kernel.inv_dt", "S4"},
+    {".kernel.log_dt", "S4 or S4D"},
+};
+constexpr absl::string_view kQuantisedSuffixes[] = {".absmax",           ".qweight",      ".qzeros",
+                                                    ".weight_scale_inv", ".weight_scale", ".SCB"};
+
+// Keys under which configurations state the number of layers.
+constexpr absl::string_view kLayerCounts[] = {"num_hidden_layers", "n_layer", "n_layers", "num_layers"};
+
+std::string Key(absl::string_view pattern, int64_t layer) {
+  return absl::StrReplaceAll(pattern, {{"#", absl::StrCat(layer)}});
+}
+
+std::string Named(const Layout& layout) { return absl::StrCat(layout.family, " (layout ", layout.name, ")"); }
+
+// The keys that layer 0 and the embedding lack, most telling first.
+std::vector<std::string> Missing(const Archive& archive, const Layout& layout) {
+  std::vector<std::string> missing;
+  for (const absl::string_view pattern : layout.layer_keys) {
+    if (std::string key = Key(pattern, 0); !archive.tensors().contains(key))
+      missing.push_back(std::move(key));
+  }
+  const auto present = [&](absl::string_view key) { return archive.tensors().contains(key); };
+  if (std::none_of(layout.embeddings.begin(), layout.embeddings.end(), present)) {
+    missing.push_back(absl::StrJoin(layout.embeddings, " or "));
+  }
+  return missing;
+}
+
+absl::Status Unknown(const Archive& archive) {
+  const Layout* nearest = nullptr;
+  std::vector<std::string> lacking;
+  double best = -1;
+  for (const Layout& layout : Layouts()) {
+    std::vector<std::string> missing = Missing(archive, layout);
+    const double share =
+        1 - static_cast<double>(missing.size()) / static_cast<double>(layout.layer_keys.size() + 1);
+    if (share > best) {
+      best = share;
+      nearest = &layout;
+      lacking = std::move(missing);
+    }
+  }
+  constexpr size_t kShown = 3;
+  std::vector<std::string> found;
+  for (const auto& [key, tensor] : archive.tensors()) {
+    if (found.size() == kShown) break;
+    found.push_back(Quoted(key));
+  }
+  if (best == 0) {
+    std::vector<std::string> known;
+    for (const Layout& layout : Layouts()) {
+      if (known.empty() || known.back() != Named(layout)) known.push_back(Named(layout));
+    }
+    return absl::FailedPreconditionError(
+        absl::StrCat("the keys of ", Quoted(archive.name()), " (", absl::StrJoin(found, ", "),
+                     ", ...) have nothing in common with the known families: ", absl::StrJoin(known, ", ")));
+  }
+  for (std::string& key : lacking) key = absl::StrCat("\"", key, "\"");
+  if (lacking.size() > kShown) lacking.resize(kShown);
+  return absl::FailedPreconditionError(
+      absl::StrCat("the keys of ", Quoted(archive.name()), " are of no known family; the nearest is ",
+                   Named(*nearest), ", of which it lacks ", absl::StrJoin(lacking, ", "),
+                   "; its first keys are ", absl::StrJoin(found, ", ")));
+}
+
+absl::Status RefuseTelltales(const Archive& archive) {
+  for (const auto& [key, tensor] : archive.tensors()) {
+    for (const absl::string_view suffix : kQuantisedSuffixes) {
+      if (absl::EndsWith(key, suffix)) {
+        return absl::FailedPreconditionError(
+            absl::StrCat(Quoted(archive.name()), " is quantised (key ", Quoted(key),
+                         "); use the weights before quantisation, or dequantise them"));
+      }
+    }
+    for (const Telltale& telltale : kTelltales) {
+      if (absl::StrContains(key, telltale.part)) {
+        return absl::FailedPreconditionError(absl::StrCat("key ", Quoted(key), " of ", Quoted(archive.name()),
+                                                          " is one of ", telltale.what,
+                                                          ", which is not supported yet"));
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Contradiction(absl::string_view setting, absl::string_view value, const Settings& settings,
+                           const Layout& layout) {
+  return absl::FailedPreconditionError(absl::StrCat(
+      settings.origin().empty() ? "the settings" : settings.origin(), " has ", setting, " ", Quoted(value),
+      ", but the keys are those of ", Named(layout), "; a model of another family is not run as this one"));
+}
+
+// The number of layers, each of which must have all keys of the layout.
+absl::StatusOr<int64_t> CountLayers(const Archive& archive, const Layout& layout) {
+  const absl::string_view first = layout.layer_keys[0];
+  const std::string prefix(first.substr(0, first.find('#')));
+  int64_t layers = 0;
+  for (auto at = archive.tensors().lower_bound(prefix);
+       at != archive.tensors().end() && absl::StartsWith(at->first, prefix); ++at) {
+    const absl::string_view rest = absl::string_view(at->first).substr(prefix.size());
+    int64_t number;
+    // Six digits: more layers than an archive may have tensors.
+    if (const size_t dot = rest.find('.');
+        dot <= 6 && absl::SimpleAtoi(rest.substr(0, dot), &number) && number >= 0) {
+      layers = std::max(layers, number + 1);
+    }
+  }
+  for (int64_t layer = 0; layer < layers; ++layer) {
+    for (const absl::string_view pattern : layout.layer_keys) {
+      if (const std::string key = Key(pattern, layer); !archive.tensors().contains(key)) {
+        return absl::FailedPreconditionError(
+            absl::StrCat(Quoted(archive.name()), " has the keys of ", Named(layout), " and ", layers,
+                         " layers, but lacks \"", key, "\"; layers of several kinds are not supported yet"));
+      }
+    }
+  }
+  return layers;
+}
+
+std::string Shape(const ArchiveTensor& tensor) {
+  return absl::StrCat("[", absl::StrJoin(tensor.shape, ", "), "]");
+}
+
+absl::Status CheckMamba2(const Archive& archive, const Layout& layout, const Settings& settings) {
+  const std::string key = Key(layout.layer_keys[0], 0);
+  if (const ArchiveTensor& a_log = archive.tensors().at(key); a_log.shape.size() != 1) {
+    return absl::FailedPreconditionError(absl::StrCat("\"", key, "\" has shape ", Shape(a_log),
+                                                      "; that of Mamba-2 has one dimension, that of "
+                                                      "Mamba-1, which is not supported yet, has two"));
+  }
+  if (settings.Has("ssm_cfg.layer")) {
+    EIGSVC_ASSIGN_OR_RETURN(const std::string layer, settings.Text("ssm_cfg.layer"));
+    if (layer != "Mamba2") return Contradiction("ssm_cfg.layer", layer, settings, layout);
+  }
+  if (layout.name == "huggingface" && (settings.Has("fuse_norm") || settings.Has("norm_eps"))) {
+    return absl::FailedPreconditionError(
+        "the settings are those of flash-linear-attention's mamba2 (norm_eps, fuse_norm), whose gated "
+        "norm differs from Hugging Face's; it is not supported yet");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckLlama(const Archive& archive, const Layout& layout, const Settings& settings) {
+  if (layout.name == "huggingface") {
+    const std::string key = "model.layers.0.self_attn.q_proj.bias";
+    EIGSVC_ASSIGN_OR_RETURN(const bool biased, settings.BoolOr("attention_bias", false));
+    if (archive.tensors().contains(key) && !biased) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("\"", key,
+                       "\" is a key of Qwen2, which is not supported yet; for a Llama with biases "
+                       "set attention_bias to true"));
+    }
+  }
+  EIGSVC_ASSIGN_OR_RETURN(const bool windowed, settings.BoolOr("use_sliding_window", true));
+  if (settings.Has("sliding_window") && windowed) {
+    return absl::FailedPreconditionError(
+        "the settings have a sliding_window, which the llama family has not; Mistral and its relatives "
+        "are not supported yet");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckGpt2(const Archive& archive, const Layout& layout) {
+  const std::string key = Key(layout.layer_keys[0], 0);
+  const ArchiveTensor& weight = archive.tensors().at(key);
+  if (weight.shape.size() == 2 && weight.shape[1] == 3 * weight.shape[0]) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("\"", key, "\" has shape ", Shape(weight),
+                   "; that of GPT-2 is [width, 3 width] (a file of "
+                   "nanoGPT holds its transpose: transpose the c_attn, c_proj and c_fc weights)"));
+}
+
+absl::Status CheckSoftmaxAttention(const Layout& layout, const Settings& settings) {
+  // Softmax and linear attention of the paper have the same keys.
+  if (!settings.Has("attention_fn")) return absl::OkStatus();
+  EIGSVC_ASSIGN_OR_RETURN(const std::string function, settings.Text("attention_fn"));
+  if (function == "sm-attention" || function == "sm" || function == "softmax") return absl::OkStatus();
+  return Contradiction("attention_fn", function, settings, layout);
+}
+
+absl::Status CheckFamily(const Archive& archive, const Layout& layout, const Settings& settings) {
+  if (layout.family == "mamba2") return CheckMamba2(archive, layout, settings);
+  if (layout.family == "llama") return CheckLlama(archive, layout, settings);
+  if (layout.family == "gpt2") return CheckGpt2(archive, layout);
+  return CheckSoftmaxAttention(layout, settings);
+}
+
+}  // namespace
+
+absl::StatusOr<Detection> Detect(const Archive& archive, const Settings& overrides) {
+  Settings settings = archive.settings().MergedWith(overrides);
+  EIGSVC_RETURN_IF_ERROR(RefuseTelltales(archive));
+  const auto layout = std::find_if(Layouts().begin(), Layouts().end(), [&](const Layout& candidate) {
+    return Missing(archive, candidate).empty();
+  });
+  if (layout == Layouts().end()) return Unknown(archive);
+  for (const absl::string_view setting : {"model_type", "family"}) {
+    if (!settings.Has(setting)) continue;
+    EIGSVC_ASSIGN_OR_RETURN(const std::string value, settings.Text(setting));
+    if (value != layout->family) return Contradiction(setting, value, settings, *layout);
+  }
+  EIGSVC_RETURN_IF_ERROR(CheckFamily(archive, *layout, settings));
+  EIGSVC_ASSIGN_OR_RETURN(const int64_t layers, CountLayers(archive, *layout));
+  for (const absl::string_view setting : kLayerCounts) {
+    if (!settings.Has(setting)) continue;
+    EIGSVC_ASSIGN_OR_RETURN(const int64_t stated, settings.Int(setting));
+    if (stated != layers) {
+      return absl::FailedPreconditionError(absl::StrCat("the settings have ", setting, " ", stated, ", but ",
+                                                        Quoted(archive.name()), " has ", layers, " layers"));
+    }
+  }
+  return Detection{std::string(layout->family), std::string(layout->name), layers, std::string(layout->mixer),
+                   std::move(settings)};
+}
+
+}  // namespace eigsvc

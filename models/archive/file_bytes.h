@@ -1,0 +1,51 @@
+// FileBytes: all bytes of one regular file, read or mapped, with their SHA-256. Internal to this room.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+
+namespace eigsvc {
+
+struct FileBytes {
+  absl::Span<const std::byte> bytes;
+  std::shared_ptr<const void> owner;  // keeps `bytes` alive
+  std::string sha256;                 // of exactly `bytes`
+};
+
+// An opened regular file whose size is known before a byte of it is read.
+class OpenedFile {
+ public:
+  // NOT_FOUND; PERMISSION_DENIED; INVALID_ARGUMENT for what is no regular file (a pipe does not block the
+  // caller); UNAVAILABLE for other errors. Every message names the path's last part.
+  static absl::StatusOr<OpenedFile> Open(const std::string& path);
+  OpenedFile(OpenedFile&& other) noexcept;
+  OpenedFile& operator=(OpenedFile&&) = delete;
+  ~OpenedFile();
+
+  const std::string& name() const { return name_; }  // last part of the path
+  int64_t size() const { return size_; }
+  // DATA_LOSS when the file shrinks meanwhile; RESOURCE_EXHAUSTED when memory does not suffice.
+  absl::StatusOr<FileBytes> Read(bool memory_map) const;
+
+ private:
+  OpenedFile(int descriptor, std::string name, int64_t size);
+  int descriptor_;
+  std::string name_;
+  int64_t size_;
+};
+
+// The last part of a path, for messages: they must not tell a client where the server keeps its files.
+std::string BaseName(absl::string_view path);
+// `"NAME"` with control characters escaped and cut to a readable length: names come from hostile files.
+std::string Quoted(absl::string_view name);
+// What an errno means for a caller, naming `what` failed.
+absl::Status ErrnoStatus(int error, absl::string_view what);
+
+}  // namespace eigsvc
