@@ -69,6 +69,9 @@ std::optional<double> ToReal(const json& node) {
     double value;
     if (absl::SimpleAtod(node.get_ref<const std::string&>(), &value)) return value;
   }
+  if (node.is_object() && node.size() == 1 && node.contains("__float__") && node["__float__"].is_string()) {
+    return ToReal(node["__float__"]);
+  }
   return std::nullopt;
 }
 
@@ -79,6 +82,35 @@ std::optional<bool> ToBool(const json& node) {
     if (absl::SimpleAtob(node.get_ref<const std::string&>(), &value)) return value;
   }
   return std::nullopt;
+}
+
+// Puts quotes around the bare Infinity, -Infinity and NaN of Python's json module; anything else stays as it
+// is.
+std::string QuoteNonFinite(absl::string_view text) {
+  std::string result;
+  result.reserve(text.size() + 16);
+  bool in_string = false;
+  for (size_t i = 0; i < text.size();) {
+    if (!in_string) {
+      bool quoted = false;
+      for (const absl::string_view word : {"-Infinity", "Infinity", "NaN"}) {
+        if (text.substr(i, word.size()) == word) {
+          absl::StrAppend(&result, "\"", word, "\"");
+          i += word.size();
+          quoted = true;
+          break;
+        }
+      }
+      if (quoted) continue;
+    } else if (text[i] == '\\' && i + 1 < text.size()) {
+      result += text[i++];
+      result += text[i++];
+      continue;
+    }
+    if (text[i] == '"') in_string = !in_string;
+    result += text[i++];
+  }
+  return result;
 }
 
 template <typename T>
@@ -103,6 +135,9 @@ absl::StatusOr<Settings> Settings::Parse(absl::string_view text, absl::string_vi
     return !too_deep;
   };
   json object = json::parse(text.begin(), text.end(), limit, /*allow_exceptions=*/false);
+  if (object.is_discarded() && !too_deep) {
+    object = json::parse(QuoteNonFinite(text), limit, /*allow_exceptions=*/false);
+  }
   if (too_deep) return absl::InvalidArgumentError(absl::StrCat(origin, " nests deeper than ", kMaxDepth, " levels"));
   if (object.is_discarded()) return absl::InvalidArgumentError(absl::StrCat(origin, " is not valid JSON"));
   if (!object.is_object()) return absl::InvalidArgumentError(absl::StrCat(origin, " must hold a JSON object"));
@@ -155,6 +190,19 @@ absl::StatusOr<std::vector<int64_t>> Settings::Ints(absl::string_view key) const
   for (const json& item : *node) {
     const auto value = ToInt(item);
     if (!value) return WrongType(key, origin_, "a list of integers", *node);
+    values.push_back(*value);
+  }
+  return values;
+}
+
+absl::StatusOr<std::vector<double>> Settings::Reals(absl::string_view key) const {
+  const json* node = Find(*object_, key);
+  if (node == nullptr) return Missing(key, origin_);
+  if (!node->is_array()) return WrongType(key, origin_, "a list of numbers", *node);
+  std::vector<double> values;
+  for (const json& item : *node) {
+    const auto value = ToReal(item);
+    if (!value) return WrongType(key, origin_, "a list of numbers", *node);
     values.push_back(*value);
   }
   return values;

@@ -19,6 +19,7 @@ class Settings {
  public:
   Settings();  // {}
   // `origin` is named in every later error ("config.json", "metadata of model.safetensors", "--config").
+  // Infinity, -Infinity and NaN, which Python's json module writes, are taken as Real() reads them.
   // INVALID_ARGUMENT: not JSON, not an object, nested deeper than 32, or larger than 16 MiB.
   static absl::StatusOr<Settings> Parse(absl::string_view json, absl::string_view origin);
   Settings(nlohmann::json object, absl::string_view origin);
@@ -32,12 +33,14 @@ class Settings {
 
   // FAILED_PRECONDITION if absent (the message names key, origin and --config), INVALID_ARGUMENT if of another type.
   // Integers are accepted where a real is asked; integral reals and decimal strings where an integer is asked;
-  // "true"/"false" strings where a bool is asked (safetensors metadata holds strings only).
+  // "true"/"false" strings where a bool is asked (safetensors metadata holds strings only); "Infinity" and
+  // transformers' {"__float__": "Infinity"} where a real is asked.
   absl::StatusOr<int64_t> Int(absl::string_view key) const;
   absl::StatusOr<double> Real(absl::string_view key) const;
   absl::StatusOr<bool> Bool(absl::string_view key) const;
   absl::StatusOr<std::string> Text(absl::string_view key) const;
   absl::StatusOr<std::vector<int64_t>> Ints(absl::string_view key) const;
+  absl::StatusOr<std::vector<double>> Reals(absl::string_view key) const;
   absl::StatusOr<std::vector<std::string>> Texts(absl::string_view key) const;
   // The nested object, or an empty one when absent.
   absl::StatusOr<Settings> Child(absl::string_view key) const;
