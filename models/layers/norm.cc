@@ -1,0 +1,40 @@
+#include "models/layers/norm.h"
+
+#include "ATen/TensorOperators.h"
+#include "ATen/ops/layer_norm.h"
+#include "ATen/ops/mean.h"
+#include "ATen/ops/promote_types.h"
+#include "ATen/ops/rsqrt.h"
+#include "ATen/ops/silu.h"
+
+namespace eigsvc {
+namespace {
+
+at::Tensor AtLeastFloat(const at::Tensor& x) { return x.to(at::promote_types(x.scalar_type(), at::kFloat)); }
+
+}  // namespace
+
+at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double eps) {
+  const at::Tensor wide = AtLeastFloat(x);
+  const at::Tensor scale = at::rsqrt(at::mean(wide * wide, -1, /*keepdim=*/true) + eps);
+  return (wide * scale * weight).to(weight.scalar_type());
+}
+
+at::Tensor LayerNorm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double eps) {
+  const at::Tensor wide = AtLeastFloat(x);
+  const auto type = wide.scalar_type();
+  return at::layer_norm(wide, weight.sizes(), weight.to(type), bias.to(type), eps).to(weight.scalar_type());
+}
+
+at::Tensor GatedRmsNorm(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& weight, double eps,
+                        int64_t groups, bool norm_before_gate) {
+  const at::Tensor silu = at::silu(AtLeastFloat(gate));
+  const at::Tensor input = norm_before_gate ? AtLeastFloat(x) : x * silu;
+  const at::Tensor grouped = input.unflatten(-1, {groups, input.size(-1) / groups});
+  const at::Tensor scale = at::rsqrt(at::mean(grouped * grouped, -1, /*keepdim=*/true) + eps);
+  at::Tensor output = (grouped * scale).flatten(-2) * weight;
+  if (norm_before_gate) output = output * silu;
+  return output.to(weight.scalar_type());
+}
+
+}  // namespace eigsvc

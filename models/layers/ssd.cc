@@ -1,0 +1,104 @@
+#include "models/layers/ssd.h"
+
+#include <algorithm>
+#include <limits>
+#include <vector>
+
+#include "ATen/TensorOperators.h"
+#include "ATen/core/IListRef.h"
+#include "ATen/ops/addcmul.h"
+#include "ATen/ops/constant_pad_nd.h"
+#include "ATen/ops/cumsum.h"
+#include "ATen/ops/exp.h"
+#include "ATen/ops/full.h"
+#include "ATen/ops/matmul.h"
+#include "ATen/ops/stack.h"
+#include "ATen/ops/triu.h"
+#include "ATen/ops/zeros.h"
+
+namespace eigsvc {
+namespace {
+
+// [B,T,...] -> [B,K,Q,...], T padded with zeros: Δ = 0 and log λ = 0 leave the state as it is.
+at::Tensor IntoBlocks(const at::Tensor& tensor, int64_t blocks, int64_t block) {
+  const int64_t missing = blocks * block - tensor.size(1);
+  if (missing == 0) return tensor.unflatten(1, {blocks, block});
+  std::vector<int64_t> padding(2 * (tensor.dim() - 1), 0);
+  padding.back() = missing;
+  return at::constant_pad_nd(tensor, padding).unflatten(1, {blocks, block});
+}
+
+// exp(Σ_{s<k<=l} log λ_k) for l >= s and 0 above the diagonal: [B,K,H,Q] running sums in float64 ->
+// [B,K,H,Q,Q]. A difference of float32 running sums would lose the small ones beside a large total; float64
+// ones would double the traffic of the largest tensor. So each sum is split in a float32 head and tail. The
+// mask goes in before exp, which therefore never sees a positive number.
+at::Tensor DecayMatrix(const at::Tensor& running, at::ScalarType type) {
+  const int64_t block = running.size(-1);
+  const at::Tensor head = running.to(type);
+  at::Tensor exponent = head.unsqueeze(-1) - head.unsqueeze(-2);
+  if (type != at::kDouble) {
+    const at::Tensor tail = (running - head).detach().to(type);
+    exponent.add_(tail.unsqueeze(-1)).sub_(tail.unsqueeze(-2));
+  }
+  const double infinity = std::numeric_limits<double>::infinity();
+  return exponent.add_(at::triu(at::full({block, block}, -infinity, head.options()), 1)).exp_();
+}
+
+}  // namespace
+
+SsdOutput Ssd(const SsdInput& input, int64_t block) {
+  const int64_t batch = input.x.size(0), steps = input.x.size(1), heads = input.x.size(2),
+                width = input.x.size(3);
+  const int64_t groups = input.b.size(2), order = input.b.size(3), shared = heads / groups;
+  const auto type = input.x.scalar_type();
+  // Blocks of equal length waste the least padding.
+  const int64_t blocks = (steps + block - 1) / block;
+  block = (steps + blocks - 1) / blocks;
+
+  const at::Tensor dt = IntoBlocks(input.dt, blocks, block);                   // [B,K,Q,H]
+  const at::Tensor x = IntoBlocks(input.x, blocks, block) * dt.unsqueeze(-1);  // [B,K,Q,H,P]
+  const at::Tensor b = IntoBlocks(input.b, blocks, block).transpose(2, 3);     // [B,K,G,Q,N]
+  const at::Tensor c = IntoBlocks(input.c, blocks, block).transpose(2, 3);     // [B,K,G,Q,N]
+  const at::Tensor running =
+      at::cumsum(IntoBlocks(input.log_decay, blocks, block).transpose(2, 3), -1, at::kDouble);  // [B,K,H,Q]
+  const at::Tensor total = running.narrow(-1, block - 1, 1);
+
+  // What the steps of a block pass to each other: (C Bᵀ ∘ decay)·x. C Bᵀ is shared by the heads of a group.
+  const at::Tensor scores = at::matmul(c, b.transpose(-1, -2)).unsqueeze(3);  // [B,K,G,1,Q,Q]
+  const at::Tensor mixing =
+      (DecayMatrix(running, type).unflatten(2, {groups, shared}) * scores).flatten(2, 3);
+  at::Tensor y = at::matmul(mixing, x.transpose(2, 3)).transpose(2, 3);  // [B,K,Q,H,P]
+
+  // What a block adds to the state, decayed to the block's end: [B,K,G,(H/G)·P,N].
+  const auto per_group = [&](const at::Tensor& t) {  // [B,K,Q,H,P] -> [B,K,G,Q,(H/G)·P]
+    return t.unflatten(3, {groups, shared}).flatten(4, 5).transpose(2, 3);
+  };
+  const at::Tensor to_end = at::exp(total - running).to(type).transpose(2, 3).unsqueeze(-1);
+  const at::Tensor added = at::matmul(per_group(x * to_end).transpose(-1, -2), b)
+                               .unflatten(3, {shared, width})
+                               .flatten(2, 3);  // [B,K,H,P,N]
+
+  const at::Tensor block_decay = at::exp(total).to(type).unsqueeze(-1);  // [B,K,H,1,1]
+  at::Tensor state = input.initial_state.defined()
+                         ? input.initial_state
+                         : at::zeros({batch, heads, width, order}, input.x.options());
+  std::vector<at::Tensor> starts;
+  starts.reserve(blocks);
+  for (int64_t k = 0; k < blocks; ++k) {
+    starts.push_back(state);
+    state = at::addcmul(added.select(1, k), state, block_decay.select(1, k));
+  }
+
+  // What the state at a block's start gives to its steps: decay·(C hᵀ).
+  const at::Tensor start =
+      at::stack(starts, 1).unflatten(2, {groups, shared}).flatten(3, 4);  // [B,K,G,(H/G)·P,N]
+  const at::Tensor carried = at::matmul(c, start.transpose(-1, -2))
+                                 .unflatten(-1, {shared, width})
+                                 .transpose(2, 3)
+                                 .flatten(3, 4);  // [B,K,Q,H,P]
+  const at::Tensor from_start = at::exp(running).to(type).transpose(2, 3).unsqueeze(-1);
+  y = at::addcmul(y, carried, from_start);
+  return {y.flatten(1, 2).narrow(1, 0, steps), state};
+}
+
+}  // namespace eigsvc

@@ -1,0 +1,33 @@
+// The state-space dual form of a selective SSM with a scalar decay per head (Mamba-2), by the block algorithm
+// of arXiv 2405.21060, section 6: matrix products inside a block of time, a recurrence from block to block.
+#pragma once
+
+#include <cstdint>
+
+#include "ATen/core/Tensor.h"
+
+namespace eigsvc {
+
+// h_t = exp(log_decay_t)·h_{t-1} + dt_t·x_t ⊗ b_t,  y_t = h_t c_t, for each head; heads of a group share b
+// and c.
+struct SsdInput {
+  at::Tensor x;              // [B,T,H,P]
+  at::Tensor dt;             // [B,T,H], Δ >= 0
+  at::Tensor log_decay;      // [B,T,H], Δ·A <= 0
+  at::Tensor b, c;           // [B,T,G,N], H a multiple of G
+  at::Tensor initial_state;  // [B,H,P,N], or undefined for zero
+};
+
+struct SsdOutput {
+  at::Tensor y;            // [B,T,H,P]
+  at::Tensor final_state;  // [B,H,P,N]
+};
+
+// Steps that are handled by matrix products at once; more costs arithmetic, fewer costs passes over the
+// state.
+inline constexpr int64_t kSsdBlock = 64;
+
+// All inputs of one dtype, float32 or float64. Never exponentiates a positive number.
+SsdOutput Ssd(const SsdInput& input, int64_t block = kSsdBlock);
+
+}  // namespace eigsvc
