@@ -1,5 +1,5 @@
-// The one table of model families. To add a family: write models/zoo/FAMILY.cc, add its line in registry.cc and its
-// source in CMakeLists.txt; tests loop over Families().
+// The one table of model families. To add a family: write models/zoo/FAMILY.cc, add its line in registry.cc
+// and its source in CMakeLists.txt; tests loop over Families().
 #pragma once
 
 #include <memory>
@@ -18,35 +18,40 @@ namespace eigsvc {
 
 struct LoadOptions {
   c10::Device device = c10::Device(c10::kCPU);
-  c10::ScalarType dtype = c10::kFloat;  // weights are converted; A_log, dt_bias and D of Mamba-2 stay at least float32
+  c10::ScalarType dtype =
+      c10::kFloat;  // weights are converted; A_log, dt_bias and D of Mamba-2 stay at least float32
 };
 
 struct FamilyEntry {
-  absl::string_view name;                   // "mamba2"
-  std::vector<std::string> layouts;         // "state-spaces", ...
-  absl::string_view summary;                // one line for `eigsvc models`
-  absl::string_view transition;             // one line: what λ is
-  bool trainable;                           // Initialize works
-  absl::StatusOr<std::shared_ptr<const SequenceModel>> (*load)(const Archive&, const Detection&, const LoadOptions&);
-  // Freshly initialised by the family's own initialiser. `settings`: canonical settings (see ModelDescription) or
-  // the few a user gives; missing ones take the family's defaults for a small model.
-  absl::StatusOr<std::shared_ptr<const SequenceModel>> (*initialize)(const Settings&, uint64_t seed, const LoadOptions&);
+  absl::string_view name;            // "mamba2"
+  std::vector<std::string> layouts;  // "state-spaces", ...
+  absl::string_view summary;         // one line for `eigsvc models`
+  absl::string_view transition;      // one line: what λ is
+  bool trainable;                    // Initialize works
+  absl::StatusOr<std::shared_ptr<const SequenceModel>> (*load)(const Archive&, const Detection&,
+                                                               const LoadOptions&);
+  // Freshly initialised by the family's own initialiser. `settings`: canonical settings (see
+  // ModelDescription) or the few a user gives; missing ones take the family's defaults for a small model.
+  absl::StatusOr<std::shared_ptr<const SequenceModel>> (*initialize)(const Settings&, uint64_t seed,
+                                                                     const LoadOptions&);
 };
 
 absl::Span<const FamilyEntry> Families();
 // NOT_FOUND listing the known families.
 absl::StatusOr<const FamilyEntry*> FindFamily(absl::string_view name);
 
-// Detects and loads. FAILED_PRECONDITION: missing, unexpected or mis-shaped keys (the message lists the first ones with
-// both shapes) or missing settings. DATA_LOSS: NaN or Inf in a weight, naming its key.
-absl::StatusOr<std::shared_ptr<const SequenceModel>> LoadModel(const Archive& archive, const Settings& overrides,
+// Detects and loads. FAILED_PRECONDITION: missing, unexpected or mis-shaped keys (the message lists the first
+// ones with both shapes) or missing settings. DATA_LOSS: NaN or Inf in a weight, naming its key.
+absl::StatusOr<std::shared_ptr<const SequenceModel>> LoadModel(const Archive& archive,
+                                                               const Settings& overrides,
                                                                const LoadOptions& options);
 // The same architecture freshly initialised with `seed` (the checkpoint's "twin").
 absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeTwin(const SequenceModel& model, uint64_t seed,
                                                                     const LoadOptions& options);
 
-// Writes weights in the model's own layout as safetensors, settings as `config` in the metadata beside `extra`
-// (task parameters, training record), so that Archive::Open and Detect need nothing else.
+// Writes weights in the model's own layout as safetensors. The metadata's `config` is the JSON of the model's
+// settings merged with `extra` (task parameters, training record), so that Archive::Open and Detect need
+// nothing else and find both in Archive::settings().
 absl::Status SaveModel(const SequenceModel& model, const ModelWeights& weights, const Settings& extra,
                        const std::string& path);
 

@@ -1,6 +1,6 @@
 // SequenceModel: a family's forward pass over a checkpoint, driven layer by layer. Start here to add a model.
-// The engine (models/analysis) owns the loop over layers and chunks; training (models/training) runs the same code on
-// cloned weights with gradients. Shapes: B batch, T steps of the chunk, D width, V vocabulary.
+// The engine (models/analysis) owns the loop over layers and chunks; training (models/training) runs the same
+// code on cloned weights with gradients. Shapes: B batch, T steps of the chunk, D width, V vocabulary.
 #pragma once
 
 #include <cstdint>
@@ -14,6 +14,7 @@
 #include "models/base/settings.h"
 #include "models/base/stop_token.h"
 #include "models/transition/tap.h"
+#include "models/zoo/weight_plan.h"
 
 namespace eigsvc {
 
@@ -31,14 +32,16 @@ class Weights {
 };
 
 struct ModelWeights {
-  Weights outer;                // embedding, final norm, head
+  Weights outer;  // embedding, final norm, head
   std::vector<Weights> layers;
   // Every tensor once, for optimisers: tied ones are the same object.
   std::vector<at::Tensor> Distinct() const;
+  // Own copies to train; tied tensors stay tied.
+  ModelWeights Clone(bool requires_grad) const;
 };
 
-// What a layer carries between chunks of time: key/value caches, convolution tails, SSM states, the last log-sum-exp.
-// A fresh one starts a sequence.
+// What a layer carries between chunks of time: key/value caches, convolution tails, SSM states, the last
+// log-sum-exp. A fresh one starts a sequence.
 struct LayerState {
   int64_t position = 0;  // steps seen so far
   absl::btree_map<std::string, at::Tensor> tensors;
@@ -53,13 +56,13 @@ struct LayerContext {
 struct ModelDescription {
   std::string family, layout;
   int64_t layers = 0, width = 0, vocab_size = 0, parameters = 0;
-  int64_t max_positions = 0;   // longest sequence it can run; 0: no limit
+  int64_t max_positions = 0;  // longest sequence it can run; 0: no limit
   struct LayerDescription {
-    std::string mixer;          // "mamba2", "attention"
+    std::string mixer;  // "mamba2", "attention"
     UnitKind unit_kind = UnitKind::kHead;
     int64_t units = 0;
-    int64_t eigenvalues_per_unit = 1;   // stored per unit and step
-    int64_t multiplicity = 1;           // of each; 0: infinite
+    int64_t eigenvalues_per_unit = 1;  // stored per unit and step
+    int64_t multiplicity = 1;          // of each; 0: infinite
   };
   std::vector<LayerDescription> layer_descriptions;
   std::string gauge;            // "dsf" (normaliser in the state) or "raw"
@@ -72,11 +75,14 @@ class SequenceModel {
   virtual ~SequenceModel() = default;
   const ModelDescription& description() const { return description_; }
   const ModelWeights& weights() const { return weights_; }
-  at::ScalarType dtype() const;
+  const WeightPlan& plan() const { return plan_; }
+  // Of the weights; decay rates and the like may be wider.
+  at::ScalarType dtype() const { return dtype_; }
 
   // Each is safe for concurrent use and autograd-compatible, and turns LibTorch's exceptions into statuses.
   // tokens [B,T] int64 already checked against vocab_size -> x [B,T,D].
-  absl::StatusOr<at::Tensor> Embed(const ModelWeights& weights, const at::Tensor& tokens, int64_t first_position) const;
+  absl::StatusOr<at::Tensor> Embed(const ModelWeights& weights, const at::Tensor& tokens,
+                                   int64_t first_position) const;
   // x [B,T,D] -> [B,T,D]. `state` may be null: the chunk is the whole sequence.
   absl::StatusOr<at::Tensor> Layer(int index, const Weights& weights, const at::Tensor& x, LayerState* state,
                                    const LayerContext& context) const;
@@ -88,17 +94,20 @@ class SequenceModel {
                                      const LayerContext& context = {}) const;
 
  protected:
-  SequenceModel(ModelDescription description, ModelWeights weights)
-      : description_(std::move(description)), weights_(std::move(weights)) {}
+  // Counts the description's parameters. `weights` fill `plan`.
+  SequenceModel(ModelDescription description, WeightPlan plan, ModelWeights weights, at::ScalarType dtype);
 
  private:
-  virtual at::Tensor DoEmbed(const ModelWeights& weights, const at::Tensor& tokens, int64_t first_position) const = 0;
-  virtual absl::StatusOr<at::Tensor> DoLayer(int index, const Weights& weights, const at::Tensor& x, LayerState* state,
-                                             const LayerContext& context) const = 0;
+  virtual at::Tensor DoEmbed(const ModelWeights& weights, const at::Tensor& tokens,
+                             int64_t first_position) const = 0;
+  virtual absl::StatusOr<at::Tensor> DoLayer(int index, const Weights& weights, const at::Tensor& x,
+                                             LayerState* state, const LayerContext& context) const = 0;
   virtual at::Tensor DoHead(const ModelWeights& weights, const at::Tensor& x) const = 0;
 
   ModelDescription description_;
-  ModelWeights weights_;
+  const WeightPlan plan_;
+  const ModelWeights weights_;
+  const at::ScalarType dtype_;
 };
 
 }  // namespace eigsvc

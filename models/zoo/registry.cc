@@ -1,0 +1,83 @@
+#include "models/zoo/registry.h"
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "ATen/core/Tensor.h"
+#include "models/archive/safetensors.h"
+#include "models/base/status_macros.h"
+#include "models/base/status_util.h"
+#include "models/tensor/from_archive.h"
+#include "models/tensor/torch_call.h"
+#include "models/zoo/families.h"
+
+namespace eigsvc {
+namespace {
+
+// As it is written: on the CPU, dense, in the checkpoint's orientation.
+absl::StatusOr<at::Tensor> StoredForm(const WeightSpec& spec, const ModelWeights& weights) {
+  const Weights& place = spec.layer == WeightSpec::kOuter ? weights.outer : weights.layers[spec.layer];
+  return CallTorch(spec.key, [&] {
+    const at::Tensor tensor = place[spec.name].detach();
+    return (spec.transposed ? tensor.t() : tensor).to(c10::kCPU).contiguous();
+  });
+}
+
+}  // namespace
+
+absl::Span<const FamilyEntry> Families() {
+  static const auto* const families = new std::vector<FamilyEntry>{
+      Mamba2Family(),
+  };
+  return *families;
+}
+
+absl::StatusOr<const FamilyEntry*> FindFamily(absl::string_view name) {
+  std::vector<std::string> known;
+  for (const FamilyEntry& family : Families()) {
+    if (family.name == name) return &family;
+    known.emplace_back(family.name);
+  }
+  return UnknownName("model", name, known);
+}
+
+absl::StatusOr<std::shared_ptr<const SequenceModel>> LoadModel(const Archive& archive,
+                                                               const Settings& overrides,
+                                                               const LoadOptions& options) {
+  EIGSVC_ASSIGN_OR_RETURN(const Detection detection, Detect(archive, overrides));
+  EIGSVC_ASSIGN_OR_RETURN(const FamilyEntry* family, FindFamily(detection.family));
+  return family->load(archive, detection, options);
+}
+
+absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeTwin(const SequenceModel& model, uint64_t seed,
+                                                                    const LoadOptions& options) {
+  EIGSVC_ASSIGN_OR_RETURN(const FamilyEntry* family, FindFamily(model.description().family));
+  return family->initialize(model.description().settings, seed, options);
+}
+
+absl::Status SaveModel(const SequenceModel& model, const ModelWeights& weights, const Settings& extra,
+                       const std::string& path) {
+  std::vector<SafetensorsWriter::Declaration> declarations;
+  std::vector<const WeightSpec*> written;
+  for (const WeightSpec& spec : model.plan()) {
+    if (!spec.tied_to.empty()) continue;
+    const Weights& place = spec.layer == WeightSpec::kOuter ? weights.outer : weights.layers[spec.layer];
+    EIGSVC_ASSIGN_OR_RETURN(const ElementType type, ElementTypeOf(place[spec.name]));
+    declarations.push_back({spec.key, type, spec.StoredShape()});
+    written.push_back(&spec);
+  }
+  const absl::btree_map<std::string, std::string> metadata = {
+      {"config", model.description().settings.MergedWith(extra).ToJson()},
+      {"format", "pt"},  // what transformers asks for
+  };
+  EIGSVC_ASSIGN_OR_RETURN(SafetensorsWriter writer, SafetensorsWriter::Create(path, declarations, metadata));
+  for (const WeightSpec* spec : written) {
+    EIGSVC_ASSIGN_OR_RETURN(const at::Tensor tensor, StoredForm(*spec, weights));
+    EIGSVC_RETURN_IF_ERROR(writer.Append(
+        {static_cast<const std::byte*>(tensor.const_data_ptr()), static_cast<size_t>(tensor.nbytes())}));
+  }
+  return writer.Finish();
+}
+
+}  // namespace eigsvc

@@ -1,0 +1,187 @@
+#include "models/zoo/weight_loader.h"
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+#include <utility>
+
+#include "ATen/ops/aminmax.h"
+#include "ATen/ops/empty.h"
+#include "ATen/ops/equal.h"
+#include "ATen/ops/flatten.h"
+#include "ATen/ops/isfinite.h"
+#include "ATen/ops/nonzero.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/string_view.h"
+#include "models/base/random.h"
+#include "models/base/status_macros.h"
+#include "models/tensor/from_archive.h"
+#include "models/tensor/torch_call.h"
+
+namespace eigsvc {
+namespace {
+
+constexpr size_t kListed = 8;
+
+std::string ShapeText(const std::vector<int64_t>& shape) {
+  return absl::StrCat("[", absl::StrJoin(shape, ", "), "]");
+}
+
+// "3 missing keys: a, b, c"; nothing for none.
+void AppendList(absl::string_view kind, const std::vector<std::string>& keys,
+                std::vector<std::string>& parts) {
+  if (keys.empty()) return;
+  const std::vector<std::string> first(keys.begin(), keys.begin() + std::min(keys.size(), kListed));
+  parts.push_back(absl::StrCat(keys.size(), " ", kind, keys.size() == 1 ? " key: " : " keys: ",
+                               absl::StrJoin(first, ", "), keys.size() > kListed ? ", ..." : ""));
+}
+
+absl::Status CheckKeys(const Archive& archive, const WeightPlan& plan,
+                       const std::vector<std::string>& ignored) {
+  std::vector<std::string> missing, unexpected, misshaped, not_float;
+  std::set<std::string> planned;
+  for (const WeightSpec& spec : plan) {
+    planned.insert(spec.key);
+    const auto found = archive.tensors().find(spec.key);
+    if (found == archive.tensors().end()) {
+      if (spec.tied_to.empty()) missing.push_back(spec.key);
+      continue;
+    }
+    if (found->second.shape != spec.StoredShape()) {
+      misshaped.push_back(absl::StrCat(spec.key, " has shape ", ShapeText(found->second.shape), " where ",
+                                       ShapeText(spec.StoredShape()), " is expected"));
+    }
+    switch (found->second.type) {
+      case ElementType::kFloat8E4M3:
+      case ElementType::kFloat8E5M2:
+      case ElementType::kFloat16:
+      case ElementType::kBFloat16:
+      case ElementType::kFloat32:
+      case ElementType::kFloat64:
+        break;
+      default:
+        not_float.push_back(absl::StrCat(spec.key, " (", ElementName(found->second.type), ")"));
+    }
+  }
+  for (const auto& [key, tensor] : archive.tensors()) {
+    const bool known = planned.count(key) > 0 ||
+                       std::any_of(ignored.begin(), ignored.end(),
+                                   [&](const auto& pattern) { return MatchesPattern(key, pattern); });
+    if (!known) unexpected.push_back(key);
+  }
+  std::vector<std::string> parts;
+  AppendList("missing", missing, parts);
+  AppendList("unexpected", unexpected, parts);
+  AppendList("mis-shaped", misshaped, parts);
+  AppendList("not floating-point", not_float, parts);
+  if (parts.empty()) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(
+      archive.name(), " does not hold the weights its settings describe: ", absl::StrJoin(parts, "; "),
+      ". Check the settings (config.json, or --config) and that the file is whole"));
+}
+
+absl::Status CheckFinite(const std::string& key, const at::Tensor& tensor) {
+  if (tensor.numel() == 0) return absl::OkStatus();
+  const auto [low, high] = at::aminmax(tensor);  // both propagate NaN
+  if (std::isfinite(low.item<double>()) && std::isfinite(high.item<double>())) return absl::OkStatus();
+  const at::Tensor bad = at::nonzero(at::isfinite(at::flatten(tensor)).logical_not());
+  return absl::DataLossError(absl::StrCat("weight ", key, " holds ", bad.size(0), " NaN or infinite element",
+                                          bad.size(0) == 1 ? "" : "s", ", the first at row-major index ",
+                                          bad[0].item<int64_t>(),
+                                          "; the checkpoint is damaged or its training diverged"));
+}
+
+c10::ScalarType DtypeOf(const WeightSpec& spec, c10::ScalarType dtype) {
+  return spec.keep_float32 && dtype != c10::kDouble ? c10::kFloat : dtype;
+}
+
+Weights& Place(const WeightSpec& spec, ModelWeights& weights) {
+  if (spec.layer == WeightSpec::kOuter) return weights.outer;
+  if (weights.layers.size() <= static_cast<size_t>(spec.layer)) weights.layers.resize(spec.layer + 1);
+  return weights.layers[spec.layer];
+}
+
+absl::StatusOr<at::Tensor> LoadOne(const ArchiveTensor& stored, const WeightSpec& spec,
+                                   const LoadOptions& options) {
+  EIGSVC_ASSIGN_OR_RETURN(at::Tensor tensor, TensorFromArchive(stored));
+  return CallTorch(spec.key, [&]() -> absl::StatusOr<at::Tensor> {
+    at::Tensor converted = tensor.to(options.device, DtypeOf(spec, options.dtype));
+    EIGSVC_RETURN_IF_ERROR(CheckFinite(spec.key, converted));
+    return spec.transposed ? converted.t().contiguous() : converted.contiguous();
+  });
+}
+
+// FNV-1a: a hash whose value is part of what a seed means, unlike std::hash.
+uint64_t HashName(absl::string_view name) {
+  uint64_t hash = 0xcbf29ce484222325u;
+  for (const char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
+  return hash;
+}
+
+at::Tensor DrawOne(const WeightSpec& spec, uint64_t seed, const LoadOptions& options) {
+  at::Tensor values = at::empty(spec.shape, c10::kDouble);
+  Random random({seed, static_cast<uint64_t>(spec.layer + 1), HashName(spec.name)});
+  double* data = values.data_ptr<double>();
+  for (int64_t i = 0; i < values.numel(); ++i) data[i] = spec.draw(random);
+  return values.to(options.device, DtypeOf(spec, options.dtype));
+}
+
+}  // namespace
+
+absl::StatusOr<ModelWeights> LoadWeights(const Archive& archive, const WeightPlan& plan,
+                                         const std::vector<std::string>& ignored,
+                                         const LoadOptions& options) {
+  EIGSVC_RETURN_IF_ERROR(CheckKeys(archive, plan, ignored));
+  ModelWeights weights;
+  for (const WeightSpec& spec : plan) {
+    const auto stored = archive.tensors().find(spec.key);
+    if (spec.tied_to.empty()) {
+      EIGSVC_ASSIGN_OR_RETURN(at::Tensor tensor, LoadOne(stored->second, spec, options));
+      Place(spec, weights).Set(spec.name, std::move(tensor));
+      continue;
+    }
+    const at::Tensor& original = weights.outer[spec.tied_to];
+    if (stored != archive.tensors().end()) {
+      EIGSVC_ASSIGN_OR_RETURN(const at::Tensor tensor, LoadOne(stored->second, spec, options));
+      EIGSVC_ASSIGN_OR_RETURN(const bool same,
+                              CallTorch(spec.key, [&] { return at::equal(tensor, original); }));
+      if (!same) {
+        return absl::FailedPreconditionError(absl::StrCat(
+            spec.key,
+            " differs from the embedding although the settings tie them; if they are meant to differ, pass ",
+            "--config '{\"tie_embeddings\": false}'"));
+      }
+    }
+    Place(spec, weights).Set(spec.name, original);
+  }
+  return weights;
+}
+
+absl::StatusOr<ModelWeights> InitializeWeights(const WeightPlan& plan, uint64_t seed,
+                                               const LoadOptions& options) {
+  constexpr double kMaxParameters = 8589934592;  // 2^33
+  double parameters = 0;                         // a double cannot overflow here
+  for (const WeightSpec& spec : plan) {
+    double count = 1;
+    for (const int64_t size : spec.shape) count *= static_cast<double>(size);
+    parameters += count;
+  }
+  if (parameters > kMaxParameters) {
+    return absl::InvalidArgumentError(absl::StrCat("these settings make a model of ", parameters,
+                                                   " parameters; at most 2^33 are initialised"));
+  }
+  ModelWeights weights;
+  for (const WeightSpec& spec : plan) {
+    if (!spec.tied_to.empty()) {
+      Place(spec, weights).Set(spec.name, weights.outer[spec.tied_to]);
+      continue;
+    }
+    EIGSVC_ASSIGN_OR_RETURN(at::Tensor tensor,
+                            CallTorch(spec.name, [&] { return DrawOne(spec, seed, options); }));
+    Place(spec, weights).Set(spec.name, std::move(tensor));
+  }
+  return weights;
+}
+
+}  // namespace eigsvc

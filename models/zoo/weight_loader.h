@@ -1,0 +1,29 @@
+// Fills a WeightPlan: from a checkpoint, or freshly drawn.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "models/archive/archive.h"
+#include "models/zoo/registry.h"
+#include "models/zoo/sequence_model.h"
+#include "models/zoo/weight_plan.h"
+
+namespace eigsvc {
+
+// Strict: every key of the plan is there with its shape, and nothing else, except keys that match a pattern
+// of `ignored` (buffers that the forward pass recomputes). Weights on the CPU that need no conversion stay
+// views of the archive's bytes. FAILED_PRECONDITION: lists missing, unexpected and mis-shaped keys, the
+// latter with both shapes; weights that are not floating point; tied weights that differ. DATA_LOSS: NaN or
+// Inf, naming key and element.
+absl::StatusOr<ModelWeights> LoadWeights(const Archive& archive, const WeightPlan& plan,
+                                         const std::vector<std::string>& ignored, const LoadOptions& options);
+
+// A tensor's values depend on (seed, layer, name) alone. INVALID_ARGUMENT for more than 2^33 parameters.
+absl::StatusOr<ModelWeights> InitializeWeights(const WeightPlan& plan, uint64_t seed,
+                                               const LoadOptions& options);
+
+}  // namespace eigsvc
