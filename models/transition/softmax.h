@@ -1,0 +1,19 @@
+// The transition of a softmax attention head from the log-sum-exps of its scores: with the normaliser in the
+// state, Λ_i = (ν_{i-1}/ν_i)·I for ν_i = Σ_{j<=i} e^{s_ij}, so log λ_i = LSE_{i-1} - LSE_i (arXiv
+// 2405.15731).
+#pragma once
+
+#include <cstdint>
+
+#include "ATen/core/Tensor.h"
+#include "models/transition/transition.h"
+
+namespace eigsvc {
+
+// lse [B,H,T] of the chunk whose first step is `first_position`.
+// previous_lse [B,H,1]: of the step before the chunk; undefined when the chunk starts the sequence, whose
+// first step has no eigenvalue (λ_0 acts on h_{-1} = 0). The differences are taken in float64: [B,T or
+// T-1,H]. Throws like LibTorch.
+Transition SoftmaxTransition(const at::Tensor& lse, const at::Tensor& previous_lse, int64_t first_position);
+
+}  // namespace eigsvc

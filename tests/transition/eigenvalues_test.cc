@@ -1,0 +1,261 @@
+// Closed forms against a general solver (LAPACK's geev behind at::linalg_eigvals, float64) on Λ built
+// explicitly, and against golden/eigenvalues.json.
+#include "models/transition/eigenvalues.h"
+
+#include <cmath>
+#include <complex>
+#include <fstream>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <numbers>
+#include <vector>
+
+#include "ATen/TensorOperators.h"
+#include "ATen/ops/complex.h"
+#include "ATen/ops/diag_embed.h"
+#include "ATen/ops/eye.h"
+#include "ATen/ops/linalg_eigvals.h"
+#include "ATen/ops/linalg_inv.h"
+#include "ATen/ops/linalg_matrix_exp.h"
+#include "ATen/ops/matmul.h"
+#include "ATen/ops/tensor.h"
+#include "ATen/ops/zeros.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "models/base/random.h"
+#include "tests/testing/paths.h"
+#include "tests/testing/status_matchers.h"
+
+namespace eigsvc {
+namespace {
+
+using ::testing::HasSubstr;
+using testing::StatusIs;
+using Complex = std::complex<double>;
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+at::Tensor Normal(Random& random, at::IntArrayRef shape, double size = 1) {
+  at::Tensor x = at::zeros(shape, c10::kDouble);
+  double* data = x.mutable_data_ptr<double>();
+  for (int64_t i = 0; i < x.numel(); ++i) data[i] = size * random.Normal();
+  return x;
+}
+
+at::Tensor NormalComplex(Random& random, at::IntArrayRef shape, double size = 1) {
+  const at::Tensor real = Normal(random, shape, size);
+  return at::complex(real, Normal(random, shape, size));
+}
+
+// log λ as complex numbers, row by row.
+std::vector<std::vector<Complex>> Logs(const Eigenvalues& eigenvalues) {
+  const at::Tensor log_magnitude = eigenvalues.log_magnitude.to(c10::kDouble).contiguous();
+  const at::Tensor phase = eigenvalues.phase.defined() ? eigenvalues.phase.contiguous()
+                                                       : at::zeros(log_magnitude.sizes(), c10::kDouble);
+  const int64_t size = log_magnitude.size(-1);
+  std::vector<std::vector<Complex>> rows(log_magnitude.numel() / size);
+  for (int64_t i = 0; i < log_magnitude.numel(); ++i) {
+    rows[i / size].push_back({log_magnitude.const_data_ptr<double>()[i], phase.const_data_ptr<double>()[i]});
+  }
+  return rows;
+}
+
+// Every computed eigenvalue has a partner among `exact` [..,N], each used once.
+void ExpectEigenvalues(const Eigenvalues& found, const at::Tensor& exact, double tolerance) {
+  const at::Tensor flat = exact.to(c10::kComplexDouble).contiguous();
+  const auto rows = Logs(found);
+  ASSERT_EQ(static_cast<int64_t>(rows.size() * rows[0].size()), flat.numel());
+  for (size_t r = 0; r < rows.size(); ++r) {
+    const auto* values = reinterpret_cast<const Complex*>(flat.const_data_ptr()) + r * rows[r].size();
+    std::vector<Complex> left(values, values + rows[r].size());
+    for (const Complex& log : rows[r]) {
+      const Complex value = std::exp(log);
+      size_t nearest = 0;
+      for (size_t i = 1; i < left.size(); ++i) {
+        if (std::abs(left[i] - value) < std::abs(left[nearest] - value)) nearest = i;
+      }
+      EXPECT_LE(std::abs(left[nearest] - value), tolerance) << "row " << r << " value " << value;
+      left.erase(left.begin() + nearest);
+    }
+  }
+}
+
+at::Tensor Explicit(const DiagonalPlusLowRank& kind) {
+  return at::diag_embed(kind.d) - at::matmul(kind.u, kind.v.transpose(-1, -2));
+}
+
+Eigenvalues Computed(TransitionKind kind) {
+  const absl::StatusOr<Eigenvalues> result = ComputeEigenvalues(Transition{std::move(kind)});
+  EIGSVC_EXPECT_OK(result);
+  return result.value_or(Eigenvalues());
+}
+
+TEST(EigenvaluesTest, AScalarPerUnitIsKeptAsItIs) {
+  const at::Tensor log_magnitude = at::tensor({-1.5f, 2.25f, -1e-8f}).view({1, 3, 1});
+  const Eigenvalues found = Computed(ScalarPerUnit{log_magnitude, 0});
+  EXPECT_EQ(found.log_magnitude.sizes(), (std::vector<int64_t>{1, 3, 1, 1}));
+  EXPECT_EQ(found.log_magnitude[0][2][0][0].item<float>(), -1e-8f);
+  EXPECT_FALSE(found.phase.defined());
+  EXPECT_EQ(found.multiplicity, 0);
+}
+
+TEST(EigenvaluesTest, DiagonalSignsAndZerosBecomePhasesAndMinusInfinity) {
+  const Eigenvalues found =
+      Computed(Diagonal{at::tensor({0.5, -2.0, 0.0, -0.0}, c10::kDouble).view({1, 1, 1, 4})});
+  const auto logs = Logs(found)[0];
+  EXPECT_EQ(logs[0], Complex(std::log(0.5), 0));
+  EXPECT_EQ(logs[1], Complex(std::log(2.0), std::numbers::pi));
+  EXPECT_EQ(logs[2], Complex(-kInfinity, 0));
+  EXPECT_EQ(logs[3], Complex(-kInfinity, 0));
+  EXPECT_FALSE(Computed(Diagonal{at::tensor({0.5, 0.0}, c10::kDouble).view({1, 1, 1, 2})}).phase.defined());
+}
+
+TEST(EigenvaluesTest, DiscretisedDiagonalsEqualTheDiscretisedMatrices) {
+  Random random({1});
+  const at::Tensor mu = NormalComplex(random, {2, 1, 3, 5}, 0.8);
+  const at::Tensor matrix = at::diag_embed(mu), one = at::eye(5, c10::kComplexDouble);
+  ExpectEigenvalues(Computed(Diagonal{mu, Discretization::kExp}),
+                    at::linalg_eigvals(at::linalg_matrix_exp(matrix)), 1e-13);
+  const at::Tensor bilinear = at::matmul(at::linalg_inv(one - matrix / 2), one + matrix / 2);
+  ExpectEigenvalues(Computed(Diagonal{mu, Discretization::kBilinear}), at::linalg_eigvals(bilinear), 1e-12);
+  ExpectEigenvalues(Computed(Diagonal{mu, Discretization::kNone}), at::linalg_eigvals(matrix), 1e-13);
+}
+
+TEST(EigenvaluesTest, PhasesAreWrappedToTheHalfOpenCircle) {
+  const at::Tensor mu = at::complex(
+      at::zeros({1, 1, 1, 3}, c10::kDouble),
+      at::tensor({7.0, -std::numbers::pi, 3 * std::numbers::pi}, c10::kDouble).view({1, 1, 1, 3}));
+  const auto logs = Logs(Computed(Diagonal{mu, Discretization::kExp}))[0];
+  EXPECT_NEAR(logs[0].imag(), 7 - 2 * std::numbers::pi, 1e-14);
+  EXPECT_NEAR(logs[1].imag(), std::numbers::pi, 1e-14);
+  EXPECT_NEAR(logs[2].imag(), std::numbers::pi, 1e-14);
+}
+
+TEST(EigenvaluesTest, BilinearKeepsDecaysFarBelowTheUnitRoundoff) {
+  const Eigenvalues found =
+      Computed(Diagonal{at::tensor({-1e-18}, c10::kDouble).view({1, 1, 1, 1}), Discretization::kBilinear});
+  EXPECT_NEAR(found.log_magnitude.item<double>(), -1e-18, 1e-30);
+}
+
+TEST(EigenvaluesTest, LowRankWithConstantDiagonalEqualsTheGeneralSolver) {
+  Random random({2});
+  for (const int64_t rank : {1, 2, 3}) {
+    DiagonalPlusLowRank kind;
+    kind.d = Normal(random, {2, 3, 2, 1}).expand({2, 3, 2, 6});
+    kind.u = Normal(random, {2, 3, 2, 6, rank});
+    kind.v = Normal(random, {2, 3, 2, 6, rank});
+    ExpectEigenvalues(Computed(kind), at::linalg_eigvals(Explicit(kind)),
+                      1e-6);  // d is defective up to rounding
+  }
+}
+
+TEST(EigenvaluesTest, TheDeltaRuleHasOneEigenvalueApartFromOne) {
+  Random random({3});
+  const at::Tensor key = Normal(random, {1, 4, 2, 8, 1});
+  const at::Tensor unit = key / key.norm(2, {-2}, true);
+  for (const double beta : {0.3, 1.0, 1.7}) {
+    const Eigenvalues found =
+        Computed(DiagonalPlusLowRank{at::zeros({1, 4, 2, 8}, c10::kDouble) + 1, unit * beta, unit});
+    for (const auto& row : Logs(found)) {
+      for (int i = 0; i < 7; ++i) EXPECT_EQ(row[i], Complex(0, 0));
+      EXPECT_NEAR(std::abs(std::exp(row[7]) - (1 - beta)), 0, 1e-14);
+    }
+  }
+}
+
+TEST(EigenvaluesTest, SymmetrisableLowRankEqualsTheGeneralSolver) {
+  Random random({4});
+  DiagonalPlusLowRank kind;
+  kind.d = Normal(random, {2, 2, 2, 7});
+  kind.u = Normal(random, {2, 2, 2, 7, 1});
+  kind.v = kind.u * Normal(random, {2, 2, 2, 7, 1}).abs();
+  ExpectEigenvalues(Computed(kind), at::linalg_eigvals(Explicit(kind)), 1e-11);
+}
+
+TEST(EigenvaluesTest, GeneralLowRankAndDenseEqualTheGeneralSolver) {
+  Random random({5});
+  DiagonalPlusLowRank kind;
+  kind.d = NormalComplex(random, {1, 2, 3, 6});
+  kind.u = NormalComplex(random, {1, 2, 3, 6, 2});
+  kind.v = NormalComplex(random, {1, 2, 3, 6, 2});
+  ExpectEigenvalues(Computed(kind), at::linalg_eigvals(Explicit(kind)), 1e-10);
+  const at::Tensor matrix = Normal(random, {1, 2, 3, 6, 6});
+  const at::Tensor exponential = at::linalg_matrix_exp(matrix);
+  ExpectEigenvalues(Computed(Dense{matrix, Discretization::kExp}), at::linalg_eigvals(exponential), 1e-9);
+}
+
+TEST(EigenvaluesTest, AMatrixThatIsNotFiniteGivesNanAndSparesTheOthers) {
+  at::Tensor matrix = at::eye(3, c10::kDouble).repeat({1, 2, 1, 1, 1});
+  matrix[0][1][0][0][0] = kInfinity;
+  const auto rows = Logs(Computed(Dense{matrix}));
+  EXPECT_EQ(rows[0][0], Complex(0, 0));
+  EXPECT_TRUE(std::isnan(rows[1][0].real()));
+}
+
+TEST(EigenvaluesTest, AShortConvolutionHasOnlyZeros) {
+  const Eigenvalues found = Computed(Nilpotent{5, 3});
+  EXPECT_EQ(found.log_magnitude.sizes(), (std::vector<int64_t>{1, 1, 5, 3}));
+  EXPECT_TRUE((found.log_magnitude == -kInfinity).all().item<bool>());
+}
+
+TEST(EigenvaluesTest, InconsistentShapesAreRefused) {
+  const at::Tensor d = at::zeros({1, 1, 1, 4});
+  const auto refused = [](TransitionKind kind) { return ComputeEigenvalues(Transition{std::move(kind)}); };
+  EXPECT_THAT(refused(ScalarPerUnit{d}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("3 dimensions")));
+  EXPECT_THAT(refused(ScalarPerUnit{}), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("undefined")));
+  EXPECT_THAT(refused(Dense{at::zeros({1, 1, 1, 4, 3})}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("matrix")));
+  EXPECT_THAT(refused(DiagonalPlusLowRank{d, at::zeros({1, 1, 1, 4, 1}), at::zeros({1, 1, 1, 4, 2})}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("v has shape")));
+}
+
+class GoldenEigenvaluesTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    EIGSVC_REQUIRE_SHARED();
+    golden_ = nlohmann::json::parse(std::ifstream(testing::SharedPath("golden/eigenvalues.json")));
+  }
+  static Complex Pair(const nlohmann::json& pair) { return {pair[0].get<double>(), pair[1].get<double>()}; }
+  static at::Tensor Tensor(const std::vector<Complex>& values) {
+    at::Tensor x = at::zeros({static_cast<int64_t>(values.size())}, c10::kComplexDouble);
+    std::copy(values.begin(), values.end(), reinterpret_cast<Complex*>(x.mutable_data_ptr()));
+    return x;
+  }
+  nlohmann::json golden_;
+};
+
+TEST_F(GoldenEigenvaluesTest, S4dByExpAndBilinear) {
+  const auto& entry = golden_.at("s4d");
+  const at::Tensor mu = Tensor({entry["dt"].get<double>() * Pair(entry["A"])}).view({1, 1, 1, 1});
+  ExpectEigenvalues(Computed(Diagonal{mu, Discretization::kExp, true}), Tensor({Pair(entry["zoh"])}), 1e-12);
+  ExpectEigenvalues(Computed(Diagonal{mu, Discretization::kBilinear, true}),
+                    Tensor({Pair(entry["bilinear"])}), 1e-12);
+  EXPECT_TRUE(Computed(Diagonal{mu, Discretization::kExp, true}).conjugate_pairs);
+}
+
+TEST_F(GoldenEigenvaluesTest, Lru) {
+  const auto& entry = golden_.at("lru");
+  const Complex mu(-std::exp(entry["nu_log"].get<double>()), std::exp(entry["theta_log"].get<double>()));
+  const Eigenvalues found = Computed(Diagonal{Tensor({mu}).view({1, 1, 1, 1}), Discretization::kExp});
+  EXPECT_NEAR(std::exp(found.log_magnitude.item<double>()), entry["abs"].get<double>(), 1e-12);
+  EXPECT_NEAR(found.phase.item<double>(), entry["phase_rad_0_2pi"].get<double>(), 1e-12);
+  ExpectEigenvalues(found, Tensor({{entry["re"].get<double>(), entry["im"].get<double>()}}), 1e-12);
+}
+
+TEST_F(GoldenEigenvaluesTest, S4OfOrderTwo) {
+  const auto& entry = golden_.at("s4_dplr_N2");
+  const double dt = entry["dt"].get<double>();
+  std::vector<Complex> d, u, v, exact;
+  for (int n = 0; n < 2; ++n) {
+    d.push_back(dt * Pair(entry["Lambda"][n]));
+    u.push_back(dt * Pair(entry["P"][n]));
+    v.push_back(std::conj(Pair(entry["P"][n])));
+    exact.push_back(Pair(entry["lambda"][n]));
+  }
+  const DiagonalPlusLowRank kind{Tensor(d).view({1, 1, 1, 2}), Tensor(u).view({1, 1, 1, 2, 1}),
+                                 Tensor(v).view({1, 1, 1, 2, 1}), Discretization::kBilinear};
+  ExpectEigenvalues(Computed(kind), Tensor(exact), 1e-12);
+}
+
+}  // namespace
+}  // namespace eigsvc
