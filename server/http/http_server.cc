@@ -1,0 +1,219 @@
+// The only file that includes Boost.Beast: its headers take as long to compile as the rest of the daemon.
+#include "server/http/http_server.h"
+
+#include <chrono>
+#include <optional>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "boost/asio/io_context.hpp"
+#include "boost/asio/ip/tcp.hpp"
+#include "boost/asio/steady_timer.hpp"
+#include "boost/beast/core/flat_buffer.hpp"
+#include "boost/beast/core/tcp_stream.hpp"
+#include "boost/beast/http.hpp"
+#include "models/base/status_macros.h"
+
+namespace eigsvc {
+namespace {
+
+namespace asio = boost::asio;
+namespace beast = boost::beast;
+namespace http = boost::beast::http;
+using tcp = asio::ip::tcp;
+using Response = http::response<http::string_body>;
+
+constexpr uint32_t kMaxHeaderBytes = 8 << 10;
+
+struct Shared {
+  HttpOptions options;
+  HttpHandlers handlers;
+  int connections = 0;  // of the server's thread only
+};
+
+Response Answer(http::status status, unsigned version, std::string body) {
+  Response response(status, version);
+  response.set(http::field::content_type, "text/plain; charset=utf-8");
+  response.set(http::field::cache_control, "no-store");
+  response.body() = std::move(body);
+  return response;
+}
+
+Response Handle(const Shared& shared, const http::request<http::empty_body>& request) {
+  const beast::string_view target = request.target().substr(0, request.target().find('?'));
+  const auto answer = [&](http::status status, std::string body) {
+    return Answer(status, request.version(), std::move(body));
+  };
+  if (target != "/metrics" && target != "/livez" && target != "/readyz") {
+    return answer(http::status::not_found, "not found; there are /metrics, /livez and /readyz\n");
+  }
+  if (request.method() != http::verb::get && request.method() != http::verb::head) {
+    Response response = answer(http::status::method_not_allowed, "only GET and HEAD\n");
+    response.set(http::field::allow, "GET, HEAD");
+    return response;
+  }
+  if (target == "/metrics") {
+    Response response = answer(http::status::ok, shared.handlers.metrics());
+    response.set(http::field::content_type, "text/plain; version=0.0.4; charset=utf-8");
+    return response;
+  }
+  if (target == "/livez") return answer(http::status::ok, "ok\n");
+  const std::string reason = shared.handlers.not_ready_reason();
+  return reason.empty() ? answer(http::status::ok, "ok\n")
+                        : answer(http::status::service_unavailable, reason + "\n");
+}
+
+// One connection: read a request, answer it, read the next. Owned by the operation it waits for.
+class Connection : public std::enable_shared_from_this<Connection> {
+ public:
+  Connection(tcp::socket socket, std::shared_ptr<Shared> shared)
+      : stream_(std::move(socket)), shared_(std::move(shared)) {
+    ++shared_->connections;
+  }
+  ~Connection() { --shared_->connections; }
+
+  void ReadRequest() {
+    parser_.emplace();
+    parser_->header_limit(kMaxHeaderBytes);
+    parser_->body_limit(uint64_t{0});
+    // One limit for the whole request: sending a byte now and then does not stretch it.
+    stream_.expires_after(std::chrono::milliseconds(absl::ToInt64Milliseconds(shared_->options.timeout)));
+    http::async_read(
+        stream_, buffer_, *parser_,
+        [self = shared_from_this()](beast::error_code error, size_t) { self->OnRequest(error); });
+  }
+
+ private:
+  void OnRequest(beast::error_code error) {
+    if (!error) {
+      response_ = Handle(*shared_, parser_->get());
+      // Of a HEAD, all but the body: Content-Length tells what GET would send.
+      head_ = parser_->get().method() == http::verb::head;
+      return WriteResponse(parser_->get().keep_alive());
+    }
+    head_ = false;
+    if (error == http::error::body_limit) {
+      response_ = Answer(http::status::payload_too_large, 11, "a request here has no body\n");
+    } else if (error == http::error::header_limit) {
+      response_ = Answer(http::status::request_header_fields_too_large, 11, "the header is too large\n");
+    } else if (error.category() == http::make_error_code(http::error::bad_target).category() &&
+               error != http::error::end_of_stream && error != http::error::partial_message) {
+      response_ =
+          Answer(http::status::bad_request, 11, absl::StrCat("no valid request: ", error.message(), "\n"));
+    } else {
+      return;  // the peer left or was too slow
+    }
+    WriteResponse(/*keep_alive=*/false);
+  }
+
+  void WriteResponse(bool keep_alive) {
+    response_.keep_alive(keep_alive);
+    response_.prepare_payload();
+    serializer_.emplace(response_);
+    stream_.expires_after(std::chrono::milliseconds(absl::ToInt64Milliseconds(shared_->options.timeout)));
+    auto written = [self = shared_from_this(), keep_alive](beast::error_code error, size_t) {
+      if (error) return;
+      if (keep_alive) return self->ReadRequest();
+      beast::error_code ignored;
+      self->stream_.socket().shutdown(tcp::socket::shutdown_send, ignored);
+    };
+    if (head_) {
+      http::async_write_header(stream_, *serializer_, std::move(written));
+    } else {
+      http::async_write(stream_, *serializer_, std::move(written));
+    }
+  }
+
+  beast::tcp_stream stream_;
+  const std::shared_ptr<Shared> shared_;
+  beast::flat_buffer buffer_{kMaxHeaderBytes * 2};
+  std::optional<http::request_parser<http::empty_body>> parser_;
+  Response response_;
+  std::optional<http::response_serializer<http::string_body>> serializer_;
+  bool head_ = false;
+};
+
+absl::StatusOr<tcp::endpoint> ParseEndpoint(const std::string& listen) {
+  const size_t colon = listen.rfind(':');
+  std::string host = listen.substr(0, colon);
+  uint32_t port = 0;
+  if (host.size() > 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
+  if (host == "localhost") host = "127.0.0.1";
+  beast::error_code error;
+  const asio::ip::address address = asio::ip::make_address(host, error);
+  if (colon == std::string::npos || error || !absl::SimpleAtoi(listen.substr(colon + 1), &port) ||
+      port > 65535) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("HTTP address \"", listen, "\" is not ADDRESS:PORT, as 127.0.0.1:9464 or [::1]:9464"));
+  }
+  return tcp::endpoint(address, static_cast<uint16_t>(port));
+}
+
+class HttpServerImpl final : public HttpServer {
+ public:
+  HttpServerImpl(HttpOptions options, HttpHandlers handlers)
+      : shared_(std::make_shared<Shared>(Shared{std::move(options), std::move(handlers)})),
+        acceptor_(context_) {}
+
+  ~HttpServerImpl() override {
+    context_.stop();
+    if (thread_.joinable()) thread_.join();
+  }
+
+  absl::Status Listen() {
+    EIGSVC_ASSIGN_OR_RETURN(const tcp::endpoint endpoint, ParseEndpoint(shared_->options.listen));
+    beast::error_code error;
+    acceptor_.open(endpoint.protocol(), error);
+    // Past connections in TIME_WAIT do not block a restart; a live listener still does.
+    if (!error) acceptor_.set_option(asio::socket_base::reuse_address(true), error);
+    if (!error) acceptor_.bind(endpoint, error);
+    if (!error) acceptor_.listen(asio::socket_base::max_listen_connections, error);
+    if (error) {
+      return absl::UnavailableError(absl::StrCat("cannot listen for HTTP on ", shared_->options.listen, ": ",
+                                                 error.message(),
+                                                 "; choose another address with --http-listen"));
+    }
+    port_ = acceptor_.local_endpoint(error).port();
+    Accept();
+    thread_ = std::thread([this] { context_.run(); });
+    return absl::OkStatus();
+  }
+
+  int port() const override { return port_; }
+
+ private:
+  void Accept() {
+    acceptor_.async_accept([this](beast::error_code error, tcp::socket socket) {
+      if (error == asio::error::operation_aborted) return;
+      // Beyond the cap the socket is closed at once, which a probe reports better than a wait.
+      if (!error && shared_->connections < shared_->options.max_connections) {
+        std::make_shared<Connection>(std::move(socket), shared_)->ReadRequest();
+      }
+      if (!error) return Accept();
+      // Out of file descriptors, most likely: accepting again at once would spin.
+      retry_.expires_after(std::chrono::milliseconds(100));
+      retry_.async_wait([this](beast::error_code stopped) {
+        if (!stopped) Accept();
+      });
+    });
+  }
+
+  const std::shared_ptr<Shared> shared_;
+  asio::io_context context_{1};
+  tcp::acceptor acceptor_;
+  asio::steady_timer retry_{context_};
+  int port_ = 0;
+  std::thread thread_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(HttpOptions options, HttpHandlers handlers) {
+  auto server = std::make_unique<HttpServerImpl>(std::move(options), std::move(handlers));
+  EIGSVC_RETURN_IF_ERROR(server->Listen());
+  return server;
+}
+
+}  // namespace eigsvc

@@ -1,0 +1,36 @@
+// HttpServer: /metrics, /livez and /readyz for Prometheus and probes. One thread, asynchronous, bounded:
+// connections are capped, a request must arrive whole within a time limit, and no request may carry a body.
+// It knows no job: what it shows are two functions.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+
+namespace eigsvc {
+
+struct HttpOptions {
+  std::string listen = "127.0.0.1:0";  // "HOST:PORT" or "[IPv6]:PORT"; the host is an address or "localhost"
+  int max_connections = 64;
+  // For a whole request, also the wait between two of one connection, and for a whole response.
+  absl::Duration timeout = absl::Seconds(10);
+};
+
+// Called on the server's thread; must not block on a job.
+struct HttpHandlers {
+  std::function<std::string()> metrics;           // Prometheus text format 0.0.4
+  std::function<std::string()> not_ready_reason;  // empty: ready
+};
+
+class HttpServer {
+ public:
+  virtual ~HttpServer() = default;  // closes every connection
+  // UNAVAILABLE naming the address when it cannot be had.
+  static absl::StatusOr<std::unique_ptr<HttpServer>> Start(HttpOptions options, HttpHandlers handlers);
+  virtual int port() const = 0;
+};
+
+}  // namespace eigsvc

@@ -1,0 +1,202 @@
+// The HTTP server over plain sockets: what it answers, and what a bad client cannot do to it.
+#include "server/http/http_server.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/testing/status_matchers.h"
+
+namespace eigsvc {
+namespace {
+
+using ::eigsvc::testing::StatusIs;
+using ::testing::EndsWith;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using ::testing::StartsWith;
+
+class Client {
+ public:
+  explicit Client(int port) : fd_(socket(AF_INET, SOCK_STREAM, 0)) {
+    sockaddr_in address = {};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(static_cast<uint16_t>(port));
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    connected_ = connect(fd_, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0;
+  }
+  ~Client() { close(fd_); }
+  Client(const Client&) = delete;
+  Client& operator=(const Client&) = delete;
+
+  bool connected() const { return connected_; }
+  bool Send(const std::string& text) {
+    return send(fd_, text.data(), text.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(text.size());
+  }
+  // What comes until the server closes or `quiet` passes without a byte.
+  std::string Receive(absl::Duration quiet = absl::Seconds(10)) {
+    std::string all;
+    while (true) {
+      pollfd ready = {fd_, POLLIN, 0};
+      if (poll(&ready, 1, static_cast<int>(absl::ToInt64Milliseconds(quiet))) != 1) return all + "<quiet>";
+      char buffer[4096];
+      const ssize_t got = recv(fd_, buffer, sizeof(buffer), 0);
+      if (got <= 0) return all;
+      all.append(buffer, static_cast<size_t>(got));
+    }
+  }
+
+ private:
+  const int fd_;
+  bool connected_ = false;
+};
+
+class HttpServerTest : public ::testing::Test {
+ protected:
+  void Start() {
+    HttpHandlers handlers;
+    handlers.metrics = [] { return std::string("eigsvc_ready 1\n"); };
+    handlers.not_ready_reason = [this] { return ready_ ? std::string() : std::string("no worker is ready"); };
+    EIGSVC_ASSERT_OK_AND_ASSIGN(server_, HttpServer::Start(options_, handlers));
+    ASSERT_GT(server_->port(), 0);
+  }
+  std::string Ask(const std::string& request) {
+    Client client(server_->port());
+    EXPECT_TRUE(client.Send(request));
+    return client.Receive();
+  }
+  static std::string Get(const std::string& target, const std::string& method = "GET") {
+    return absl::StrCat(method, " ", target, " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+  }
+
+  std::atomic<bool> ready_ = true;
+  HttpOptions options_;
+  std::unique_ptr<HttpServer> server_;
+};
+
+TEST_F(HttpServerTest, MetricsHaveThePrometheusContentType) {
+  Start();
+  const std::string answer = Ask(Get("/metrics"));
+  EXPECT_THAT(answer, StartsWith("HTTP/1.1 200 "));
+  EXPECT_THAT(answer, HasSubstr("Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n"));
+  EXPECT_THAT(answer, EndsWith("\r\n\r\neigsvc_ready 1\n"));
+  EXPECT_THAT(Ask(Get("/metrics?name=x")), StartsWith("HTTP/1.1 200 "));
+}
+
+TEST_F(HttpServerTest, ReadinessHasAReasonAndLivenessDoesNotFollowIt) {
+  Start();
+  EXPECT_THAT(Ask(Get("/readyz")), StartsWith("HTTP/1.1 200 "));
+  ready_ = false;
+  const std::string answer = Ask(Get("/readyz"));
+  EXPECT_THAT(answer, StartsWith("HTTP/1.1 503 "));
+  EXPECT_THAT(answer, EndsWith("no worker is ready\n"));
+  EXPECT_THAT(Ask(Get("/livez")), StartsWith("HTTP/1.1 200 "));
+}
+
+TEST_F(HttpServerTest, HeadHasTheLengthAndNoBody) {
+  Start();
+  const std::string answer = Ask(Get("/metrics", "HEAD"));
+  EXPECT_THAT(answer, StartsWith("HTTP/1.1 200 "));
+  EXPECT_THAT(answer, HasSubstr("Content-Length: 15\r\n"));
+  EXPECT_THAT(answer, EndsWith("\r\n\r\n"));
+}
+
+TEST_F(HttpServerTest, OtherRequestsAreRefusedByName) {
+  Start();
+  EXPECT_THAT(Ask(Get("/")), StartsWith("HTTP/1.1 404 "));
+  EXPECT_THAT(Ask(Get("/metrics/../etc/passwd")), StartsWith("HTTP/1.1 404 "));
+  const std::string refused = Ask(Get("/metrics", "DELETE"));
+  EXPECT_THAT(refused, StartsWith("HTTP/1.1 405 "));
+  EXPECT_THAT(refused, HasSubstr("Allow: GET, HEAD\r\n"));
+  EXPECT_THAT(Ask("POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"),
+              StartsWith("HTTP/1.1 413 "));
+  EXPECT_THAT(Ask("POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n"),
+              StartsWith("HTTP/1.1 413 "));
+  EXPECT_THAT(
+      Ask("POST /metrics HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"),
+      StartsWith("HTTP/1.1 413 "));
+  EXPECT_THAT(Ask("GET /livez HTTP/1.1\r\nHost: x\r\nA: " + std::string(9000, 'a') + "\r\n\r\n"),
+              StartsWith("HTTP/1.1 431 "));
+  EXPECT_THAT(Ask("\x16\x03\x01 not HTTP at all\r\n\r\n"), StartsWith("HTTP/1.1 400 "));
+}
+
+TEST_F(HttpServerTest, OneConnectionServesManyRequests) {
+  Start();
+  Client client(server_->port());
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_TRUE(client.Send("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"));
+    EXPECT_THAT(client.Receive(absl::Milliseconds(200)), EndsWith("ok\n<quiet>"));
+  }
+}
+
+TEST_F(HttpServerTest, SlowRequestIsCutOffThoughBytesKeepComing) {
+  options_.timeout = absl::Milliseconds(300);
+  Start();
+  Client client(server_->port());
+  ASSERT_TRUE(client.Send("GET /livez HTTP/1.1\r\n"));
+  const absl::Time start = absl::Now();
+  while (client.Send("X") && absl::Now() - start < absl::Seconds(10)) absl::SleepFor(absl::Milliseconds(50));
+  EXPECT_LT(absl::Now() - start, absl::Seconds(5));
+  EXPECT_THAT(Ask(Get("/livez")), StartsWith("HTTP/1.1 200 "));
+}
+
+TEST_F(HttpServerTest, ConnectionsBeyondTheCapAreClosedAndOthersServed) {
+  options_.max_connections = 4;
+  options_.timeout = absl::Seconds(30);
+  Start();
+  std::vector<std::unique_ptr<Client>> held;
+  for (int i = 0; i < 4; ++i) {
+    held.push_back(std::make_unique<Client>(server_->port()));
+    ASSERT_TRUE(held.back()->Send("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"));
+    ASSERT_THAT(held.back()->Receive(absl::Milliseconds(500)), HasSubstr("200"));
+  }
+  Client beyond(server_->port());
+  EXPECT_EQ(beyond.Receive(), "");  // closed at once
+  ASSERT_TRUE(held[0]->Send("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"));
+  EXPECT_THAT(held[0]->Receive(absl::Milliseconds(500)), HasSubstr("200"));
+  held.pop_back();
+  std::string answer;
+  for (int i = 0; i < 100 && answer.empty(); ++i) {
+    absl::SleepFor(absl::Milliseconds(10));
+    Client again(server_->port());
+    if (again.Send(Get("/livez"))) answer = again.Receive();
+  }
+  EXPECT_THAT(answer, StartsWith("HTTP/1.1 200 "));
+}
+
+TEST_F(HttpServerTest, TakenPortIsAnErrorThatNamesIt) {
+  Start();
+  options_.listen = absl::StrCat("127.0.0.1:", server_->port());
+  EXPECT_THAT(HttpServer::Start(options_, {}),
+              StatusIs(absl::StatusCode::kUnavailable, HasSubstr("Address already in use")));
+  options_.listen = "nonsense";
+  EXPECT_THAT(HttpServer::Start(options_, {}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("nonsense")));
+  options_.listen = "127.0.0.1:99999";
+  EXPECT_THAT(HttpServer::Start(options_, {}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("99999")));
+}
+
+TEST_F(HttpServerTest, EndsWithConnectionsOpen) {
+  Start();
+  Client idle(server_->port()), halfway(server_->port());
+  ASSERT_TRUE(halfway.Send("GET /met"));
+  const absl::Time start = absl::Now();
+  server_.reset();
+  EXPECT_LT(absl::Now() - start, absl::Seconds(2));
+  EXPECT_THAT(idle.Receive(), Not(HasSubstr("<quiet>")));
+}
+
+}  // namespace
+}  // namespace eigsvc
