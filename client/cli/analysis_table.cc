@@ -1,0 +1,292 @@
+// -o table of an analysis: what ran, how well it did, and its eigenvalues by site, as a plot and in the
+// paper's bins.
+#include <algorithm>
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "client/cli/layer_spectrum.h"
+#include "client/cli/number_text.h"
+#include "client/cli/plot.h"
+#include "client/cli/report.h"
+#include "client/cli/table.h"
+
+namespace eigsvc::cli {
+namespace {
+
+// Beyond so many sites the table has a row a layer, unless all are asked for.
+constexpr int kMaxSiteRows = 64;
+constexpr int kQ05 = 1, kQ25 = 2, kQ50 = 3, kQ75 = 4, kQ95 = 5;  // of SpectrumSummary.quantiles
+
+// A row of the tables: a site or a whole layer.
+struct Row {
+  int layer;
+  std::string mixer, unit;
+  v1::SpectrumSummary summary;
+};
+
+std::vector<Row> SiteRows(const v1::Analysis& analysis) {
+  std::vector<Row> rows;
+  for (const v1::SiteSpectrum& site : analysis.result().sites()) {
+    const bool whole = site.site().unit_kind() == v1::UNIT_KIND_LAYER;
+    rows.push_back({site.site().layer(), site.site().mixer(),
+                    whole ? "" : absl::StrCat(UnitName(site.site().unit_kind()), " ", site.site().unit()),
+                    site.summary()});
+  }
+  return rows;
+}
+
+std::vector<Row> LayerRows(const std::vector<LayerSpectrum>& layers) {
+  std::vector<Row> rows;
+  for (const LayerSpectrum& layer : layers) {
+    const std::string plural = layer.units == 1 ? "" : "s";
+    rows.push_back({layer.layer, layer.mixer,
+                    layer.unit_kind == v1::UNIT_KIND_LAYER
+                        ? ""
+                        : absl::StrCat(layer.units, " ", UnitName(layer.unit_kind), plural),
+                    Summarize(layer.spectrum)});
+  }
+  return rows;
+}
+
+double Quantile(const v1::SpectrumSummary& summary, int index) {
+  return index < summary.quantiles_size() ? summary.quantiles(index) : std::nan("");
+}
+
+Table::Cell ShareCell(const v1::SpectrumSummary& summary, double share, Paint paint) {
+  if (summary.count() == 0) return "-";
+  return {PercentText(share), share >= 0.05 ? paint : Paint::kNone};
+}
+
+// The statistics of a run in a table of several.
+void AppendCompact(const v1::SpectrumSummary* summary, const Style& style, std::vector<Table::Cell>* row) {
+  if (summary == nullptr) {
+    row->insert(row->end(), 5, Table::Cell("-"));
+    return;
+  }
+  row->emplace_back(MagnitudeText(Quantile(*summary, kQ50), style));
+  row->emplace_back(HalfLifeText(Quantile(*summary, kQ50), style), Paint::kBold);
+  row->push_back(ShareCell(*summary, summary->le_0_1(), Paint::kBlue));
+  row->push_back(ShareCell(*summary, summary->near_1(), Paint::kGreen));
+  row->push_back(ShareCell(*summary, summary->above_1(), Paint::kRed));
+}
+
+// The row of `rows` for the same site.
+const v1::SpectrumSummary* Matching(const std::vector<Row>& rows, const Row& like) {
+  const auto found = std::find_if(rows.begin(), rows.end(), [&](const Row& row) {
+    return row.layer == like.layer && row.mixer == like.mixer && row.unit == like.unit;
+  });
+  return found == rows.end() ? nullptr : &found->summary;
+}
+
+std::string SingleTable(const std::vector<Row>& rows, const Style& style) {
+  const auto right = Table::Align::kRight;
+  Table table({{"layer", right},
+               {"mixer"},
+               {"unit"},
+               {"5 %", right},
+               {"25 %", right},
+               {"50 %", right},
+               {"75 %", right},
+               {"95 %", right},
+               {"half-life", right},
+               {std::string(style.Pick("≤0.1", "<=.1")), right},
+               {std::string(style.Pick("≈1", "~1")), right},
+               {">1", right}});
+  table.Span(3, 7, {absl::StrCat("quantiles of ", style.Pick("|λ|", "|lambda|")), Paint::kDim});
+  table.Span(8, 8, {"steps", Paint::kDim});
+  table.Span(9, 11, {"shares in %", Paint::kDim});
+  for (const Row& row : rows) {
+    std::vector<Table::Cell> cells = {absl::StrCat(row.layer), Printable(row.mixer), row.unit};
+    for (const int q : {kQ05, kQ25, kQ50, kQ75, kQ95}) {
+      cells.emplace_back(MagnitudeText(Quantile(row.summary, q), style),
+                         q == kQ50 ? Paint::kBold : Paint::kNone);
+    }
+    cells.emplace_back(HalfLifeText(Quantile(row.summary, kQ50), style), Paint::kBold);
+    cells.push_back(ShareCell(row.summary, row.summary.le_0_1(), Paint::kBlue));
+    cells.push_back(ShareCell(row.summary, row.summary.near_1(), Paint::kGreen));
+    cells.push_back(ShareCell(row.summary, row.summary.above_1(), Paint::kRed));
+    table.Add(std::move(cells));
+  }
+  return table.Render(style);
+}
+
+std::string TwinTable(const std::vector<Row>& rows, const std::vector<Row>& twin_rows,
+                      const std::string& twin_name, const Style& style) {
+  const auto right = Table::Align::kRight;
+  std::vector<Table::Column> columns = {{"layer", right}, {"unit"}};
+  for (int run = 0; run < 2; ++run) {
+    columns.insert(columns.end(), {{absl::StrCat("median ", style.Pick("|λ|", "|l|")), right},
+                                   {"half-life", right},
+                                   {std::string(style.Pick("≤0.1", "<=.1")), right},
+                                   {std::string(style.Pick("≈1", "~1")), right},
+                                   {">1", right}});
+    if (run == 0) columns.push_back({std::string(style.Pick("│", "|"))});
+  }
+  Table table(columns);
+  table.Span(2, 6, {"checkpoint", Paint::kBold});
+  table.Span(8, 12, {twin_name, Paint::kBold});
+  for (const Row& row : rows) {
+    std::vector<Table::Cell> cells = {absl::StrCat(row.layer),
+                                      row.unit.empty() ? Printable(row.mixer) : row.unit};
+    AppendCompact(&row.summary, style, &cells);
+    cells.emplace_back(std::string(style.Pick("│", "|")), Paint::kDim);
+    AppendCompact(Matching(twin_rows, row), style, &cells);
+    table.Add(std::move(cells));
+  }
+  return table.Render(style);
+}
+
+std::string BinTable(const std::vector<std::pair<std::string, const std::vector<LayerSpectrum>*>>& runs,
+                     const Style& style) {
+  const auto right = Table::Align::kRight;
+  std::vector<Table::Column> columns = {{"layer", right}, {"mixer"}};
+  if (runs.size() > 1) columns.push_back({"run"});
+  for (const char* bin : {"[0,.1)", "[.1,.5)", "[.5,.9)", "[.9,1]", "(1,10]", "(10,100]"})
+    columns.push_back({bin, right});
+  columns.push_back({std::string(style.Pick("(100,∞)", "(100,inf)")), right});
+  columns.push_back({"eigenvalues", right});
+  Table table(columns);
+  size_t layers = 0;
+  for (const auto& [name, list] : runs) layers = std::max(layers, list->size());
+  for (size_t l = 0; l < layers; ++l) {
+    for (size_t r = 0; r < runs.size(); ++r) {
+      const auto& [name, list] = runs[r];
+      if (l >= list->size()) continue;
+      const LayerSpectrum& layer = (*list)[l];
+      std::vector<Table::Cell> cells = {r == 0 ? absl::StrCat(layer.layer) : std::string(),
+                                        r == 0 ? Printable(layer.mixer) : std::string()};
+      if (runs.size() > 1) cells.emplace_back(name);
+      const auto count = static_cast<double>(layer.spectrum.count());
+      const auto& bins = layer.spectrum.paper_bins();
+      const uint64_t most = *std::max_element(bins.begin(), bins.end());
+      for (const uint64_t bin : bins) {
+        cells.emplace_back(count > 0 ? PercentText(static_cast<double>(bin) / count) : "-",
+                           bin == most && bin > 0 ? Paint::kBold : Paint::kNone);
+      }
+      cells.emplace_back(CountText(static_cast<int64_t>(layer.spectrum.count())));
+      table.Add(std::move(cells));
+    }
+  }
+  return table.Render(style);
+}
+
+std::string ScoreLine(const v1::Score& score, const Style& style) {
+  std::string line = absl::StrCat(
+      style.Apply(Paint::kBold, absl::StrCat(score.metric(), " ", ScoreText(score.value()))), "  95 % [",
+      ScoreText(score.ci95_low()), ", ", ScoreText(score.ci95_high()), "]  n = ", CountText(score.n()));
+  if (!score.interval().empty())
+    absl::StrAppend(&line, style.Apply(Paint::kDim, absl::StrCat("  ", score.interval())));
+  return line;
+}
+
+void AppendField(std::string* out, absl::string_view label, absl::string_view text, const Style& style) {
+  absl::StrAppend(out, "  ", style.Apply(Paint::kDim, PadRight(label, 12)), text, "\n");
+}
+
+std::string Heading(absl::string_view title, absl::string_view remark, const Style& style) {
+  return absl::StrCat("\n", style.Apply(Paint::kBold, title), style.Apply(Paint::kDim, remark), "\n");
+}
+
+std::string TwinName(const v1::Analysis& twin) {
+  return absl::StrCat("twin, seed ", twin.spec().checkpoint().twin_seed());
+}
+
+void AppendProvenance(const Report& report, const Style& style, std::string* out) {
+  const v1::Analysis& analysis = report.analysis;
+  const v1::Model& model = analysis.model();
+  const v1::AnalysisResult& result = analysis.result();
+  const absl::string_view dot = style.Pick(" · ", ", ");
+  const std::string source = report.source.empty() ? SourceName(analysis.spec().checkpoint()) : report.source;
+  absl::StrAppend(out,
+                  style.Apply(Paint::kBold, absl::StrCat(Printable(model.family()), " on ",
+                                                         Printable(result.task().name()))),
+                  "\n");
+  std::string weights = Printable(source);
+  if (model.has_initial_seed())
+    absl::StrAppend(&weights, dot, "freshly initialised, seed ", model.initial_seed());
+  AppendField(out, "checkpoint", weights, style);
+  if (!model.checkpoint_sha256().empty())
+    AppendField(out, "sha256", Printable(model.checkpoint_sha256()), style);
+  AppendField(out, "model",
+              absl::StrCat(Printable(model.family()), " (", Printable(model.layout()), " layout)", dot,
+                           model.layers(), model.layers() == 1 ? " layer" : " layers", dot,
+                           CountText(model.parameters()), " parameters", dot, "width ", model.width(), dot,
+                           "vocabulary ", model.vocab_size()),
+              style);
+  AppendField(out, "task",
+              absl::StrCat(Printable(result.task().name()), dot, Printable(result.task().split()), " split",
+                           dot, "seed ", result.task().seed(), dot, CountText(result.examples()), " examples",
+                           dot, CountText(result.tokens()), " tokens"),
+              style);
+  const absl::Duration total =
+      absl::Seconds(result.total_time().seconds()) + absl::Nanoseconds(result.total_time().nanos());
+  AppendField(out, "run",
+              absl::StrCat(Printable(model.dtype()), " on ", Printable(model.device()), dot,
+                           Printable(result.definition()), dot, "gauge ", Printable(model.gauge()), dot,
+                           CountText(result.eigenvalues()), " eigenvalues", dot, DurationText(total)),
+              style);
+  AppendField(out, "score", ScoreLine(result.score(), style), style);
+  if (report.twin.has_value()) {
+    AppendField(out, "twin's score", ScoreLine(report.twin->result().score(), style), style);
+  }
+}
+
+int64_t NonFinite(const v1::Analysis& analysis) {
+  int64_t count = 0;
+  for (const v1::SiteSpectrum& site : analysis.result().sites()) count += site.summary().nonfinite_count();
+  return count;
+}
+
+}  // namespace
+
+std::string ReportTable(const Report& report, const Style& style) {
+  std::string out;
+  AppendProvenance(report, style, &out);
+
+  const std::vector<LayerSpectrum> layers = MergeLayers(report.analysis.result().sites());
+  std::vector<LayerSpectrum> twin_layers;
+  if (report.twin.has_value()) twin_layers = MergeLayers(report.twin->result().sites());
+
+  const int sites = report.analysis.result().sites_size();
+  const bool by_site = report.all_sites || sites <= kMaxSiteRows;
+  const std::vector<Row> rows = by_site ? SiteRows(report.analysis) : LayerRows(layers);
+  absl::StrAppend(
+      &out,
+      Heading(by_site ? "Eigenvalues by site" : "Eigenvalues by layer",
+              by_site ? "" : absl::StrCat("  ", CountText(sites), " sites; --all-sites or -o csv has each"),
+              style));
+  if (report.twin.has_value()) {
+    absl::StrAppend(&out, TwinTable(rows, by_site ? SiteRows(*report.twin) : LayerRows(twin_layers),
+                                    TwinName(*report.twin), style));
+  } else {
+    absl::StrAppend(&out, SingleTable(rows, style));
+  }
+  absl::StrAppend(
+      &out, "  ",
+      style.Apply(Paint::kDim,
+                  style.Pick("half-life of the median = ln 2 / −log|λ|; ≈1: |1−|λ|| ≤ 0.01; >1: beyond "
+                             "the noise floor",
+                             "half-life of the median = ln 2 / -log|lambda|; ~1: |1-|lambda|| <= 0.01; "
+                             ">1: beyond the noise floor")),
+      "\n");
+  if (const int64_t bad = NonFinite(report.analysis); bad > 0) {
+    absl::StrAppend(&out, "  ",
+                    style.Apply(Paint::kRed, absl::StrCat(CountText(bad), " eigenvalues are not finite")),
+                    ", counted apart\n");
+  }
+
+  std::vector<PlotRun> runs = {{"checkpoint", layers}};
+  if (report.twin.has_value()) runs.push_back({TwinName(*report.twin), twin_layers});
+  const std::string plot = RenderPlot(runs, style);
+  if (!plot.empty()) absl::StrAppend(&out, "\n", plot);
+
+  absl::StrAppend(&out, Heading(absl::StrCat("Shares by ", style.Pick("|λ|", "|lambda|"), ", in %"),
+                                "  bins of arXiv 2510.09379", style));
+  std::vector<std::pair<std::string, const std::vector<LayerSpectrum>*>> bin_runs = {{"checkpoint", &layers}};
+  if (report.twin.has_value()) bin_runs.emplace_back("twin", &twin_layers);
+  absl::StrAppend(&out, BinTable(bin_runs, style));
+  return out;
+}
+
+}  // namespace eigsvc::cli

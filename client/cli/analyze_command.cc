@@ -1,0 +1,146 @@
+// `eigsvc analyze`: a checkpoint on a task, its eigenvalues and its score.
+#include <CLI/App.hpp>
+#include <filesystem>
+#include <memory>
+
+#include "absl/strings/str_cat.h"
+#include "client/cli/analysis_json.h"
+#include "client/cli/analysis_run.h"
+#include "client/cli/commands.h"
+#include "client/cli/download.h"
+#include "client/cli/exit_code.h"
+#include "client/cli/flags.h"
+#include "models/base/status_macros.h"
+
+namespace eigsvc::cli {
+namespace {
+
+struct AnalyzeFlags {
+  ModelFlags model;
+  TaskFlags task;
+  std::optional<uint64_t> twin, compare_twin;
+  int64_t examples = 0, batch_size = 0, max_steps = 0;
+  std::string dtype, device, weight = "none", export_path;
+  bool include_first_step = false, detach = false, all_sites = false;
+};
+
+// "a/b.safetensors" becomes "a/b.twin.safetensors".
+std::string TwinPath(const std::string& path) {
+  std::filesystem::path twin(path);
+  twin.replace_extension(absl::StrCat(".twin", twin.extension().string()));
+  return twin.string();
+}
+
+absl::Status CheckFlags(const Session& session, const AnalyzeFlags& flags) {
+  if (flags.twin.has_value() && flags.compare_twin.has_value()) {
+    return UsageError("--twin analyses the twin alone and --compare-twin both: give one");
+  }
+  if (flags.detach) {
+    EIGSVC_RETURN_IF_ERROR(session.RequireNamedServer("--detach leaves the job to a server"));
+    if (flags.compare_twin.has_value())
+      return UsageError("--detach starts one job: give --twin in a second call instead");
+    if (!flags.export_path.empty())
+      return UsageError("--detach does not wait for --export; run without one of them");
+  }
+  if (flags.export_path.empty()) return absl::OkStatus();
+  if (std::filesystem::path(flags.export_path).extension() != ".safetensors") {
+    return UsageError(absl::StrCat("--export writes safetensors: name a file ending in .safetensors, not ",
+                                   flags.export_path));
+  }
+  return CheckWritable(flags.export_path);
+}
+
+absl::StatusOr<v1::AnalysisSpec> ToSpec(Session& session, const AnalyzeFlags& flags, Progress& progress) {
+  v1::AnalysisSpec spec;
+  // The task first: its mistakes are cheaper to find than an upload is to repeat.
+  EIGSVC_ASSIGN_OR_RETURN(*spec.mutable_task(), ResolveTask(session, flags.task, progress));
+  EIGSVC_ASSIGN_OR_RETURN(*spec.mutable_checkpoint(), ResolveCheckpoint(session, flags.model, progress));
+  if (flags.twin.has_value()) spec.mutable_checkpoint()->set_twin_seed(*flags.twin);
+  spec.set_examples(flags.examples);
+  spec.set_batch_size(flags.batch_size);
+  spec.set_max_steps(flags.max_steps);
+  spec.set_dtype(flags.dtype);
+  spec.set_device(flags.device);
+  spec.set_weight_by_multiplicity(flags.weight == "multiplicity");
+  spec.set_include_first_step(flags.include_first_step);
+  spec.set_keep_eigenvalues(!flags.export_path.empty());
+  return spec;
+}
+
+absl::Status Detach(Session& session, const v1::AnalysisSpec& spec) {
+  EIGSVC_ASSIGN_OR_RETURN(const std::string id, DetachAnalysis(session, spec));
+  session.Say(absl::StrCat("eigsvc: follow it with `eigsvc jobs watch ", id, " --server ",
+                           session.globals().server, "`"));
+  const bool json = session.format() == Format::kJson || session.format() == Format::kNdjson;
+  return session.Write(absl::StrCat(json ? Line({{"analysis_id", id}}) : id, "\n"));
+}
+
+absl::Status Analyze(Session& session, const AnalyzeFlags& flags) {
+  EIGSVC_RETURN_IF_ERROR(CheckFlags(session, flags));
+  Progress progress = session.NewProgress();
+  EIGSVC_ASSIGN_OR_RETURN(const v1::AnalysisSpec spec, ToSpec(session, flags, progress));
+  if (flags.detach) {
+    progress.Finish();
+    return Detach(session, spec);
+  }
+  const auto run = [&](const v1::AnalysisSpec& of, absl::string_view name,
+                       const std::string& export_path) -> absl::StatusOr<v1::Analysis> {
+    EIGSVC_ASSIGN_OR_RETURN(v1::Analysis analysis, RunAnalysis(session, of, name, progress));
+    if (!export_path.empty()) {
+      EIGSVC_ASSIGN_OR_RETURN(Connection * connection, session.Connect());
+      EIGSVC_RETURN_IF_ERROR(DownloadEigenvalues(*connection, analysis.analysis_id(), export_path, progress));
+    }
+    return analysis;
+  };
+  Report report;
+  report.source = flags.model.checkpoint;
+  report.all_sites = flags.all_sites;
+  EIGSVC_ASSIGN_OR_RETURN(report.analysis, run(spec, "checkpoint", flags.export_path));
+  if (flags.compare_twin.has_value()) {
+    v1::AnalysisSpec twin = spec;
+    twin.mutable_checkpoint()->set_twin_seed(*flags.compare_twin);
+    // The twin answers the very questions the checkpoint did, also where those came from the checkpoint's
+    // defaults.
+    *twin.mutable_task()->mutable_parameters_json() = report.analysis.result().task().parameters_json();
+    EIGSVC_ASSIGN_OR_RETURN(report.twin,
+                            run(twin, "twin", flags.export_path.empty() ? "" : TwinPath(flags.export_path)));
+  }
+  progress.Finish();
+  return WriteReport(session, report);
+}
+
+}  // namespace
+
+void AddAnalyzeCommand(CLI::App& app, Command& chosen) {
+  CLI::App* command =
+      app.add_subcommand("analyze", "Run a checkpoint on a task; show its eigenvalues and score");
+  auto flags = std::make_shared<AnalyzeFlags>();
+  AddModelFlags(*command, flags->model);
+  command->add_option("--twin", flags->twin, "Analyse an untrained model of the same architecture")
+      ->type_name("SEED");
+  command->add_option("--compare-twin", flags->compare_twin, "Analyse both and show them side by side")
+      ->type_name("SEED");
+  AddTaskFlags(*command, flags->task, /*with_split=*/true);
+  command->add_option("--examples", flags->examples, "Examples to run (the split's, at most 4096)")
+      ->check(CLI::Range(int64_t{0}, int64_t{10'000'000}));
+  command->add_option("--batch-size", flags->batch_size, "Examples at a time (chosen by the worker)")
+      ->check(CLI::Range(int64_t{0}, int64_t{65'536}));
+  command->add_option("--max-steps", flags->max_steps, "Cut sequences to this many steps")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
+  command->add_option("--dtype", flags->dtype, "Element type of the forward pass (float32)")
+      ->check(CLI::IsMember({"float32", "float64", "bfloat16", "float16"}));
+  command->add_option("--device", flags->device, "cpu, cuda:0, ... (any worker)");
+  command->add_option("--weight", flags->weight, "Weight of an eigenvalue in the statistics")
+      ->check(CLI::IsMember({"none", "multiplicity"}))
+      ->capture_default_str();
+  command->add_flag("--include-first-step", flags->include_first_step,
+                    "Count the step that acts on a zero state");
+  command->add_option("--export", flags->export_path, "Write every eigenvalue to this file")
+      ->type_name("FILE.safetensors");
+  command->add_flag("--all-sites", flags->all_sites, "A table row for every site, however many");
+  command->add_flag("--detach", flags->detach, "Print the job's id and leave it to the server");
+  command->callback(
+      [&chosen, flags] { chosen = [flags](Session& session) { return Analyze(session, *flags); }; });
+}
+
+}  // namespace eigsvc::cli

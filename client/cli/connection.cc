@@ -1,0 +1,79 @@
+#include "client/cli/connection.h"
+
+#include <grpcpp/create_channel.h>
+#include <grpcpp/security/credentials.h>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "models/base/status_macros.h"
+
+namespace eigsvc::cli {
+namespace {
+
+constexpr int kMaxReceiveBytes = 16 << 20;
+
+// Calls that may be repeated: they read, or repeat to the same end. Analyze, Train and the uploads are left
+// out: a second one would be a second job.
+constexpr char kServiceConfig[] = R"({"methodConfig":[{
+  "name":[
+    {"service":"eigsvc.v1.AnalysisService","method":"GetAnalysis"},
+    {"service":"eigsvc.v1.AnalysisService","method":"ListAnalyses"},
+    {"service":"eigsvc.v1.AnalysisService","method":"CancelAnalysis"},
+    {"service":"eigsvc.v1.TrainingService","method":"GetTraining"},
+    {"service":"eigsvc.v1.TrainingService","method":"ListTrainings"},
+    {"service":"eigsvc.v1.TrainingService","method":"CancelTraining"},
+    {"service":"eigsvc.v1.CatalogService","method":"ListModels"},
+    {"service":"eigsvc.v1.CatalogService","method":"ListTasks"},
+    {"service":"eigsvc.v1.CatalogService","method":"ListCheckpoints"},
+    {"service":"eigsvc.v1.CatalogService","method":"InspectCheckpoint"},
+    {"service":"eigsvc.v1.CatalogService","method":"ListLoadedModels"},
+    {"service":"eigsvc.v1.CatalogService","method":"GetServerInfo"}],
+  "retryPolicy":{"maxAttempts":4,"initialBackoff":"0.2s","maxBackoff":"2s","backoffMultiplier":2,
+                 "retryableStatusCodes":["UNAVAILABLE"]}}]})";
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Connection>> Connection::Open(const Options& options) {
+  std::unique_ptr<Connection> connection(new Connection);
+  connection->deadline_ = options.deadline;
+  connection->address_ = options.server;
+  if (options.server.empty()) {
+    EIGSVC_ASSIGN_OR_RETURN(connection->daemon_, PrivateDaemon::Start({.binary = options.daemon_binary,
+                                                                       .show_log = options.show_daemon_log}));
+    connection->address_ = connection->daemon_->address();
+  }
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(kMaxReceiveBytes);
+  arguments.SetServiceConfigJSON(kServiceConfig);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 60'000);  // a job's stream is quiet while it queues
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20'000);
+  if (absl::StartsWith(connection->address_, "unix:")) {
+    arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+    arguments.SetString(GRPC_ARG_DEFAULT_AUTHORITY, "localhost");  // a path is no valid :authority
+  }
+  const std::shared_ptr<grpc::Channel> channel =
+      grpc::CreateCustomChannel(connection->address_, grpc::InsecureChannelCredentials(), arguments);
+  connection->analyses_ = v1::AnalysisService::NewStub(channel);
+  connection->catalog_ = v1::CatalogService::NewStub(channel);
+  connection->trainings_ = v1::TrainingService::NewStub(channel);
+  return connection;
+}
+
+CallOptions Connection::call_options() const { return {.deadline = deadline_}; }
+
+absl::Status Connection::Explain(const absl::Status& status) const {
+  // gRPC's own words for a connection it could not make; a server's UNAVAILABLE keeps the server's message.
+  const bool nobody =
+      absl::IsUnavailable(status) && (absl::StrContains(status.message(), "failed to connect") ||
+                                      absl::StrContains(status.message(), "DNS resolution failed"));
+  if (!nobody) return status;
+  if (private_server()) {
+    return absl::UnavailableError(absl::StrCat("the private daemon is gone (", std::string(status.message()),
+                                               "); run again with -v to see its log"));
+  }
+  return absl::UnavailableError(
+      absl::StrCat("no server answers at ", address_, "; start one with `eigsvcd --listen ", address_,
+                   "`, correct --server or EIGSVC_SERVER, or leave both out for a private one"));
+}
+
+}  // namespace eigsvc::cli

@@ -1,0 +1,186 @@
+// `eigsvc train`: a fresh or given model on a task, with its loss, score and spectrum as they move.
+#include <CLI/App.hpp>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <sstream>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "client/cli/analysis_json.h"
+#include "client/cli/commands.h"
+#include "client/cli/download.h"
+#include "client/cli/exit_code.h"
+#include "client/cli/flags.h"
+#include "client/cli/training_run.h"
+#include "models/base/status_macros.h"
+#include "models/base/status_util.h"
+
+namespace eigsvc::cli {
+namespace {
+
+constexpr int64_t kMost = int64_t{1} << 40;
+
+struct TrainFlags {
+  ModelFlags model;
+  TaskFlags task;
+  std::optional<int64_t> steps, batch_size, warmup_steps, eval_every, eval_examples;
+  std::optional<double> learning_rate, final_learning_rate, weight_decay, gradient_clip, stop_at_score;
+  std::string device, out, out_last, recipe;
+  bool resume = false, detach = false;
+  absl::Status recipe_status;  // of reading --recipe
+};
+
+// A recipe is a JSON object whose keys are the names of flags (with - or _), `param` an object of parameters.
+// A flag on the command line wins over the recipe.
+absl::Status ApplyRecipe(CLI::App& command, const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return UsageError(absl::StrCat("--recipe: cannot read ", path));
+  std::stringstream content;
+  content << file.rdbuf();
+  const Json recipe = Json::parse(content.str(), nullptr, /*allow_exceptions=*/false);
+  if (!recipe.is_object()) return UsageError(absl::StrCat("--recipe: ", path, " holds no JSON object"));
+  std::vector<std::string> known;
+  for (const CLI::Option* option : command.get_options()) {
+    for (const std::string& name : option->get_lnames()) {
+      if (name != "help" && name != "recipe") known.push_back(name);
+    }
+  }
+  for (const auto& [key, value] : recipe.items()) {
+    const std::string name = absl::StrReplaceAll(key, {{"_", "-"}});
+    CLI::Option* option = command.get_option_no_throw(absl::StrCat("--", name));
+    if (option == nullptr || name == "help" || name == "recipe") {
+      return UsageError(
+          absl::StrCat("--recipe ", path, ": ", std::string(UnknownName("key", key, known).message())));
+    }
+    if (option->count() > 0) continue;
+    try {
+      if (name == "param" && value.is_object()) {
+        for (const auto& [parameter, setting] : value.items()) {
+          option->add_result(absl::StrCat(parameter, "=", Line(setting)));
+        }
+      } else {
+        option->add_result(value.is_string() ? value.get<std::string>() : Line(value));
+      }
+      if (option->count() > 0) option->run_callback();
+    } catch (const CLI::ParseError& error) {
+      return UsageError(absl::StrCat("--recipe ", path, ": ", error.what()));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// "m.safetensors" becomes "m.last.safetensors".
+std::string LastPath(const std::string& path) {
+  std::filesystem::path last(path);
+  last.replace_extension(absl::StrCat(".last", last.extension().string()));
+  return last.string();
+}
+
+absl::Status CheckFlags(const Session& session, const TrainFlags& flags) {
+  if (flags.resume && flags.model.checkpoint.empty()) {
+    return UsageError(
+        "--resume goes on from the last checkpoint of a run: name it with --checkpoint "
+        "NAME.last.safetensors");
+  }
+  if (flags.detach) {
+    EIGSVC_RETURN_IF_ERROR(session.RequireNamedServer("--detach leaves the job to a server"));
+    if (!flags.out.empty()) {
+      return UsageError(
+          "--detach does not wait for --out; fetch it later with `eigsvc checkpoints download`");
+    }
+    return absl::OkStatus();
+  }
+  if (flags.out.empty()) return UsageError("say where the trained checkpoint goes: --out FILE.safetensors");
+  EIGSVC_RETURN_IF_ERROR(CheckWritable(flags.out));
+  return flags.out_last.empty() ? absl::OkStatus() : CheckWritable(flags.out_last);
+}
+
+absl::StatusOr<v1::TrainingSpec> ToSpec(Session& session, const TrainFlags& flags, Progress& progress) {
+  v1::TrainingSpec spec;
+  EIGSVC_ASSIGN_OR_RETURN(*spec.mutable_task(), ResolveTask(session, flags.task, progress));
+  EIGSVC_ASSIGN_OR_RETURN(*spec.mutable_start(), ResolveCheckpoint(session, flags.model, progress));
+  if (flags.steps.has_value()) spec.set_steps(*flags.steps);
+  if (flags.batch_size.has_value()) spec.set_batch_size(*flags.batch_size);
+  if (flags.learning_rate.has_value()) spec.set_learning_rate(*flags.learning_rate);
+  if (flags.final_learning_rate.has_value()) spec.set_final_learning_rate(*flags.final_learning_rate);
+  if (flags.warmup_steps.has_value()) spec.set_warmup_steps(*flags.warmup_steps);
+  if (flags.weight_decay.has_value()) spec.set_weight_decay(*flags.weight_decay);
+  if (flags.gradient_clip.has_value()) spec.set_gradient_clip(*flags.gradient_clip);
+  if (flags.eval_every.has_value()) spec.set_eval_every(*flags.eval_every);
+  if (flags.eval_examples.has_value()) spec.set_eval_examples(*flags.eval_examples);
+  if (flags.stop_at_score.has_value()) spec.set_stop_at_score(*flags.stop_at_score);
+  spec.set_resume(flags.resume);
+  spec.set_device(flags.device);
+  return spec;
+}
+
+absl::Status Train(Session& session, const TrainFlags& flags) {
+  EIGSVC_RETURN_IF_ERROR(flags.recipe_status);
+  EIGSVC_RETURN_IF_ERROR(CheckFlags(session, flags));
+  Progress progress = session.NewProgress();
+  EIGSVC_ASSIGN_OR_RETURN(const v1::TrainingSpec spec, ToSpec(session, flags, progress));
+  if (flags.detach) {
+    progress.Finish();
+    EIGSVC_ASSIGN_OR_RETURN(const std::string id, DetachTraining(session, spec));
+    session.Say(absl::StrCat("eigsvc: follow it with `eigsvc jobs watch ", id, " --server ",
+                             session.globals().server, "`"));
+    const bool json = session.format() == Format::kJson || session.format() == Format::kNdjson;
+    return session.Write(absl::StrCat(json ? Line({{"training_id", id}}) : id, "\n"));
+  }
+  EIGSVC_ASSIGN_OR_RETURN(const v1::Training training, RunTraining(session, spec, progress));
+  EIGSVC_ASSIGN_OR_RETURN(Connection * connection, session.Connect());
+  EIGSVC_RETURN_IF_ERROR(
+      DownloadCheckpoint(*connection, training.result().best_sha256(), flags.out, progress));
+  const std::string last_path = flags.out_last.empty() ? LastPath(flags.out) : flags.out_last;
+  const bool has_last = !training.result().last_sha256().empty();
+  if (has_last) {
+    EIGSVC_RETURN_IF_ERROR(
+        DownloadCheckpoint(*connection, training.result().last_sha256(), last_path, progress));
+  }
+  progress.Finish();
+  return WriteTraining(session, training, flags.out, has_last ? last_path : "");
+}
+
+}  // namespace
+
+void AddTrainCommand(CLI::App& app, Command& chosen) {
+  CLI::App* command = app.add_subcommand("train", "Train a model on a task; write its checkpoint");
+  auto flags = std::make_shared<TrainFlags>();
+  AddModelFlags(*command, flags->model);
+  AddTaskFlags(*command, flags->task, /*with_split=*/false);
+  const CLI::Range whole(int64_t{1}, kMost), from_zero(int64_t{0}, kMost);
+  command->add_option("--out", flags->out, "Where the best checkpoint goes")->type_name("FILE.safetensors");
+  command->add_option("--out-last", flags->out_last,
+                      "Where the last one goes, to resume from (OUT.last.safetensors)");
+  command->add_option("--steps", flags->steps, "Optimiser steps (1000)")->check(whole);
+  command->add_option("--batch-size", flags->batch_size, "Examples a step (64)")->check(whole);
+  command->add_option("--learning-rate", flags->learning_rate, "Peak learning rate (0.001)")
+      ->check(CLI::NonNegativeNumber);
+  command->add_option("--final-learning-rate", flags->final_learning_rate, "At the end of the cosine (0)")
+      ->check(CLI::NonNegativeNumber);
+  command->add_option("--warmup-steps", flags->warmup_steps, "Steps of linear warm-up (0)")->check(from_zero);
+  command->add_option("--weight-decay", flags->weight_decay, "Decoupled weight decay (0.1)")
+      ->check(CLI::NonNegativeNumber);
+  command->add_option("--gradient-clip", flags->gradient_clip, "Global norm of gradients; 0: off (1)")
+      ->check(CLI::NonNegativeNumber);
+  command->add_option("--eval-every", flags->eval_every, "Steps between evaluations (200)")->check(whole);
+  command->add_option("--eval-examples", flags->eval_examples, "Examples of an evaluation (512)")
+      ->check(whole);
+  command
+      ->add_option("--stop-at-score", flags->stop_at_score, "End once the accuracy reaches it; 0: never (0)")
+      ->check(CLI::Range(0.0, 1.0));
+  command->add_option("--device", flags->device, "cpu, cuda:0, ... (any worker)");
+  command->add_flag("--resume", flags->resume,
+                    "Restore optimiser and step from --checkpoint, a run's last one");
+  command->add_option("--recipe", flags->recipe, "JSON object of these flags; the command line wins")
+      ->type_name("FILE.json");
+  command->add_flag("--detach", flags->detach, "Print the job's id and leave it to the server");
+  // Here the parser still lives, whose options the recipe sets.
+  command->callback([&chosen, flags, command] {
+    if (!flags->recipe.empty()) flags->recipe_status = ApplyRecipe(*command, flags->recipe);
+    chosen = [flags](Session& session) { return Train(session, *flags); };
+  });
+}
+
+}  // namespace eigsvc::cli
