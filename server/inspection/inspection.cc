@@ -2,8 +2,14 @@
 
 #include "models/archive/detect.h"
 #include "models/base/status_macros.h"
+#include "models/base/utf8.h"
 
 namespace eigsvc {
+namespace {
+
+constexpr size_t kMaxNameBytes = 1024, kMaxProblemBytes = 4096;
+
+}  // namespace
 
 absl::StatusOr<v1::CheckpointInspection> InspectCheckpoint(const std::string& path,
                                                            absl::string_view settings_json,
@@ -25,7 +31,7 @@ v1::CheckpointInspection InspectArchive(const Archive& archive, const Settings& 
   inspection.set_settings_json(archive.settings().ToJson());
   for (const auto& [name, tensor] : archive.tensors()) {
     v1::TensorInfo* info = inspection.add_tensors();
-    info->set_name(name);
+    info->set_name(ToUtf8(name, kMaxNameBytes));  // a pickle's keys are any bytes
     info->set_element_type(std::string(ElementName(tensor.type)));
     info->mutable_shape()->Assign(tensor.shape.begin(), tensor.shape.end());
     ++(*inspection.mutable_element_types())[info->element_type()];
@@ -35,7 +41,7 @@ v1::CheckpointInspection InspectArchive(const Archive& archive, const Settings& 
     inspection.set_layout(detection->layout);
     inspection.set_layers(detection->layers);
   } else {
-    inspection.set_problem(std::string(detection.status().message()));
+    inspection.set_problem(ToUtf8(detection.status().message(), kMaxProblemBytes));
   }
   return inspection;
 }
