@@ -1,5 +1,6 @@
-// Analysis: one model × task × settings, and its result. Runs a task through a model with a tap and turns transitions
-// into spectra per site. This room owns the loop over layers and chunks, cancellation, batching and the score.
+// Analysis: one model × task × settings, and its result. Runs a task through a model with a tap and turns
+// transitions into spectra per site. This room owns the loop over layers and chunks, cancellation, batching
+// and the score.
 #pragma once
 
 #include <cstdint>
@@ -21,9 +22,9 @@ namespace eigsvc {
 
 struct AnalysisOptions {
   Split split = Split::kTest;
-  int64_t examples = 0;         // 0: the split's own count, at most 4096
-  int64_t batch_size = 0;       // 0: chosen so that a layer takes well under 100 ms
-  int64_t max_steps = 0;        // truncate sequences; 0: no truncation
+  int64_t examples = 0;    // 0: the split's own count, at most 4096
+  int64_t batch_size = 0;  // 0: chosen so that a layer takes well under 100 ms
+  int64_t max_steps = 0;   // truncate sequences; 0: no truncation
   bool weight_by_multiplicity = false;
   bool include_first_step = false;  // λ_0 acts on h_{-1} = 0; excluded by default
   // Where to write every eigenvalue (DESIGN section 4, Export); empty: nowhere.
@@ -43,7 +44,7 @@ struct SiteSpectrum {
 struct AnalysisProgress {
   int64_t examples_done = 0, examples_total = 0;
   int64_t eigenvalues = 0;
-  Score score;                                   // of the examples so far
+  Score score;                                       // of the examples so far
   const std::vector<SiteSpectrum>* sites = nullptr;  // cumulative; valid during the call
 };
 
@@ -57,8 +58,16 @@ struct AnalysisResult {
 };
 
 // INVALID_ARGUMENT: a token id >= V (names task, example, position and both numbers), options out of range.
-// CANCELLED, DEADLINE_EXCEEDED from `stop`. RESOURCE_EXHAUSTED when a batch of one does not fit (larger ones are halved).
-absl::StatusOr<AnalysisResult> RunAnalysis(const SequenceModel& model, const Task& task, const AnalysisOptions& options,
+// CANCELLED, DEADLINE_EXCEEDED from `stop`. RESOURCE_EXHAUSTED when a batch of one does not fit (larger ones
+// are halved).
+absl::StatusOr<AnalysisResult> RunAnalysis(const SequenceModel& model, const Task& task,
+                                           const AnalysisOptions& options,
+                                           const std::function<void(const AnalysisProgress&)>& progress,
+                                           const StopToken& stop);
+
+// The same with other weights of the same model: what training evaluates.
+absl::StatusOr<AnalysisResult> RunAnalysis(const SequenceModel& model, const ModelWeights& weights,
+                                           const Task& task, const AnalysisOptions& options,
                                            const std::function<void(const AnalysisProgress&)>& progress,
                                            const StopToken& stop);
 

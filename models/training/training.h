@@ -1,5 +1,5 @@
-// Training: AdamW with linear warm-up and cosine decay on a task's train split; the spectrum is watched as it moves.
-// The same layer functions as the analysis, on cloned weights with gradients.
+// Training: AdamW with linear warm-up and cosine decay on a task's train split; the spectrum is watched as it
+// moves. The same layer functions as the analysis, on cloned weights with gradients.
 #pragma once
 
 #include <cstdint>
@@ -19,18 +19,18 @@ namespace eigsvc {
 struct TrainingOptions {
   int64_t steps = 1000;
   int64_t batch_size = 64;
-  double learning_rate = 1e-3;      // peak
-  double final_learning_rate = 0;   // at the last step of the cosine
+  double learning_rate = 1e-3;     // peak
+  double final_learning_rate = 0;  // at the last step of the cosine
   int64_t warmup_steps = 0;
-  double weight_decay = 0.1;        // not on norms, biases, embeddings of rank 1, A_log, D, dt_bias
+  double weight_decay = 0.1;  // not on norms, biases, embeddings of rank 1, A_log, D, dt_bias
   double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
-  double gradient_clip = 1.0;       // global L2 norm; 0: off
-  uint64_t seed = 1;                // of the order of batches; the model's own seed made its initial weights
-  int64_t eval_every = 200;         // steps; also at the end
-  int64_t eval_examples = 512;      // of the test split
-  double stop_at_score = 0;         // end early once the evaluation's accuracy reaches it; 0: never
-  std::string output_path;          // best checkpoint, by evaluation score; NAME.last.safetensors beside it
-  std::string resume_path;          // a NAME.last.safetensors: optimiser state and step are restored from it
+  double gradient_clip = 1.0;   // global L2 norm; 0: off
+  uint64_t seed = 1;            // of the order of batches; the model's own seed made its initial weights
+  int64_t eval_every = 200;     // steps; also at the end
+  int64_t eval_examples = 512;  // of the test split
+  double stop_at_score = 0;     // end early once the evaluation's accuracy reaches it; 0: never
+  std::string output_path;      // best checkpoint, by evaluation score; NAME.last.safetensors beside it
+  std::string resume_path;      // a NAME.last.safetensors: optimiser state and step are restored from it
 };
 
 struct TrainingProgress {
@@ -38,7 +38,7 @@ struct TrainingProgress {
   double loss = 0, learning_rate = 0, gradient_norm = 0;  // loss: mean since the last report, nats
   double tokens_per_second = 0;
   bool evaluated = false;
-  Score score;                       // when evaluated
+  Score score;  // when evaluated
   double best_score = 0;
   const std::vector<SiteSpectrum>* sites = nullptr;  // when evaluated: spectra on the evaluation examples
 };
@@ -48,13 +48,15 @@ struct TrainingResult {
   Score best, last;
   double final_loss = 0;
   std::string best_path, last_path;
-  std::vector<SiteSpectrum> sites;   // of the last evaluation
+  std::vector<SiteSpectrum> sites;  // of the last evaluation
   absl::Duration total_time;
 };
 
 // FAILED_PRECONDITION: the task's vocabulary exceeds the model's; a resume file of another architecture.
-// ABORTED: the loss is not finite (names the step). CANCELLED, DEADLINE_EXCEEDED: the last checkpoint is kept.
-absl::StatusOr<TrainingResult> RunTraining(const SequenceModel& model, const Task& task, const TrainingOptions& options,
+// ABORTED: the loss is not finite (names the step). CANCELLED, DEADLINE_EXCEEDED: the last checkpoint is
+// kept.
+absl::StatusOr<TrainingResult> RunTraining(const SequenceModel& model, const Task& task,
+                                           const TrainingOptions& options,
                                            const std::function<void(const TrainingProgress&)>& progress,
                                            const StopToken& stop);
 

@@ -57,7 +57,7 @@ absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeTwin(const Sequen
 }
 
 absl::Status SaveModel(const SequenceModel& model, const ModelWeights& weights, const Settings& extra,
-                       const std::string& path) {
+                       const std::string& path, const absl::btree_map<std::string, at::Tensor>& beside) {
   std::vector<SafetensorsWriter::Declaration> declarations;
   std::vector<const WeightSpec*> written;
   for (const WeightSpec& spec : model.plan()) {
@@ -67,15 +67,27 @@ absl::Status SaveModel(const SequenceModel& model, const ModelWeights& weights, 
     declarations.push_back({spec.key, type, spec.StoredShape()});
     written.push_back(&spec);
   }
+  for (const auto& [name, tensor] : beside) {
+    EIGSVC_ASSIGN_OR_RETURN(const ElementType type, ElementTypeOf(tensor));
+    declarations.push_back({name, type, tensor.sizes().vec()});
+  }
   const absl::btree_map<std::string, std::string> metadata = {
       {"config", model.description().settings.MergedWith(extra).ToJson()},
       {"format", "pt"},  // what transformers asks for
   };
   EIGSVC_ASSIGN_OR_RETURN(SafetensorsWriter writer, SafetensorsWriter::Create(path, declarations, metadata));
+  const auto append = [&](const at::Tensor& tensor) {
+    return writer.Append(
+        {static_cast<const std::byte*>(tensor.const_data_ptr()), static_cast<size_t>(tensor.nbytes())});
+  };
   for (const WeightSpec* spec : written) {
     EIGSVC_ASSIGN_OR_RETURN(const at::Tensor tensor, StoredForm(*spec, weights));
-    EIGSVC_RETURN_IF_ERROR(writer.Append(
-        {static_cast<const std::byte*>(tensor.const_data_ptr()), static_cast<size_t>(tensor.nbytes())}));
+    EIGSVC_RETURN_IF_ERROR(append(tensor));
+  }
+  for (const auto& [name, tensor] : beside) {
+    EIGSVC_ASSIGN_OR_RETURN(const at::Tensor host,
+                            CallTorch(name, [&] { return tensor.detach().to(c10::kCPU).contiguous(); }));
+    EIGSVC_RETURN_IF_ERROR(append(host));
   }
   return writer.Finish();
 }

@@ -51,8 +51,10 @@ absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeTwin(const Sequen
 
 // Writes weights in the model's own layout as safetensors. The metadata's `config` is the JSON of the model's
 // settings merged with `extra` (task parameters, training record), so that Archive::Open and Detect need
-// nothing else and find both in Archive::settings().
+// nothing else and find both in Archive::settings(). `beside`: tensors that are no weights of the model;
+// their names start with kOptimizerPrefix, and loading passes over them.
 absl::Status SaveModel(const SequenceModel& model, const ModelWeights& weights, const Settings& extra,
-                       const std::string& path);
+                       const std::string& path, const absl::btree_map<std::string, at::Tensor>& beside = {});
+inline constexpr absl::string_view kOptimizerPrefix = "optimizer.";
 
 }  // namespace eigsvc

@@ -11,6 +11,7 @@
 #include "ATen/ops/flatten.h"
 #include "ATen/ops/isfinite.h"
 #include "ATen/ops/nonzero.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
@@ -65,7 +66,7 @@ absl::Status CheckKeys(const Archive& archive, const WeightPlan& plan,
     }
   }
   for (const auto& [key, tensor] : archive.tensors()) {
-    const bool known = planned.count(key) > 0 ||
+    const bool known = planned.count(key) > 0 || absl::StartsWith(key, kOptimizerPrefix) ||
                        std::any_of(ignored.begin(), ignored.end(),
                                    [&](const auto& pattern) { return MatchesPattern(key, pattern); });
     if (!known) unexpected.push_back(key);

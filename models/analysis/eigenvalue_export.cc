@@ -1,0 +1,176 @@
+#include "models/analysis/eigenvalue_export.h"
+
+#include <algorithm>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <variant>
+
+#include "ATen/ops/full.h"
+#include "ATen/ops/zeros_like.h"
+#include "absl/strings/str_cat.h"
+#include "models/base/status_macros.h"
+#include "models/tensor/from_archive.h"
+#include "models/tensor/torch_call.h"
+
+namespace eigsvc {
+namespace {
+
+constexpr char kLogMagnitude[] = "log_magnitude";
+constexpr char kPhase[] = "phase";
+
+std::string SiteName(const std::pair<int, std::string>& site) {
+  return absl::StrCat("layers.", site.first, ".", site.second);
+}
+std::string TensorName(const std::pair<int, std::string>& site, absl::string_view quantity) {
+  return absl::StrCat(SiteName(site), ".", quantity);
+}
+
+// The step that index 0 of the second axis stands for.
+int64_t FirstStep(const ExportProbe::Entry& entry, bool include_first_step) {
+  return std::max<int64_t>(entry.first_step, include_first_step ? 0 : 1);
+}
+
+absl::btree_map<std::string, std::string> Metadata(const EigenvalueExport::Plan& plan) {
+  nlohmann::json sites = nlohmann::json::object();
+  for (const auto& [site, entry] : plan.entries) {
+    nlohmann::json described = {{"unit", std::string(UnitKindName(entry.unit_kind))},
+                                {"multiplicity", entry.multiplicity},
+                                {"constant", entry.constant},
+                                {"conjugate_pairs", entry.conjugate_pairs},
+                                {"noise_floor", entry.noise_floor}};
+    if (!entry.constant) described["first_step"] = FirstStep(entry, plan.include_first_step);
+    sites[SiteName(site)] = std::move(described);
+  }
+  absl::btree_map<std::string, std::string> metadata = plan.metadata;
+  metadata["format"] = "eigsvc eigenvalues, version 1";
+  metadata["axes"] =
+      "log_magnitude and phase: [row, step - first_step, unit, eigenvalue]; constant: [unit, eigenvalue]";
+  metadata["log_magnitude"] = "natural logarithm of |lambda|; -inf: lambda = 0; NaN: beyond the row's length";
+  metadata["phase"] = "radians in (-pi, pi]; absent where no lambda can be other than positive real or zero";
+  metadata["multiplicity"] = "of each stored eigenvalue; 0: infinite; conjugate_pairs: stored once for both";
+  metadata["sites"] = sites.dump();
+  return metadata;
+}
+
+// Whether some λ of this kind can be other than positive real or zero. The first example alone cannot tell: a
+// real diagonal's sign may change with the input.
+bool MayHavePhase(const Transition& transition) {
+  if (std::holds_alternative<ScalarPerUnit>(transition.kind) ||
+      std::holds_alternative<Nilpotent>(transition.kind)) {
+    return false;
+  }
+  const auto* diagonal = std::get_if<Diagonal>(&transition.kind);
+  return diagonal == nullptr || diagonal->discretization != Discretization::kExp ||
+         diagonal->values.is_complex();
+}
+
+absl::Span<const std::byte> BytesOf(const at::Tensor& tensor) {
+  return {static_cast<const std::byte*>(tensor.const_data_ptr()), static_cast<size_t>(tensor.nbytes())};
+}
+
+}  // namespace
+
+absl::Status ExportProbe::OnTransition(int layer, absl::string_view mixer, UnitKind unit_kind,
+                                       Transition transition) {
+  EIGSVC_ASSIGN_OR_RETURN(const HostEigenvalues host,
+                          ComputeHostEigenvalues(transition, layer, mixer, batch_.rows, batch_.steps));
+  Entry& entry = entries_[{layer, std::string(mixer)}];
+  entry.unit_kind = unit_kind;
+  entry.type = host.log_magnitude.scalar_type();
+  entry.has_phase = MayHavePhase(transition);
+  entry.constant = host.constant;
+  entry.conjugate_pairs = host.conjugate_pairs;
+  entry.units = host.log_magnitude.size(2);
+  entry.per_unit = host.log_magnitude.size(3);
+  entry.multiplicity = host.multiplicity;
+  entry.first_step = host.first_step;
+  entry.noise_floor = host.noise_floor;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<EigenvalueExport>> EigenvalueExport::Create(Plan plan) {
+  std::vector<SafetensorsWriter::Declaration> declarations;
+  // In double: the product of hostile sizes may not fit an integer, and the limit needs no last digit.
+  double bytes = 8.0 * plan.rows;
+  for (const auto& [site, entry] : plan.entries) {
+    std::vector<int64_t> shape = {entry.units, entry.per_unit};
+    if (!entry.constant) {
+      const int64_t steps = std::max<int64_t>(plan.steps - FirstStep(entry, plan.include_first_step), 0);
+      shape.insert(shape.begin(), {plan.rows, steps});
+    }
+    const ElementType type = entry.type == at::kDouble ? ElementType::kFloat64 : ElementType::kFloat32;
+    double size = static_cast<double>(ElementBytes(type));
+    for (int64_t extent : shape) size *= static_cast<double>(extent);
+    for (const char* quantity : {kLogMagnitude, kPhase}) {
+      if (quantity == kPhase && !entry.has_phase) continue;
+      declarations.push_back({TensorName(site, quantity), type, shape});
+      bytes += size;
+    }
+  }
+  declarations.push_back({"lengths", ElementType::kInt64, {plan.rows}});
+  if (bytes > static_cast<double>(plan.max_bytes)) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("exporting every eigenvalue takes ", bytes, " bytes; at most ", plan.max_bytes,
+                     " are allowed: lower the number of examples or cut the sequences, or raise the limit"));
+  }
+  EIGSVC_ASSIGN_OR_RETURN(SafetensorsWriter writer,
+                          SafetensorsWriter::Create(plan.path, declarations, Metadata(plan)));
+  return std::unique_ptr<EigenvalueExport>(
+      new EigenvalueExport(std::move(plan), std::move(writer), static_cast<int64_t>(bytes)));
+}
+
+absl::Status EigenvalueExport::Write(int layer, absl::string_view mixer, int64_t first_row,
+                                     const std::vector<int64_t>& lengths,
+                                     const HostEigenvalues& eigenvalues) {
+  const std::pair<int, std::string> site(layer, std::string(mixer));
+  const auto found = plan_.entries.find(site);
+  // The probe and this pass ran the same model; what differs is a fault of its own.
+  const auto differs = [&](absl::string_view what) {
+    return absl::InternalError(
+        absl::StrCat(SiteName(site), " reported ", what, " the first example did not have"));
+  };
+  if (found == plan_.entries.end()) return differs("transitions");
+  const ExportProbe::Entry& entry = found->second;
+  const at::Tensor& values = eigenvalues.log_magnitude;
+  if (eigenvalues.constant != entry.constant || eigenvalues.first_step != entry.first_step ||
+      values.size(2) != entry.units || values.size(3) != entry.per_unit ||
+      values.scalar_type() != entry.type) {
+    return differs("a shape or type");
+  }
+  if (eigenvalues.phase.defined() && !entry.has_phase) return differs("phases");
+
+  const int64_t rows = static_cast<int64_t>(lengths.size());
+  const int64_t begin =
+      FirstStep(entry, plan_.include_first_step) - entry.first_step;  // of source, along the steps
+  const int64_t steps = std::max<int64_t>(plan_.steps - entry.first_step - begin, 0);
+  for (const char* quantity : {kLogMagnitude, kPhase}) {
+    if (quantity == kPhase && !entry.has_phase) continue;
+    absl::StatusOr<at::Tensor> filled = CallTorch("export", [&] {
+      const bool all_positive = quantity == kPhase && !eigenvalues.phase.defined();
+      const at::Tensor source = all_positive         ? at::zeros_like(values)
+                                : quantity == kPhase ? eigenvalues.phase
+                                                     : values;
+      if (entry.constant) return source;
+      at::Tensor block = at::full({rows, steps, entry.units, entry.per_unit},
+                                  std::numeric_limits<double>::quiet_NaN(), values.options());
+      for (int64_t row = 0; row < rows; ++row) {
+        const int64_t kept = std::min(lengths[row] - entry.first_step, source.size(1)) - begin;
+        if (kept > 0) block[row].narrow(0, 0, kept).copy_(source[row].narrow(0, begin, kept));
+      }
+      return block;
+    });
+    EIGSVC_RETURN_IF_ERROR(filled.status());
+    const int64_t offset =
+        entry.constant || rows == 0 ? 0 : first_row * (static_cast<int64_t>(filled->nbytes()) / rows);
+    EIGSVC_RETURN_IF_ERROR(writer_.WriteAt(TensorName(site, quantity), offset, BytesOf(*filled)));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status EigenvalueExport::WriteLengths(int64_t first_row, const std::vector<int64_t>& lengths) {
+  return writer_.WriteAt(
+      "lengths", first_row * 8,
+      absl::MakeConstSpan(reinterpret_cast<const std::byte*>(lengths.data()), lengths.size() * 8));
+}
+
+}  // namespace eigsvc

@@ -1,0 +1,81 @@
+// EigenvalueExport: every eigenvalue of an analysis as safetensors, written as it comes (DESIGN section 4,
+// Export).
+//
+// `layers.N.MIXER.log_magnitude` [rows, steps, units, K], natural logarithm, -inf for λ = 0 and NaN beyond a
+// row's length; constant transitions [units, K]; `.phase` likewise where λ may be other than positive real;
+// `lengths` [rows]. Metadata says from which step on each site's second axis counts, and each site's
+// multiplicity and unit kind.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/container/btree_map.h"
+#include "absl/status/statusor.h"
+#include "models/analysis/host_eigenvalues.h"
+#include "models/archive/safetensors.h"
+#include "models/base/site.h"
+#include "models/base/stop_token.h"
+#include "models/tasks/task.h"
+#include "models/transition/tap.h"
+
+namespace eigsvc {
+
+// Learns from one forward pass what will be exported: safetensors declares every shape before the first byte.
+class ExportProbe final : public TransitionTap {
+ public:
+  struct Entry {
+    UnitKind unit_kind = UnitKind::kHead;
+    at::ScalarType type = at::kFloat;
+    bool has_phase = false, constant = false, conjugate_pairs = false;
+    int64_t units = 0, per_unit = 0, multiplicity = 1, first_step = 0;
+    double noise_floor = 0;
+  };
+  using Entries = absl::btree_map<std::pair<int, std::string>, Entry>;
+
+  explicit ExportProbe(const Batch& batch) : batch_(batch) {}
+  bool Wants(int, absl::string_view) const override { return true; }
+  absl::Status OnTransition(int layer, absl::string_view mixer, UnitKind unit_kind,
+                            Transition transition) override;
+  const Entries& entries() const { return entries_; }
+
+ private:
+  const Batch& batch_;
+  Entries entries_;
+};
+
+// Thread rule: one thread.
+class EigenvalueExport {
+ public:
+  struct Plan {
+    std::string path;
+    int64_t max_bytes = 0;
+    int64_t rows = 0, steps = 0;  // of the whole analysis
+    bool include_first_step = false;
+    ExportProbe::Entries entries;
+    absl::btree_map<std::string, std::string> metadata;
+  };
+  // RESOURCE_EXHAUSTED when the values need more than max_bytes; both numbers and the remedy are in the
+  // message.
+  static absl::StatusOr<std::unique_ptr<EigenvalueExport>> Create(Plan plan);
+
+  // Rows [first_row, first_row + lengths.size()).
+  absl::Status Write(int layer, absl::string_view mixer, int64_t first_row,
+                     const std::vector<int64_t>& lengths, const HostEigenvalues& eigenvalues);
+  absl::Status WriteLengths(int64_t first_row, const std::vector<int64_t>& lengths);
+  absl::Status Finish() { return writer_.Finish(); }
+  int64_t bytes() const { return bytes_; }  // of the values, without the header
+
+ private:
+  EigenvalueExport(Plan plan, SafetensorsWriter writer, int64_t bytes)
+      : plan_(std::move(plan)), writer_(std::move(writer)), bytes_(bytes) {}
+
+  const Plan plan_;
+  SafetensorsWriter writer_;
+  const int64_t bytes_;
+};
+
+}  // namespace eigsvc

@@ -1,0 +1,46 @@
+#include "models/analysis/host_eigenvalues.h"
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "models/base/status_macros.h"
+#include "models/base/status_util.h"
+#include "models/tensor/torch_call.h"
+
+namespace eigsvc {
+namespace {
+
+at::Tensor ToHost(const at::Tensor& tensor) {
+  const at::ScalarType type = tensor.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  return tensor.detach().to(at::kCPU, type).contiguous();
+}
+
+}  // namespace
+
+absl::StatusOr<HostEigenvalues> ComputeHostEigenvalues(const Transition& transition, int layer,
+                                                       absl::string_view mixer, int64_t rows, int64_t steps) {
+  const std::string site = absl::StrCat("layer ", layer, ", ", mixer);
+  absl::StatusOr<Eigenvalues> computed = ComputeEigenvalues(transition);
+  if (!computed.ok()) return Annotate(computed.status(), site);
+  return CallTorch(site, [&]() -> absl::StatusOr<HostEigenvalues> {
+    HostEigenvalues host;
+    host.log_magnitude = ToHost(computed->log_magnitude);
+    if (computed->phase.defined()) host.phase = ToHost(computed->phase).to(host.log_magnitude.scalar_type());
+    host.multiplicity = computed->multiplicity;
+    host.conjugate_pairs = computed->conjugate_pairs;
+    host.constant = transition.constant;
+    host.first_step = transition.first_step;
+    host.noise_floor = transition.noise_floor;
+    const at::IntArrayRef shape = host.log_magnitude.sizes();
+    const bool fits = shape.size() == 4 && (host.constant ? shape[0] == 1 && shape[1] == 1
+                                                          : shape[0] == rows && host.first_step >= 0 &&
+                                                                host.first_step + shape[1] <= steps);
+    if (!fits || (host.phase.defined() && host.phase.sizes() != shape)) {
+      return absl::InternalError(absl::StrCat(site, ": eigenvalues of shape [", absl::StrJoin(shape, ","),
+                                              "] from step ", host.first_step, " were reported for ", rows,
+                                              " rows of ", steps, " steps"));
+    }
+    return host;
+  });
+}
+
+}  // namespace eigsvc

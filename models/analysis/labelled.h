@@ -1,0 +1,40 @@
+// The scored positions of a batch. Only they go through the head: logits of every position would be [B,T,V],
+// most of which nobody asks for.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "ATen/core/Tensor.h"
+#include "absl/status/statusor.h"
+#include "c10/core/Device.h"
+#include "models/base/stop_token.h"
+#include "models/tasks/task.h"
+#include "models/zoo/sequence_model.h"
+
+namespace eigsvc {
+
+struct Labelled {
+  std::vector<int64_t> positions;  // row * steps + step, in batch order
+  std::vector<int64_t> targets;    // as many
+};
+Labelled FindLabelled(const Batch& batch);
+
+// INVALID_ARGUMENT unless every token and target of the batch lies in [0, vocab_size); names task, example,
+// position and both numbers. What a device would do with such an id is undefined, so this runs first.
+absl::Status CheckTokenIds(const Task& task, const Batch& batch, Split split, int64_t first_example,
+                           int64_t vocab_size);
+
+// Throws like LibTorch. [B,T] int64 on `device`; a list of numbers likewise.
+at::Tensor TokenTensor(const Batch& batch, c10::Device device);
+at::Tensor IndexTensor(const std::vector<int64_t>& values, c10::Device device);
+// x [B,T,D] -> [1,M,D], the rows at `positions` [M].
+at::Tensor GatherPositions(const at::Tensor& x, const at::Tensor& positions);
+
+// Head and scores of the labelled positions of x [B,T,D], a bounded number of logits at a time. Ties go to
+// the lowest class. Needs no gradients.
+absl::StatusOr<std::vector<Prediction>> Predict(const SequenceModel& model, const ModelWeights& weights,
+                                                const Batch& batch, int64_t first_example,
+                                                const at::Tensor& x, const StopToken& stop);
+
+}  // namespace eigsvc

@@ -1,0 +1,66 @@
+// SpectrumTap: turns the transitions that a forward pass reports into spectra per site.
+//
+// Counts steps 1..length-1 of each row (step 0 acts on a zero state; steps beyond the length are padding),
+// and a constant transition once. Thread rule: one thread.
+#pragma once
+
+#include <cstdint>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "c10/core/Device.h"
+#include "models/analysis/analysis.h"
+#include "models/analysis/eigenvalue_export.h"
+#include "models/base/stop_token.h"
+#include "models/transition/tap.h"
+
+namespace eigsvc {
+
+// (layer, mixer) pairs whose transitions of some rows are already counted. When a batch runs out of memory
+// part of the way and its halves are run again, this keeps them from being counted twice.
+using CountedLayers = std::set<std::pair<int, std::string>>;
+
+class SpectrumTap final : public TransitionTap {
+ public:
+  // `eigenvalues` may be null; else every value is also written there. The references outlive the tap.
+  SpectrumTap(const AnalysisOptions& options, c10::Device device, const StopToken& stop,
+              EigenvalueExport* eigenvalues)
+      : options_(options), device_(device), stop_(stop), export_(eigenvalues) {}
+
+  // The rows of the coming forward pass; `first_row` counts from the start of the analysis. `batch` is read,
+  // and `counted` read and extended, until the next call.
+  void BeginRows(int64_t first_row, const Batch* batch, CountedLayers* counted);
+
+  bool Wants(int layer, absl::string_view mixer) const override;
+  absl::Status OnTransition(int layer, absl::string_view mixer, UnitKind unit_kind,
+                            Transition transition) override;
+
+  const std::vector<SiteSpectrum>& sites() const { return sites_; }  // ordered by site
+  int64_t eigenvalues() const { return eigenvalues_; }               // stored entries counted
+  absl::Duration time() const { return time_; }                      // spent in OnTransition
+
+ private:
+  // The spectra of a (layer, mixer), one a unit, made on first sight. Empty when it had another number of
+  // units then.
+  absl::Span<SiteSpectrum> SitesOf(int layer, absl::string_view mixer, UnitKind unit_kind, int64_t units);
+
+  const AnalysisOptions& options_;
+  const c10::Device device_;
+  const StopToken& stop_;
+  EigenvalueExport* const export_;
+  int64_t first_row_ = 0;
+  const Batch* batch_ = nullptr;
+  CountedLayers* counted_ = nullptr;
+  CountedLayers constants_;
+  std::vector<SiteSpectrum> sites_;
+  int64_t eigenvalues_ = 0;
+  absl::Duration time_;
+};
+
+}  // namespace eigsvc

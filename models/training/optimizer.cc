@@ -1,0 +1,91 @@
+#include "models/training/optimizer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+#include "ATen/ops/_foreach_mul.h"
+#include "ATen/ops/_foreach_norm.h"
+#include "ATen/ops/_fused_adamw.h"
+#include "ATen/ops/full.h"
+#include "ATen/ops/stack.h"
+#include "ATen/ops/zeros_like.h"
+#include "absl/strings/match.h"
+#include "c10/core/GradMode.h"
+
+namespace eigsvc {
+namespace {
+
+bool Decays(const std::string& name, const at::Tensor& value) {
+  for (absl::string_view exempt : {"a_log", "d", "dt_bias", "init_states"}) {
+    if (absl::EqualsIgnoreCase(name, exempt)) return false;
+  }
+  return value.dim() >= 2;
+}
+
+// Applies the fused operator to the parameters that decay, or to the others, that have a gradient.
+void Update(const std::vector<Parameter>& parameters, bool decays, const TrainingOptions& options,
+            int64_t step) {
+  std::vector<at::Tensor> values, gradients, first, second, steps;
+  for (const Parameter& parameter : parameters) {
+    if (parameter.decays != decays || !parameter.value.grad().defined()) continue;
+    values.push_back(parameter.value);
+    gradients.push_back(parameter.value.grad());
+    first.push_back(parameter.first_moment);
+    second.push_back(parameter.second_moment);
+    // The number of this update, counted from 1.
+    steps.push_back(at::full({}, step + 1, at::TensorOptions(at::kFloat).device(parameter.value.device())));
+  }
+  if (values.empty()) return;
+  at::_fused_adamw_(values, gradients, first, second, /*max_exp_avg_sqs=*/{}, steps,
+                    LearningRate(options, step), options.beta1, options.beta2,
+                    decays ? options.weight_decay : 0.0, options.epsilon,
+                    /*amsgrad=*/false, /*maximize=*/false);
+}
+
+}  // namespace
+
+std::vector<Parameter> ListParameters(const SequenceModel& model, const ModelWeights& weights) {
+  std::vector<Parameter> parameters;
+  for (const WeightSpec& spec : model.plan()) {
+    if (!spec.tied_to.empty()) continue;
+    const Weights& place = spec.layer == WeightSpec::kOuter ? weights.outer : weights.layers[spec.layer];
+    const at::Tensor& value = place[spec.name];
+    const at::Tensor plain = value.detach();
+    parameters.push_back(
+        {spec.key, value, at::zeros_like(plain), at::zeros_like(plain), Decays(spec.name, value)});
+  }
+  return parameters;
+}
+
+double LearningRate(const TrainingOptions& options, int64_t step) {
+  if (step < options.warmup_steps) {
+    return options.learning_rate * static_cast<double>(step + 1) / static_cast<double>(options.warmup_steps);
+  }
+  const int64_t last = std::max<int64_t>(options.steps - 1 - options.warmup_steps, 1);
+  const double done =
+      std::min(1.0, static_cast<double>(step - options.warmup_steps) / static_cast<double>(last));
+  const double share = 0.5 * (1 + std::cos(std::numbers::pi * done));
+  return options.final_learning_rate + share * (options.learning_rate - options.final_learning_rate);
+}
+
+double AdamWStep(std::vector<Parameter>& parameters, const TrainingOptions& options, int64_t step) {
+  const c10::NoGradGuard no_grad;
+  std::vector<at::Tensor> gradients;
+  for (const Parameter& parameter : parameters) {
+    if (parameter.value.grad().defined()) gradients.push_back(parameter.value.grad());
+  }
+  if (gradients.empty()) return 0;
+  const double norm = at::stack(at::_foreach_norm(gradients)).norm().item<double>();
+  if (std::isfinite(norm)) {
+    if (options.gradient_clip > 0 && norm > options.gradient_clip) {
+      at::_foreach_mul_(gradients, options.gradient_clip / norm);
+    }
+    Update(parameters, /*decays=*/true, options, step);
+    Update(parameters, /*decays=*/false, options, step);
+  }
+  for (Parameter& parameter : parameters) parameter.value.mutable_grad().reset();
+  return norm;
+}
+
+}  // namespace eigsvc

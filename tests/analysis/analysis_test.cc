@@ -1,0 +1,484 @@
+// RunAnalysis against plain loops over a model and a task whose numbers are known in closed form, and over
+// every family of the zoo against the transitions of one forward pass.
+#include "models/analysis/analysis.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <string>
+#include <thread>
+#include <tuple>
+#include <vector>
+
+#include "ATen/TensorOperators.h"
+#include "ATen/ops/arange.h"
+#include "ATen/ops/complex.h"
+#include "ATen/ops/full.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "c10/core/GradMode.h"
+#include "c10/util/Exception.h"
+#include "models/analysis/labelled.h"
+#include "models/transition/eigenvalues.h"
+#include "models/zoo/registry.h"
+#include "tests/analysis/fakes.h"
+#include "tests/testing/recording_tap.h"
+#include "tests/testing/status_matchers.h"
+
+namespace eigsvc {
+namespace {
+
+using ::absl::StatusCode;
+using ::eigsvc::testing::FakeModel;
+using ::eigsvc::testing::FakeTask;
+using ::eigsvc::testing::StatusIs;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+constexpr int64_t kVocab = 23;
+constexpr int64_t kUnits = 3;
+
+// log λ of a token in a layer and unit: exact in float32; some positive, some the atoms 0 and -inf.
+double LogLambda(int layer, int64_t token, int64_t unit) {
+  if (token == 5) return 0;
+  if (token == 6) return -std::numeric_limits<double>::infinity();
+  return (layer + 1) * (token - 11) * 0.0625 + unit * 0.5;
+}
+
+// An odd layer is like attention: it has no transition into step 0.
+int64_t FirstStep(int layer) { return layer % 2; }
+
+absl::Status ReportScalars(int layer, const at::Tensor& x, const LayerContext& context) {
+  if (context.tap == nullptr || !context.tap->Wants(layer, "fake")) return absl::OkStatus();
+  at::Tensor values = at::full({x.size(0), x.size(1), kUnits}, 0.0, at::kFloat);
+  const at::Tensor tokens = x.to(at::kLong).contiguous();
+  for (int64_t i = 0; i < x.size(0) * x.size(1); ++i) {
+    for (int64_t unit = 0; unit < kUnits; ++unit) {
+      values.mutable_data_ptr<float>()[i * kUnits + unit] =
+          static_cast<float>(LogLambda(layer, tokens.const_data_ptr<int64_t>()[i], unit));
+    }
+  }
+  const int64_t first = FirstStep(layer);
+  return context.tap->OnTransition(
+      layer, "fake", UnitKind::kChannel,
+      {ScalarPerUnit{values.narrow(1, first, x.size(1) - first), 16}, false, first, 1e-7});
+}
+
+// What the analysis of examples [first, last) of FakeTask must count, value by value.
+Spectrum ExpectedSpectrum(const FakeTask& task, const Site& site, int64_t first, int64_t last,
+                          bool include_first = false, uint64_t weight = 1) {
+  Spectrum spectrum;
+  for (int64_t example = first; example < last; ++example) {
+    for (int64_t step = include_first ? FirstStep(site.layer) : 1; step < task.Length(example); ++step) {
+      const double value = LogLambda(site.layer, task.Token(example, step), site.unit);
+      spectrum.Add(absl::MakeConstSpan(&value, 1), 1e-7, weight);
+    }
+  }
+  return spectrum;
+}
+
+absl::StatusOr<AnalysisResult> Analyse(const SequenceModel& model, const Task& task,
+                                       const AnalysisOptions& options = {}) {
+  return RunAnalysis(model, task, options, nullptr, StopToken());
+}
+
+class AnalysisCountsTest : public ::testing::TestWithParam<std::tuple<int64_t, bool, bool>> {};
+
+TEST_P(AnalysisCountsTest, EveryStepInsideALengthIsCountedOnce) {
+  const auto [batch_size, include_first, weigh] = GetParam();
+  const FakeModel model(3, kVocab, ReportScalars);
+  const FakeTask task(41, kVocab, /*steps=*/12, /*longest=*/9);
+  AnalysisOptions options;
+  options.batch_size = batch_size;
+  options.include_first_step = include_first;
+  options.weight_by_multiplicity = weigh;
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const AnalysisResult result, Analyse(model, task, options));
+  ASSERT_EQ(result.sites.size(), 3u * kUnits);
+  const uint64_t weight = weigh ? 16 : 1;
+  uint64_t total = 0;
+  for (size_t i = 0; i < result.sites.size(); ++i) {
+    const SiteSpectrum& site = result.sites[i];
+    EXPECT_EQ(site.site,
+              (Site{static_cast<int>(i / kUnits), "fake", UnitKind::kChannel, static_cast<int>(i % kUnits)}));
+    EXPECT_EQ(site.multiplicity, 16);
+    EXPECT_FALSE(site.constant);
+    const Spectrum expected = ExpectedSpectrum(task, site.site, 0, 41, include_first, weight);
+    EXPECT_TRUE(site.spectrum.parts() == expected.parts()) << "site " << i;
+    EXPECT_GT(expected.zeros(), 0u);
+    EXPECT_GT(expected.above_1(), 0u);
+    total += expected.count();
+  }
+  EXPECT_EQ(static_cast<uint64_t>(result.eigenvalues), total / weight);
+  EXPECT_EQ(result.examples, 41);
+  int64_t tokens = 0;
+  for (int64_t example = 0; example < 41; ++example) tokens += task.Length(example);
+  EXPECT_EQ(result.tokens, tokens);
+  if (batch_size > 0) {
+    EXPECT_EQ(result.batch_size, std::min<int64_t>(batch_size, 41));
+    EXPECT_EQ(result.batches, (41 + batch_size - 1) / batch_size);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Settings, AnalysisCountsTest,
+                         ::testing::Combine(::testing::Values(0, 1, 4, 7, 64), ::testing::Bool(),
+                                            ::testing::Bool()));
+
+// Analyses of parts, merged, are the analysis of the whole: bit for bit, in both orders.
+TEST(AnalysisTest, MergedPartsAreTheWhole) {
+  const FakeModel model(2, kVocab, ReportScalars);
+  const FakeTask task(20, kVocab, 9, 9);
+  AnalysisOptions options;
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const AnalysisResult whole, Analyse(model, task, options));
+  options.examples = 10;
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const AnalysisResult half, Analyse(model, task, options));
+  for (size_t i = 0; i < whole.sites.size(); ++i) {
+    const Spectrum rest = ExpectedSpectrum(task, whole.sites[i].site, 10, 20);
+    Spectrum forwards = half.sites[i].spectrum, backwards = rest;
+    forwards.Merge(rest);
+    backwards.Merge(half.sites[i].spectrum);
+    EXPECT_TRUE(forwards.parts() == whole.sites[i].spectrum.parts());
+    EXPECT_TRUE(backwards.parts() == whole.sites[i].spectrum.parts());
+  }
+}
+
+TEST(AnalysisTest, ConstantTransitionsCountOnceAndStoredHalvesTwice) {
+  // A complex diagonal as S4D stores it: half of each conjugate pair, the same at every step.
+  int reports = 0;
+  const FakeModel model(1, kVocab, [&](int layer, const at::Tensor&, const LayerContext& context) {
+    if (!context.tap->Wants(layer, "pairs")) return absl::OkStatus();
+    ++reports;
+    const at::Tensor real = at::full({1, 1, 2, 4}, -0.25, at::kDouble);
+    const at::Tensor imaginary = at::full({1, 1, 2, 4}, 1.5, at::kDouble);
+    return context.tap->OnTransition(
+        layer, "pairs", UnitKind::kLayer,
+        {Diagonal{at::complex(real, imaginary), Discretization::kExp, true, 1}, true, 0, 0});
+  });
+  AnalysisOptions options;
+  options.batch_size = 3;
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const AnalysisResult result,
+                              Analyse(model, FakeTask(10, kVocab, 9, 9), options));
+  EXPECT_EQ(reports, 1);
+  EXPECT_EQ(result.eigenvalues, 8);
+  ASSERT_EQ(result.sites.size(), 2u);
+  for (const SiteSpectrum& site : result.sites) {
+    EXPECT_TRUE(site.constant);
+    EXPECT_EQ(site.spectrum.count(), 8u);
+    EXPECT_EQ(site.spectrum.Mean(), -0.25);
+    EXPECT_FALSE(site.spectrum.phase_grid().empty());
+  }
+}
+
+TEST(AnalysisTest, UniformAttentionHasItsClosedForm) {
+  // η_i = i + 1: log λ_i = log(i / (i+1)), whose sum telescopes to -log T.
+  constexpr int64_t kSteps = 50;
+  const FakeModel model(1, kVocab, [](int layer, const at::Tensor& x, const LayerContext& context) {
+    const at::Tensor log_eta = at::arange(1, x.size(1) + 1, at::kDouble).log();
+    const at::Tensor ratios = log_eta.narrow(0, 0, x.size(1) - 1) - log_eta.narrow(0, 1, x.size(1) - 1);
+    return context.tap->OnTransition(
+        layer, "attention", UnitKind::kHead,
+        {ScalarPerUnit{ratios.view({1, -1, 1}).expand({x.size(0), -1, -1}), 0}, false, 1, 0});
+  });
+  // Rows of one length only: every `kSteps`-th.
+  const FakeTask task(kSteps, kVocab, kSteps, kSteps);
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const AnalysisResult result, Analyse(model, task));
+  ASSERT_EQ(result.sites.size(), 1u);
+  EXPECT_EQ(result.sites[0].multiplicity, 0);
+  double sum = 0;
+  for (int64_t length = 1; length <= kSteps; ++length) sum -= std::log(length);
+  const Spectrum& spectrum = result.sites[0].spectrum;
+  EXPECT_EQ(spectrum.count(), static_cast<uint64_t>(kSteps * (kSteps - 1) / 2));
+  EXPECT_NEAR(spectrum.Mean() * static_cast<double>(spectrum.count()), sum, 1e-10);
+  EXPECT_DOUBLE_EQ(spectrum.Min(), std::log(0.5));
+}
+
+TEST(AnalysisTest, ScoresEveryLabelledPosition) {
+  const FakeModel model(1, kVocab, ReportScalars);
+  const FakeTask task(30, kVocab, 12, 9);
+  double correct = 0, nll = 0;
+  int64_t n = 0;
+  for (int64_t example = 0; example < 30; ++example) {
+    for (int64_t step = 0; step < 12; ++step) {
+      const int64_t target = task.Target(example, step);
+      if (target == kIgnoredTarget) continue;
+      const int64_t named = (3 * task.Token(example, step) + 1) % kVocab;
+      double sum = 0;
+      for (int64_t v = 0; v < kVocab; ++v) sum += std::exp(-0.25 * (v - named) * (v - named));
+      nll += std::log(sum) + 0.25 * (target - named) * (target - named);
+      correct += named == target;
+      ++n;
+    }
+  }
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const AnalysisResult result, Analyse(model, task));
+  EXPECT_EQ(result.score.n, n);
+  EXPECT_DOUBLE_EQ(result.score.value, correct / n);
+  EXPECT_GT(result.score.value, 0.5);
+  EXPECT_LT(result.score.value, 1);
+  EXPECT_NEAR(result.score.also[0].second, nll, 1e-5 * nll);
+}
+
+// Two classes share the largest logit where the answer lies half way: V = 4 and x = 2.5 by half tokens.
+TEST(AnalysisTest, TiesGoToTheLowestClass) {
+  class Tied final : public SequenceModel {
+   public:
+    Tied() : SequenceModel(Describe(), {}, OneWeight(), at::kFloat) {}
+
+   private:
+    static ModelDescription Describe() {
+      ModelDescription description;
+      description.vocab_size = 5;
+      return description;
+    }
+    static ModelWeights OneWeight() {
+      ModelWeights weights;
+      weights.outer.Set("nothing", at::zeros({1}));
+      return weights;
+    }
+    at::Tensor DoEmbed(const ModelWeights&, const at::Tensor& tokens, int64_t) const override {
+      return tokens.to(at::kFloat).unsqueeze(-1);
+    }
+    absl::StatusOr<at::Tensor> DoLayer(int, const Weights&, const at::Tensor& x, LayerState*,
+                                       const LayerContext&) const override {
+      return x;
+    }
+    at::Tensor DoHead(const ModelWeights&, const at::Tensor& x) const override {
+      return (at::arange(5, x.options()) >= x).to(at::kFloat);  // classes from the token on are equal
+    }
+  };
+  const Batch batch{1, 5, {0, 1, 2, 3, 4}, {0, 1, 2, 3, 4}, {5}};
+  const Tied model;
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const at::Tensor x,
+                              model.Embed(model.weights(), TokenTensor(batch, at::kCPU), 0));
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const std::vector<Prediction> predictions,
+                              Predict(model, model.weights(), batch, 100, x, StopToken()));
+  ASSERT_EQ(predictions.size(), 5u);
+  for (int64_t i = 0; i < 5; ++i) {
+    EXPECT_EQ(predictions[i].predicted, i);
+    EXPECT_EQ(predictions[i].example, 100);
+    EXPECT_NEAR(predictions[i].nll, std::log((5 - i) + i * std::exp(-1)), 1e-6);
+  }
+}
+
+TEST(AnalysisTest, TruncationCutsStepsLengthsAndTargets) {
+  const FakeModel model(1, kVocab, ReportScalars);
+  const FakeTask task(30, kVocab, 12, 9);
+  AnalysisOptions options;
+  options.max_steps = 4;
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const AnalysisResult result, Analyse(model, task, options));
+  uint64_t expected = 0;
+  int64_t labelled = 0;
+  for (int64_t example = 0; example < 30; ++example) {
+    expected += std::min<int64_t>(task.Length(example), 4) - 1;
+    for (int64_t step = 0; step < 4; ++step) labelled += task.Target(example, step) != kIgnoredTarget;
+  }
+  EXPECT_EQ(result.sites[0].spectrum.count(), expected);
+  EXPECT_EQ(result.score.n, labelled);
+}
+
+TEST(AnalysisTest, ABatchThatDoesNotFitIsHalvedAndNothingIsCountedTwice) {
+  // Memory for at most 5 rows, found out in the second of three layers, after the first was counted.
+  const FakeModel model(3, kVocab, [](int layer, const at::Tensor& x, const LayerContext& context) {
+    TORCH_CHECK_WITH(OutOfMemoryError, layer != 1 || x.size(0) <= 5, "out of memory");
+    return ReportScalars(layer, x, context);
+  });
+  const FakeTask task(41, kVocab, 9, 9);
+  AnalysisOptions options;
+  options.batch_size = 32;
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const AnalysisResult result, Analyse(model, task, options));
+  ASSERT_EQ(result.sites.size(), 3u * kUnits);
+  for (const SiteSpectrum& site : result.sites) {
+    EXPECT_TRUE(site.spectrum.parts() == ExpectedSpectrum(task, site.site, 0, 41).parts())
+        << site.site.layer << " " << site.site.unit;
+  }
+  EXPECT_EQ(result.examples, 41);
+  EXPECT_LE(result.batch_size, 5);
+}
+
+TEST(AnalysisTest, OneRowThatDoesNotFitEndsTheRun) {
+  const FakeModel model(1, kVocab, [](int, const at::Tensor&, const LayerContext&) -> absl::Status {
+    TORCH_CHECK_WITH(OutOfMemoryError, false, "tried to allocate 1 GiB");
+  });
+  EXPECT_THAT(Analyse(model, FakeTask(9, kVocab, 9, 9)),
+              StatusIs(StatusCode::kResourceExhausted, HasSubstr("--max-steps")));
+}
+
+TEST(AnalysisTest, IdsBeyondTheVocabularyAreNamed) {
+  const FakeModel model(1, 20, ReportScalars);
+  // Example 0 is token 0 alone; example 1 has 7, 10; example 2 has 14, 17, 20.
+  EXPECT_THAT(Analyse(model, FakeTask(9, kVocab, 9, 9)),
+              StatusIs(StatusCode::kInvalidArgument,
+                       AllOf(HasSubstr("task fake, test example 2, position 2: token id 20"),
+                             HasSubstr("vocabulary of 20"))));
+}
+
+TEST(AnalysisTest, BadOptionsAreNamed) {
+  const FakeModel model(1, kVocab, ReportScalars);
+  const FakeTask task(9, kVocab, 9, 9);
+  const auto run = [&](auto change) {
+    AnalysisOptions options;
+    change(options);
+    return Analyse(model, task, options);
+  };
+  const auto invalid = [](const char* message) {
+    return StatusIs(StatusCode::kInvalidArgument, HasSubstr(message));
+  };
+  EXPECT_THAT(run([](auto& o) { o.examples = 10; }), invalid("10 examples were asked for"));
+  EXPECT_THAT(run([](auto& o) { o.examples = -1; }), invalid("-1 examples"));
+  EXPECT_THAT(run([](auto& o) { o.batch_size = -1; }), invalid("batch_size is -1"));
+  EXPECT_THAT(run([](auto& o) { o.max_steps = -1; }), invalid("max_steps is -1"));
+  EXPECT_THAT(run([](auto& o) { o.split = Split::kTrain; }),
+              StatusIs(StatusCode::kFailedPrecondition, HasSubstr("train split")));
+}
+
+TEST(AnalysisTest, TransitionsOfAWrongShapeAreCaught) {
+  const FakeTask task(9, kVocab, 9, 9);
+  const auto scalars = [](at::IntArrayRef shape) { return ScalarPerUnit{at::full(shape, -1.0), 1}; };
+  for (const Transition& transition :
+       {Transition{scalars({2, 9, 1}), false, 0, 0}, Transition{scalars({1, 10, 1}), false, 0, 0},
+        Transition{scalars({1, 9, 1}), false, 1, 0}, Transition{scalars({1, 9, 1}), true, 0, 0}}) {
+    const FakeModel model(1, kVocab, [&](int layer, const at::Tensor&, const LayerContext& context) {
+      return context.tap->OnTransition(layer, "liar", UnitKind::kHead, transition);
+    });
+    EXPECT_THAT(Analyse(model, task), StatusIs(StatusCode::kInternal, HasSubstr("layer 0, liar")));
+  }
+}
+
+TEST(AnalysisTest, ANumberOfUnitsThatChangesIsCaught) {
+  const FakeModel model(1, kVocab, [](int layer, const at::Tensor& x, const LayerContext& context) {
+    const at::Tensor values = at::full({x.size(0), x.size(1), x.size(0)}, -1.0);
+    return context.tap->OnTransition(layer, "liar", UnitKind::kHead, {ScalarPerUnit{values, 1}, false, 0, 0});
+  });
+  AnalysisOptions options;
+  options.batch_size = 4;
+  EXPECT_THAT(Analyse(model, FakeTask(9, kVocab, 9, 9), options),
+              StatusIs(StatusCode::kInternal, HasSubstr("1 units after another number")));
+}
+
+TEST(AnalysisTest, ProgressIsCumulativeAndConsistent) {
+  const FakeModel model(2, kVocab, ReportScalars);
+  const FakeTask task(2000, kVocab, 9, 9);
+  AnalysisOptions options;
+  options.batch_size = 4;
+  options.progress_interval = absl::ZeroDuration();
+  int64_t reports = 0, done = 0;
+  const auto progress = [&](const AnalysisProgress& report) {
+    ++reports;
+    EXPECT_GT(report.examples_done, done);
+    done = report.examples_done;
+    EXPECT_EQ(report.examples_total, 2000);
+    for (const SiteSpectrum& site : *report.sites) {
+      EXPECT_TRUE(site.spectrum.parts() == ExpectedSpectrum(task, site.site, 0, done).parts());
+    }
+  };
+  EIGSVC_ASSERT_OK(RunAnalysis(model, task, options, progress, StopToken()));
+  EXPECT_GE(reports, 2);
+}
+
+TEST(AnalysisTest, CancelEndsTheRunWithin100Milliseconds) {
+  // 1 ms a row and layer: a batch of some hundred rows would hold a layer for longer than a cancel may take.
+  const FakeModel model(16, kVocab, [](int layer, const at::Tensor& x, const LayerContext& context) {
+    absl::SleepFor(absl::Milliseconds(x.size(0)));
+    return ReportScalars(layer, x, context);
+  });
+  const FakeTask task(100000, kVocab, 9, 9);
+  AnalysisOptions options;
+  options.examples = 100000;
+  StopToken stop;
+  absl::Time cancelled;
+  std::thread canceller([&] {
+    absl::SleepFor(absl::Milliseconds(1500));
+    cancelled = absl::Now();
+    stop.Cancel();
+  });
+  const auto result = RunAnalysis(model, task, options, nullptr, stop);
+  const absl::Time ended = absl::Now();
+  canceller.join();
+  EXPECT_THAT(result, StatusIs(StatusCode::kCancelled, HasSubstr("cancelled")));
+  EXPECT_LT(ended - cancelled, absl::Milliseconds(100));
+}
+
+TEST(AnalysisTest, BatchesGrowToUseTheTimeThereIs) {
+  const FakeModel model(1, kVocab, ReportScalars);
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const AnalysisResult result, Analyse(model, FakeTask(3000, kVocab, 9, 9)));
+  EXPECT_GE(result.batch_size, 16);
+  EXPECT_LE(result.batch_size, 1024);
+}
+
+TEST(AnalysisTest, ADeadlineEndsTheRun) {
+  const FakeModel model(2, kVocab, [](int, const at::Tensor&, const LayerContext&) {
+    absl::SleepFor(absl::Milliseconds(5));
+    return absl::OkStatus();
+  });
+  const absl::Time deadline = absl::Now() + absl::Milliseconds(100);
+  EXPECT_THAT(
+      RunAnalysis(model, FakeTask(100000, kVocab, 9, 9), AnalysisOptions(), nullptr, StopToken(deadline)),
+      StatusIs(StatusCode::kDeadlineExceeded, HasSubstr("deadline")));
+  EXPECT_LT(absl::Now(), deadline + absl::Milliseconds(100));
+}
+
+// Every family of the zoo: an analysis counts exactly the eigenvalues of one forward pass over all examples.
+class ZooAnalysisTest : public ::testing::TestWithParam<absl::string_view> {};
+
+TEST_P(ZooAnalysisTest, CountsTheTransitionsOfTheForwardPass) {
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const FamilyEntry* family, FindFamily(GetParam()));
+  ASSERT_TRUE(family->trainable);
+  Settings settings;
+  settings.Set("vocab_size", int64_t{64});
+  EIGSVC_ASSERT_OK_AND_ASSIGN(auto model, family->initialize(settings, 3, {c10::kCPU, c10::kDouble}));
+  const FakeTask task(12, 64, 17, 17);
+  AnalysisOptions options;
+  options.batch_size = 12;
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const AnalysisResult result, Analyse(*model, task, options));
+  options.batch_size = 5;
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const AnalysisResult batched, Analyse(*model, task, options));
+
+  const c10::NoGradGuard no_grad;
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Batch batch, task.Draw(Split::kTest, 0, 12));
+  testing::RecordingTap tap;
+  LayerContext context;
+  context.tap = &tap;
+  EIGSVC_ASSERT_OK(model->Forward(model->weights(), TokenTensor(batch, c10::kCPU), context));
+  size_t at = 0;
+  for (const auto& [layer, seen] : tap.seen) {
+    for (const auto& [mixer, unit_kind, transition] : seen) {
+      EIGSVC_ASSERT_OK_AND_ASSIGN(const Eigenvalues eigenvalues, ComputeEigenvalues(transition));
+      const at::Tensor& log_magnitude = eigenvalues.log_magnitude;
+      for (int64_t unit = 0; unit < log_magnitude.size(2); ++unit, ++at) {
+        ASSERT_LT(at, result.sites.size());
+        Spectrum expected;
+        for (int64_t row = 0; row < 12; ++row) {
+          for (int64_t step = 1; step < task.Length(row); ++step) {
+            const at::Tensor values =
+                log_magnitude[row][step - transition.first_step][unit].to(at::kDouble).contiguous();
+            expected.Add(absl::MakeConstSpan(values.const_data_ptr<double>(), values.numel()),
+                         transition.noise_floor);
+          }
+        }
+        const SiteSpectrum& site = result.sites[at];
+        EXPECT_EQ(site.site, (Site{layer, mixer, unit_kind, static_cast<int>(unit)}));
+        EXPECT_EQ(site.multiplicity, eigenvalues.multiplicity);
+        EXPECT_TRUE(site.spectrum.parts() == expected.parts());
+        EXPECT_EQ(batched.sites[at].spectrum.count(), expected.count());
+        EXPECT_NEAR(batched.sites[at].spectrum.Mean(), expected.Mean(), 1e-12);
+      }
+    }
+  }
+  EXPECT_EQ(at, result.sites.size());
+  EXPECT_GT(at, 0u);
+}
+
+std::vector<absl::string_view> TrainableFamilies() {
+  std::vector<absl::string_view> names;
+  for (const FamilyEntry& family : Families()) {
+    if (family.trainable) names.push_back(family.name);
+  }
+  return names;
+}
+INSTANTIATE_TEST_SUITE_P(Families, ZooAnalysisTest, ::testing::ValuesIn(TrainableFamilies()),
+                         [](const auto& param) {
+                           std::string name(param.param);
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
+
+}  // namespace
+}  // namespace eigsvc

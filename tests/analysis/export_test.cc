@@ -1,0 +1,159 @@
+// The export read back by the archive's own reader, against closed forms.
+#include <cmath>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <numbers>
+#include <tuple>
+
+#include "ATen/TensorOperators.h"
+#include "ATen/ops/full.h"
+#include "models/analysis/analysis.h"
+#include "models/archive/archive.h"
+#include "tests/analysis/fakes.h"
+#include "tests/testing/status_matchers.h"
+
+namespace eigsvc {
+namespace {
+
+using ::absl::StatusCode;
+using ::eigsvc::testing::FakeModel;
+using ::eigsvc::testing::FakeTask;
+using ::eigsvc::testing::StatusIs;
+using ::testing::HasSubstr;
+
+constexpr int64_t kVocab = 23;
+
+// Three layers: "decay" starts at step 0 and has three real eigenvalues that change sign with the token (not
+// with the first example's); "attention" starts at step 1; "fixed" is constant.
+absl::Status Report(int layer, const at::Tensor& x, const LayerContext& context) {
+  const at::Tensor tokens = x.squeeze(-1).to(at::kDouble);
+  Transition transition;
+  absl::string_view mixer;
+  if (layer == 0) {
+    mixer = "decay";
+    const at::Tensor values = ((11.5 - tokens) / 16).unsqueeze(-1).unsqueeze(-1).expand({-1, -1, 2, 3});
+    transition.kind = Diagonal{values, Discretization::kNone, false, 4};
+  } else if (layer == 1) {
+    mixer = "attention";
+    const at::Tensor later = tokens.narrow(1, 1, x.size(1) - 1);
+    transition.kind = ScalarPerUnit{(later * -0.125).to(at::kFloat).unsqueeze(-1), 0};
+    transition.first_step = 1;
+  } else {
+    mixer = "fixed";
+    transition.kind = ScalarPerUnit{at::full({1, 1, 5}, -0.5, at::kFloat), 1};
+    transition.constant = true;
+  }
+  if (!context.tap->Wants(layer, mixer)) return absl::OkStatus();
+  return context.tap->OnTransition(layer, mixer, UnitKind::kHead, std::move(transition));
+}
+
+class ExportTest : public ::testing::Test {
+ protected:
+  const FakeModel model_{3, kVocab, Report};
+  const FakeTask task_{7, kVocab, /*steps=*/6, /*longest=*/5};
+};
+class ExportBatchesTest : public ExportTest,
+                          public ::testing::WithParamInterface<std::tuple<int64_t, bool>> {};
+
+TEST_P(ExportBatchesTest, HoldsEveryEigenvalueAtItsPlace) {
+  const auto [batch_size, include_first] = GetParam();
+  AnalysisOptions options;
+  options.batch_size = batch_size;
+  options.include_first_step = include_first;
+  options.export_path = ::testing::TempDir() + "export_test.safetensors";
+  options.export_metadata = {{"checkpoint_sha256", "abc"}};
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const AnalysisResult result,
+                              RunAnalysis(model_, task_, options, nullptr, StopToken()));
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Archive archive, Archive::Open(options.export_path));
+  const auto& tensors = archive.tensors();
+  ASSERT_EQ(tensors.size(), 5u);
+  const int64_t first = include_first ? 0 : 1;
+
+  const ArchiveTensor& decay = tensors.at("layers.0.decay.log_magnitude");
+  const ArchiveTensor& phase = tensors.at("layers.0.decay.phase");
+  EXPECT_EQ(decay.type, ElementType::kFloat64);
+  EXPECT_EQ(decay.shape, (std::vector<int64_t>{7, 6 - first, 2, 3}));
+  EXPECT_EQ(phase.shape, decay.shape);
+  const ArchiveTensor& attention = tensors.at("layers.1.attention.log_magnitude");
+  EXPECT_EQ(attention.type, ElementType::kFloat32);
+  EXPECT_EQ(attention.shape, (std::vector<int64_t>{7, 5, 1, 1}));
+  const ArchiveTensor& fixed = tensors.at("layers.2.fixed.log_magnitude");
+  EXPECT_EQ(fixed.shape, (std::vector<int64_t>{5, 1}));
+  for (int i = 0; i < 5; ++i) EXPECT_EQ(ElementAsDouble(fixed, i), -0.5);
+  EXPECT_EQ(result.exported_bytes, 7 * 8 + 5 * 4 + 7 * 5 * 4 + 2 * 7 * (6 - first) * 6 * 8);
+
+  int64_t finite = 0;
+  for (int64_t row = 0; row < 7; ++row) {
+    EXPECT_EQ(ElementAsDouble(tensors.at("lengths"), row), task_.Length(row));
+    for (int64_t step = first; step < 6; ++step) {
+      const bool inside = step < task_.Length(row);
+      const double value = (11.5 - task_.Token(row, step)) / 16;
+      for (int64_t i = 0; i < 6; ++i) {
+        const int64_t at = (row * (6 - first) + step - first) * 6 + i;
+        if (inside) {
+          EXPECT_DOUBLE_EQ(ElementAsDouble(decay, at), std::log(std::abs(value)));
+          EXPECT_DOUBLE_EQ(ElementAsDouble(phase, at), value < 0 ? std::numbers::pi : 0);
+          ++finite;
+        } else {
+          EXPECT_TRUE(std::isnan(ElementAsDouble(decay, at)));
+          EXPECT_TRUE(std::isnan(ElementAsDouble(phase, at)));
+        }
+      }
+      if (step == 0) continue;
+      const double ratio = ElementAsDouble(attention, row * 5 + step - 1);
+      if (inside) {
+        EXPECT_EQ(ratio, -0.125 * task_.Token(row, step));
+        ++finite;
+      } else {
+        EXPECT_TRUE(std::isnan(ratio));
+      }
+    }
+  }
+  EXPECT_EQ(result.eigenvalues, finite + 5);
+
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const std::string sites, archive.settings().Text("sites"));
+  const nlohmann::json described = nlohmann::json::parse(sites);
+  EXPECT_EQ(described["layers.0.decay"]["first_step"], first);
+  EXPECT_EQ(described["layers.0.decay"]["multiplicity"], 4);
+  EXPECT_EQ(described["layers.1.attention"]["first_step"], 1);
+  EXPECT_EQ(described["layers.1.attention"]["multiplicity"], 0);
+  EXPECT_EQ(described["layers.2.fixed"]["constant"], true);
+  EXPECT_EQ(archive.settings().TextOr("checkpoint_sha256", "").value(), "abc");
+  EXPECT_EQ(archive.settings().TextOr("definition", "").value(), "EXACT");
+  EXPECT_EQ(archive.settings().TextOr("gauge", "").value(), "raw");
+}
+
+INSTANTIATE_TEST_SUITE_P(Batches, ExportBatchesTest,
+                         ::testing::Combine(::testing::Values(0, 1, 3, 7), ::testing::Bool()));
+
+TEST_F(ExportTest, TooLargeAnExportIsRefusedBeforeAnythingIsWritten) {
+  AnalysisOptions options;
+  options.export_path = ::testing::TempDir() + "export_too_large.safetensors";
+  options.max_export_bytes = 100;
+  EXPECT_THAT(RunAnalysis(model_, task_, options, nullptr, StopToken()),
+              StatusIs(StatusCode::kResourceExhausted, HasSubstr("at most 100")));
+  EXPECT_FALSE(std::filesystem::exists(options.export_path));
+}
+
+TEST_F(ExportTest, ACancelledExportLeavesNoFile) {
+  AnalysisOptions options;
+  options.export_path = ::testing::TempDir() + "export_cancelled.safetensors";
+  options.batch_size = 1;
+  options.progress_interval = absl::ZeroDuration();
+  StopToken stop;
+  const auto cancel = [&](const AnalysisProgress&) { stop.Cancel(); };
+  EXPECT_THAT(RunAnalysis(model_, task_, options, cancel, stop),
+              StatusIs(StatusCode::kCancelled, HasSubstr("cancelled")));
+  EXPECT_FALSE(std::filesystem::exists(options.export_path));
+}
+
+TEST_F(ExportTest, AFolderThatDoesNotExistIsNamed) {
+  AnalysisOptions options;
+  options.export_path = "/no/such/folder/export.safetensors";
+  const auto result = RunAnalysis(model_, task_, options, nullptr, StopToken());
+  ASSERT_FALSE(result.ok());
+  EXPECT_THAT(std::string(result.status().message()), HasSubstr("/no/such/folder"));
+}
+
+}  // namespace
+}  // namespace eigsvc
