@@ -152,8 +152,9 @@ class Trainer {
   }
 
   absl::Status NotFinite(absl::string_view what, double value) const {
-    return absl::AbortedError(absl::StrCat(
-        "the ", what, " is ", value, "; lower the learning rate, lengthen the warm-up or clip the gradient"));
+    return absl::AbortedError(
+        absl::StrCat("step ", record_.step + 1, ": the ", what, " is ", value,
+                     "; lower the learning rate, lengthen the warm-up or clip the gradient"));
   }
 
   absl::Status Evaluate() {
@@ -164,6 +165,7 @@ class Trainer {
                             RunAnalysis(model_, weights_, task_, analysis, nullptr, stop_));
     result_.last = std::move(evaluation.score);
     result_.sites = std::move(evaluation.sites);
+    result_.best.metric = result_.last.metric;
     const double value = result_.last.value;
     const bool better = LowerIsBetter(result_.last) ? value < record_.best_score : value > record_.best_score;
     if (!record_.evaluated || std::isnan(record_.best_score) || better) {
