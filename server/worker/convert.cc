@@ -1,0 +1,223 @@
+#include "server/worker/convert.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "models/base/settings.h"
+#include "models/zoo/registry.h"
+
+namespace eigsvc {
+namespace {
+
+constexpr double kQuantiles[] = {0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99};
+
+v1::UnitKind UnitKindProto(UnitKind kind) {
+  switch (kind) {
+    case UnitKind::kHead:
+      return v1::UNIT_KIND_HEAD;
+    case UnitKind::kChannel:
+      return v1::UNIT_KIND_CHANNEL;
+    case UnitKind::kLayer:
+      return v1::UNIT_KIND_LAYER;
+  }
+  return v1::UNIT_KIND_UNSPECIFIED;
+}
+
+// The non-zero counts as (index, count) pairs: most of the 2688 bins of a spectrum are empty.
+void Sparse(const std::vector<uint64_t>& counts, google::protobuf::RepeatedField<int32_t>* index,
+            google::protobuf::RepeatedField<uint64_t>* count) {
+  for (size_t i = 0; i < counts.size(); ++i) {
+    if (counts[i] == 0) continue;
+    index->Add(static_cast<int32_t>(i));
+    count->Add(counts[i]);
+  }
+}
+
+bool IsJson(absl::string_view text) {
+  return !text.empty() && Settings::Parse(absl::StrCat("{\"value\":", text, "}"), "default").ok();
+}
+
+}  // namespace
+
+v1::SpectrumSummary SummaryProto(const Spectrum& spectrum) {
+  v1::SpectrumSummary summary;
+  const uint64_t count = spectrum.count();
+  summary.set_count(static_cast<int64_t>(count));
+  summary.set_nonfinite_count(static_cast<int64_t>(spectrum.nonfinite()));
+  summary.set_zero_count(static_cast<int64_t>(spectrum.zeros()));
+  summary.set_mean(spectrum.Mean());
+  summary.set_std(spectrum.Std());
+  summary.set_noise_floor(spectrum.noise_floor());
+  summary.set_min(spectrum.Min());
+  summary.set_max(spectrum.Max());
+  if (count == 0) return summary;
+  const auto share = [count](uint64_t part) {
+    return static_cast<double>(part) / static_cast<double>(count);
+  };
+  for (const double q : kQuantiles) summary.add_quantiles(spectrum.Quantile(q));
+  for (const uint64_t bin : spectrum.paper_bins()) summary.add_paper_bins(share(bin));
+  summary.set_le_0_1(share(spectrum.le_0_1()));
+  summary.set_near_1(share(spectrum.near_1()));
+  summary.set_above_1(share(spectrum.above_1()));
+  return summary;
+}
+
+v1::SpectrumBins BinsProto(const Spectrum& spectrum) {
+  v1::SpectrumBins bins;
+  Sparse(spectrum.below_1(), bins.mutable_below_1_index(), bins.mutable_below_1_count());
+  Sparse(spectrum.beyond_1(), bins.mutable_beyond_1_index(), bins.mutable_beyond_1_count());
+  Sparse(spectrum.phase_grid(), bins.mutable_phase_index(), bins.mutable_phase_count());
+  bins.set_zero_count(static_cast<int64_t>(spectrum.zeros()));
+  bins.set_one_count(static_cast<int64_t>(spectrum.ones()));
+  return bins;
+}
+
+v1::SiteSpectrum SiteProto(const SiteSpectrum& site) {
+  v1::SiteSpectrum out;
+  out.mutable_site()->set_layer(site.site.layer);
+  out.mutable_site()->set_mixer(site.site.mixer);
+  out.mutable_site()->set_unit_kind(UnitKindProto(site.site.unit_kind));
+  out.mutable_site()->set_unit(site.site.unit);
+  *out.mutable_summary() = SummaryProto(site.spectrum);
+  *out.mutable_bins() = BinsProto(site.spectrum);
+  out.set_multiplicity(site.multiplicity);
+  out.set_constant(site.constant);
+  return out;
+}
+
+v1::Score ScoreProto(const Score& score) {
+  v1::Score out;
+  out.set_metric(score.metric);
+  out.set_value(score.value);
+  out.set_n(score.n);
+  out.set_ci95_low(score.ci95_low);
+  out.set_ci95_high(score.ci95_high);
+  out.set_interval(score.interval);
+  for (const auto& [name, value] : score.also) (*out.mutable_also())[name] = value;
+  return out;
+}
+
+v1::Model ModelProto(const ModelDescription& description) {
+  v1::Model model;
+  model.set_family(description.family);
+  model.set_layout(description.layout);
+  model.set_layers(description.layers);
+  model.set_parameters(description.parameters);
+  model.set_width(description.width);
+  model.set_vocab_size(description.vocab_size);
+  model.set_settings_json(description.settings.ToJson());
+  model.set_gauge(description.gauge);
+  model.set_rotation(description.rotation);
+  return model;
+}
+
+v1::AnalysisProgress ProgressProto(const AnalysisProgress& progress) {
+  v1::AnalysisProgress out;
+  out.set_phase("run");
+  out.set_examples_done(progress.examples_done);
+  out.set_examples_total(progress.examples_total);
+  out.set_eigenvalues(progress.eigenvalues);
+  *out.mutable_score() = ScoreProto(progress.score);
+  if (progress.sites != nullptr) {
+    for (const SiteSpectrum& site : *progress.sites) *out.add_sites() = SiteProto(site);
+  }
+  return out;
+}
+
+v1::AnalysisResult ResultProto(const AnalysisResult& result) {
+  v1::AnalysisResult out;
+  *out.mutable_score() = ScoreProto(result.score);
+  for (const SiteSpectrum& site : result.sites) *out.add_sites() = SiteProto(site);
+  out.set_examples(result.examples);
+  out.set_tokens(result.tokens);
+  out.set_eigenvalues(result.eigenvalues);
+  out.set_definition("EXACT");
+  *out.mutable_forward_time() = DurationProto(result.forward_time);
+  *out.mutable_analysis_time() = DurationProto(result.analysis_time);
+  out.set_eigenvalues_bytes(result.exported_bytes);
+  out.set_batch_size(result.batch_size);
+  return out;
+}
+
+v1::TrainingProgress ProgressProto(const TrainingProgress& progress) {
+  v1::TrainingProgress out;
+  out.set_step(progress.step);
+  out.set_steps(progress.steps);
+  out.set_loss(progress.loss);
+  out.set_learning_rate(progress.learning_rate);
+  out.set_gradient_norm(progress.gradient_norm);
+  out.set_tokens_per_second(progress.tokens_per_second);
+  out.set_best_score(progress.best_score);
+  if (progress.evaluated) {
+    *out.mutable_score() = ScoreProto(progress.score);
+    out.set_score_step(progress.step);
+    if (progress.sites != nullptr) {
+      for (const SiteSpectrum& site : *progress.sites) *out.add_sites() = SiteProto(site);
+    }
+  }
+  return out;
+}
+
+v1::TrainingResult ResultProto(const TrainingResult& result) {
+  v1::TrainingResult out;
+  out.set_steps(result.steps);
+  out.set_best_step(result.best_step);
+  *out.mutable_best() = ScoreProto(result.best);
+  *out.mutable_last() = ScoreProto(result.last);
+  out.set_final_loss(result.final_loss);
+  for (const SiteSpectrum& site : result.sites) *out.add_sites() = SiteProto(site);
+  *out.mutable_total_time() = DurationProto(result.total_time);
+  return out;
+}
+
+worker::v1::GetCatalogResponse CatalogProto() {
+  worker::v1::GetCatalogResponse catalog;
+  for (const FamilyEntry& family : Families()) {
+    v1::ModelFamily* out = catalog.add_models();
+    out->set_name(std::string(family.name));
+    out->set_summary(std::string(family.summary));
+    for (const std::string& layout : family.layouts) out->add_layouts(layout);
+    out->set_transition(std::string(family.transition));
+    out->set_trainable(family.trainable);
+  }
+  for (const TaskEntry& task : Tasks()) {
+    v1::TaskInfo* out = catalog.add_tasks();
+    out->set_name(std::string(task.name));
+    out->set_summary(std::string(task.summary));
+    out->set_metric(std::string(task.metric));
+    out->set_needs_data(task.needs_data);
+    for (const TaskParameter& parameter : task.parameters) {
+      v1::TaskParameterInfo* info = out->add_parameters();
+      info->set_name(std::string(parameter.name));
+      info->set_type(std::string(parameter.type));
+      info->set_meaning(std::string(parameter.meaning));
+      if (IsJson(parameter.fallback)) {
+        info->set_default_json(std::string(parameter.fallback));
+      } else {  // depends on the data: words
+        info->set_meaning(absl::StrCat(parameter.meaning, " (by default ", parameter.fallback, ")"));
+      }
+    }
+  }
+  const auto by_name = [](const auto& a, const auto& b) { return a.name() < b.name(); };
+  std::sort(catalog.mutable_models()->begin(), catalog.mutable_models()->end(), by_name);
+  std::sort(catalog.mutable_tasks()->begin(), catalog.mutable_tasks()->end(), by_name);
+  return catalog;
+}
+
+google::protobuf::Duration DurationProto(absl::Duration duration) {
+  google::protobuf::Duration out;
+  out.set_seconds(absl::IDivDuration(duration, absl::Seconds(1), &duration));
+  out.set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(duration)));
+  return out;
+}
+
+google::protobuf::Timestamp TimestampProto(absl::Time time) {
+  google::protobuf::Timestamp out;
+  const int64_t seconds = absl::ToUnixSeconds(time);
+  out.set_seconds(seconds);
+  out.set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(time - absl::FromUnixSeconds(seconds))));
+  return out;
+}
+
+}  // namespace eigsvc

@@ -1,0 +1,74 @@
+#include "server/worker/device_info.h"
+
+#include <dlfcn.h>
+#include <google/protobuf/stubs/common.h>
+#include <grpcpp/grpcpp.h>
+
+#include <fstream>
+
+#include "ATen/Parallel.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "c10/core/impl/DeviceGuardImplInterface.h"
+
+namespace eigsvc {
+namespace {
+
+std::string CpuName() {
+  std::ifstream cpuinfo("/proc/cpuinfo");
+  for (std::string line; std::getline(cpuinfo, line);) {
+    const size_t colon = line.find(':');
+    if (absl::StartsWith(line, "model name") && colon != std::string::npos) {
+      return std::string(absl::StripAsciiWhitespace(line.substr(colon + 1)));
+    }
+  }
+  return "CPU";
+}
+
+// Through the driver's C interface, looked up at run time: this program is built without CUDA headers and
+// runs where there is no driver.
+std::string CudaName(int index) {
+  const std::string fallback = absl::StrCat("CUDA device ", index);
+  void* driver = dlopen("libcuda.so.1", RTLD_LAZY);
+  if (driver == nullptr) return fallback;
+  const auto init = reinterpret_cast<int (*)(unsigned)>(dlsym(driver, "cuInit"));
+  const auto get = reinterpret_cast<int (*)(int*, int)>(dlsym(driver, "cuDeviceGet"));
+  const auto name = reinterpret_cast<int (*)(char*, int, int)>(dlsym(driver, "cuDeviceGetName"));
+  char text[128] = "";
+  int handle = 0;
+  const bool found = init != nullptr && get != nullptr && name != nullptr && init(0) == 0 &&
+                     get(&handle, index) == 0 && name(text, sizeof(text), handle) == 0;
+  dlclose(driver);
+  return found ? text : fallback;
+}
+
+}  // namespace
+
+std::vector<std::string> DeviceNames() {
+  std::vector<std::string> names;
+  if (c10::impl::hasDeviceGuardImpl(c10::kCUDA)) {
+    const int count = c10::impl::getDeviceGuardImpl(c10::kCUDA)->deviceCount();
+    for (int i = 0; i < count; ++i) names.push_back(absl::StrCat("cuda:", i));
+  }
+  if (names.empty()) names.push_back("cpu");
+  return names;
+}
+
+std::string DescribeDevice(c10::Device device) {
+  if (device.is_cuda()) return CudaName(device.has_index() ? device.index() : 0);
+  const int threads = at::get_num_threads();
+  return absl::StrCat(CpuName(), ", ", threads, threads == 1 ? " thread" : " threads");
+}
+
+const std::map<std::string, std::string>& Versions() {
+  static const auto* versions = new std::map<std::string, std::string>{
+      {"eigsvc-worker", EIGSVC_VERSION},
+      {"grpc", grpc::Version()},
+      {"libtorch", EIGSVC_TORCH_VERSION},
+      {"protobuf", google::protobuf::internal::VersionString(GOOGLE_PROTOBUF_VERSION)},
+  };
+  return *versions;
+}
+
+}  // namespace eigsvc

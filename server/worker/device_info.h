@@ -1,0 +1,21 @@
+// What this process runs on and what it was built from, in words. Thread-safe.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "c10/core/Device.h"
+
+namespace eigsvc {
+
+// Every CUDA device as "cuda:N", or "cpu" alone where there is none: what `--list-devices` prints.
+std::vector<std::string> DeviceNames();
+
+// "AMD EPYC 7B13, 2 threads", "NVIDIA H100 80GB HBM3".
+std::string DescribeDevice(c10::Device device);
+
+// Versions by name: "eigsvc-worker", "libtorch", "grpc", "protobuf". They travel with every result.
+const std::map<std::string, std::string>& Versions();
+
+}  // namespace eigsvc

@@ -1,0 +1,186 @@
+// eigsvc-worker: the process that owns one device. Started by eigsvcd with a Unix socket, or by a batch
+// system with a request file. See worker_service.h for the first, headless.h for the second.
+//
+// Exit codes: 0 ended as told · 1 could not start · 2 wrong command line · 64 + status code: the headless
+// analysis failed · 70 the device is unusable until the process ends (a sticky CUDA error).
+#include <grpcpp/grpcpp.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <cstdio>
+#include <string>
+#include <thread>
+
+#include "ATen/Parallel.h"
+#include "absl/strings/str_cat.h"
+#include "models/base/status_macros.h"
+#include "models/tensor/attention_lse.h"
+#include "models/tensor/device.h"
+#include "models/tensor/torch_call.h"
+#include "server/worker/device_info.h"
+#include "server/worker/headless.h"
+#include "server/worker/worker_service.h"
+
+namespace eigsvc {
+namespace {
+
+constexpr int kExitNotStarted = 1;
+constexpr int kExitUsage = 2;
+constexpr int kExitStatusBase = 64;
+constexpr int kExitStickyCuda = 70;
+// Raised in the own process when the device has become unusable.
+constexpr int kFatalSignal = SIGUSR1;
+
+struct Options {
+  std::string socket;
+  std::string device = "cpu";
+  int threads = 0;
+  int64_t model_memory_bytes = int64_t{8} << 30;
+  bool list_devices = false;
+  HeadlessOptions headless;
+};
+
+int Fail(const absl::Status& status) {
+  std::fprintf(stderr, "eigsvc-worker: %s\n", std::string(status.message()).c_str());
+  return kExitNotStarted;
+}
+
+// The daemon's death must not leave a process behind that holds a device. The daemon asks for the same
+// between fork and exec; this covers a worker started in another way.
+bool DieWithParent(pid_t parent) { return prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && getppid() == parent; }
+
+sigset_t EndSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (const int signal : {SIGTERM, SIGINT, kFatalSignal}) sigaddset(&signals, signal);
+  return signals;
+}
+
+int Serve(const Options& options, c10::Device device) {
+  // sun_path holds 108 bytes with its terminator; gRPC's own message does not name the path.
+  if (options.socket.size() > 107) {
+    return Fail(absl::InvalidArgumentError(
+        absl::StrCat("--socket ", options.socket, " is longer than 107 bytes; use a shorter directory")));
+  }
+  WorkerServiceOptions service_options;
+  service_options.device = device;
+  service_options.device_name = options.device;
+  service_options.model_memory_bytes = options.model_memory_bytes;
+  service_options.on_fatal = [] { kill(getpid(), kFatalSignal); };
+  const absl::StatusOr<std::string> self_test =
+      CallTorch("attention self-test", [] { return SelfTestAttention(); });
+  if (!self_test.ok()) return Fail(self_test.status());
+  service_options.self_test = *self_test;
+
+  WorkerService service(std::move(service_options));
+  grpc::ServerBuilder builder;
+  int bound = 0;
+  builder.AddListeningPort(absl::StrCat("unix:", options.socket), grpc::InsecureServerCredentials(), &bound);
+  builder.SetMaxReceiveMessageSize(32 << 20);  // settings may take 16 MiB
+  builder.RegisterService(&service);
+  const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
+  if (server == nullptr || bound == 0) {
+    return Fail(absl::UnavailableError(absl::StrCat("cannot listen on ", options.socket)));
+  }
+  int signal = 0;
+  const sigset_t signals = EndSignals();
+  sigwait(&signals, &signal);
+  if (signal == kFatalSignal) {
+    server->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(1));  // lets the answer out
+    _exit(kExitStickyCuda);  // tearing down a broken CUDA context may hang
+  }
+  server->Shutdown(std::chrono::system_clock::now());  // cancels what runs
+  server->Wait();
+  return 0;
+}
+
+void PrintEvent(const v1::AnalysisEvent& event) {
+  if (event.has_model()) {
+    std::fprintf(stderr, "model: %s (%s), %d layers\n", event.model().family().c_str(),
+                 event.model().layout().c_str(), static_cast<int>(event.model().layers()));
+  } else if (event.has_progress() && event.progress().phase() == "run") {
+    std::fprintf(stderr, "run: %lld of %lld examples\n",
+                 static_cast<long long>(event.progress().examples_done()),
+                 static_cast<long long>(event.progress().examples_total()));
+  }
+}
+
+int Analyze(const Options& options, c10::Device device) {
+  ModelPool pool(device, options.device, options.model_memory_bytes);
+  static StopToken stop;  // the thread below ends with the process
+  std::thread([] {
+    int signal = 0;
+    const sigset_t signals = EndSignals();
+    sigwait(&signals, &signal);
+    stop.Cancel();
+  }).detach();
+  const absl::Status status = RunHeadless(options.headless, pool, PrintEvent, stop);
+  if (status.ok()) return 0;
+  Fail(status);
+  if (status.GetPayload(kStickyCudaErrorUrl))
+    _exit(kExitStickyCuda);  // tearing down a broken CUDA context may hang
+  return kExitStatusBase + status.raw_code();
+}
+
+int Main(int argc, char** argv) {
+  const pid_t parent = getppid();
+  Options options;
+  CLI::App app{"eigsvc-worker: runs analyses and trainings on one device"};
+  app.set_version_flag(
+      "--version", absl::StrCat("eigsvc-worker ", EIGSVC_VERSION, " (LibTorch ", EIGSVC_TORCH_VERSION, ")"));
+  app.add_option("--socket", options.socket, "Unix socket to serve eigsvc.worker.v1 on");
+  app.add_option("--device", options.device, "cpu or cuda:N")->capture_default_str();
+  app.add_option("--threads", options.threads, "CPU threads of a computation; 0: as many as cores")
+      ->check(CLI::Range(0, 4096))
+      ->capture_default_str();
+  app.add_option("--model-memory-bytes", options.model_memory_bytes, "Weights kept loaded between jobs")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_flag("--list-devices", options.list_devices, "Print the devices of this machine, a line each");
+  CLI::App* analyze = app.add_subcommand("analyze", "Run one analysis without a daemon")->fallthrough();
+  analyze
+      ->add_option("--request", options.headless.request_path,
+                   "AnalyzeRequest or RunAnalysisRequest as proto3 JSON")
+      ->required();
+  analyze->add_option("--output", options.headless.output_path, "Where to write the Analysis as proto3 JSON")
+      ->required();
+  analyze->add_option("--export", options.headless.export_path,
+                      "Where to write every eigenvalue as safetensors");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : kExitUsage;
+  }
+
+  // A core of a process that maps models and device memory fills a disk and tells clients' weights.
+  const rlimit no_core{0, 0};
+  setrlimit(RLIMIT_CORE, &no_core);
+  // Blocked before any thread starts, so that only sigwait sees them.
+  const sigset_t signals = EndSignals();
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+
+  if (options.list_devices) {
+    for (const std::string& name : DeviceNames()) std::printf("%s\n", name.c_str());
+    return 0;
+  }
+  const absl::StatusOr<c10::Device> device = ParseDevice(options.device);
+  if (!device.ok()) return Fail(device.status());
+  if (options.threads > 0) at::set_num_threads(options.threads);
+  if (analyze->parsed()) return Analyze(options, *device);
+  if (options.socket.empty()) {
+    std::fprintf(stderr, "eigsvc-worker: give --socket PATH to serve, or the analyze command; see --help\n");
+    return kExitUsage;
+  }
+  if (!DieWithParent(parent))
+    return Fail(absl::UnavailableError("the parent process ended while this one started"));
+  return Serve(options, *device);
+}
+
+}  // namespace
+}  // namespace eigsvc
+
+int main(int argc, char** argv) { return eigsvc::Main(argc, argv); }

@@ -1,0 +1,37 @@
+#include "server/worker/task_setup.h"
+
+#include "absl/strings/str_cat.h"
+#include "models/base/status_macros.h"
+
+namespace eigsvc {
+namespace {
+
+absl::StatusOr<Settings> Parameters(const v1::TaskSpec& spec, const Settings& checkpoint_settings) {
+  if (!spec.parameters_json().empty())
+    return Settings::Parse(spec.parameters_json(), "the task's parameters");
+  const absl::StatusOr<std::string> recorded = checkpoint_settings.Text("task.name");
+  if (recorded.ok() && *recorded == spec.name()) return checkpoint_settings.Child("task.parameters");
+  return Settings();
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<const Task>> SetUpTask(const v1::TaskSpec& spec, const std::string& data_path,
+                                                      const Settings& checkpoint_settings,
+                                                      const ModelDescription& model) {
+  EIGSVC_ASSIGN_OR_RETURN(const Settings parameters, Parameters(spec, checkpoint_settings));
+  EIGSVC_ASSIGN_OR_RETURN(std::shared_ptr<const Task> task,
+                          MakeTask(spec.name(), parameters, spec.seed(), data_path));
+  if (task->vocab_size() > model.vocab_size) {
+    const absl::string_view remedy =
+        task->parameters().Has("vocab_size")
+            ? "lower the task's parameter vocab_size, or give a model with a larger vocabulary"
+            : "give data of smaller token ids (another tokenizer?), or a model with a larger vocabulary";
+    return absl::FailedPreconditionError(absl::StrCat(
+        "task \"", spec.name(), "\" uses token ids up to ", task->vocab_size() - 1, ", but this ",
+        model.family, " model has a vocabulary of ", model.vocab_size, "; ", remedy));
+  }
+  return task;
+}
+
+}  // namespace eigsvc

@@ -1,0 +1,24 @@
+// The task of a job: its parameters settled and its vocabulary held against the model's. Thread-safe: pure
+// functions.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "eigsvc/v1/model.pb.h"
+#include "models/base/settings.h"
+#include "models/tasks/task.h"
+#include "models/zoo/sequence_model.h"
+
+namespace eigsvc {
+
+// Parameters: the request's; where it has none, those recorded in the checkpoint (`task.parameters` beside a
+// `task.name` equal to this task); else the task's defaults. NOT_FOUND listing the tasks; INVALID_ARGUMENT
+// for parameters that the task does not take, or missing data; FAILED_PRECONDITION naming both vocabularies
+// and the remedy when the task's is the larger one.
+absl::StatusOr<std::shared_ptr<const Task>> SetUpTask(const v1::TaskSpec& spec, const std::string& data_path,
+                                                      const Settings& checkpoint_settings,
+                                                      const ModelDescription& model);
+
+}  // namespace eigsvc
