@@ -145,7 +145,7 @@ std::string BinTable(const std::vector<std::pair<std::string, const std::vector<
   for (const char* bin : {"[0,.1)", "[.1,.5)", "[.5,.9)", "[.9,1]", "(1,10]", "(10,100]"})
     columns.push_back({bin, right});
   columns.push_back({std::string(style.Pick("(100,∞)", "(100,inf)")), right});
-  columns.push_back({"eigenvalues", right});
+  columns.push_back({"count", right});
   Table table(columns);
   size_t layers = 0;
   for (const auto& [name, list] : runs) layers = std::max(layers, list->size());
@@ -164,7 +164,7 @@ std::string BinTable(const std::vector<std::pair<std::string, const std::vector<
         cells.emplace_back(count > 0 ? PercentText(static_cast<double>(bin) / count) : "-",
                            bin == most && bin > 0 ? Paint::kBold : Paint::kNone);
       }
-      cells.emplace_back(CountText(static_cast<int64_t>(layer.spectrum.count())));
+      cells.emplace_back(ShortCountText(count));
       table.Add(std::move(cells));
     }
   }
@@ -228,7 +228,7 @@ void AppendProvenance(const Report& report, const Style& style, std::string* out
               style);
   AppendField(out, "score", ScoreLine(result.score(), style), style);
   if (report.twin.has_value()) {
-    AppendField(out, "twin's score", ScoreLine(report.twin->result().score(), style), style);
+    AppendField(out, "twin", ScoreLine(report.twin->result().score(), style), style);
   }
 }
 

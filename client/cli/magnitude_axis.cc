@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "client/cli/number_text.h"
 
 namespace eigsvc::cli {
 namespace {
@@ -61,40 +60,43 @@ std::string PlaceLabels(int columns, const std::vector<std::pair<int, std::strin
 }  // namespace
 
 MagnitudeAxis::MagnitudeAxis(const std::vector<const Spectrum*>& spectra, int columns) : columns_(columns) {
-  double low = 1e9, high = -1e9;
-  bool below = false, beyond = false;
+  constexpr double kNone = 1e9;
+  below_.low = beyond_.low = kNone;
+  below_.high = beyond_.high = -kNone;
   for (const Spectrum* spectrum : spectra) {
     const auto count = static_cast<double>(spectrum->count());
-    double side_low = 1e9, side_high = -1e9;
-    Widen(spectrum->below_1(), count, &side_low, &side_high);
-    below = below || side_low < side_high || spectrum->zeros() > 0;
-    double beyond_low = 1e9, beyond_high = -1e9;
-    Widen(spectrum->beyond_1(), count, &beyond_low, &beyond_high);
-    beyond = beyond || beyond_low < beyond_high;
-    low = std::min({low, side_low, beyond_low});
-    high = std::max({high, side_high, beyond_high});
+    Widen(spectrum->below_1(), count, &below_.low, &below_.high);
+    Widen(spectrum->beyond_1(), count, &beyond_.low, &beyond_.high);
   }
-  if (low > high) low = -2, high = 1;  // nothing but atoms
-  // Two decades at least, so that a narrow spectrum looks narrow.
-  const double middle = (low + high) / 2;
-  low_ = std::min(low, middle - 1);
-  high_ = std::max(high, middle + 1);
-  beyond_columns_ = beyond ? (below ? (columns - 1) / 2 : columns - 2) : 0;
-  below_columns_ = columns - 1 - beyond_columns_;
+  if (below_.low > below_.high) below_.low = -2, below_.high = 1;  // atoms only: the usual range
+  // Two decades at least, so that a narrow spectrum looks narrow; growth has its own ends on the same scale.
+  const auto widen_to = [](Side& side, double decades) {
+    const double middle = (side.low + side.high) / 2;
+    side.low = std::min(side.low, middle - decades / 2);
+    side.high = std::max(side.high, middle + decades / 2);
+    return side.high - side.low;
+  };
+  const double decay = widen_to(below_, 2);
+  if (beyond_.low < beyond_.high) {
+    const double growth = widen_to(beyond_, 1);
+    beyond_.columns = std::max(3, static_cast<int>(std::lround((columns - 1) * growth / (decay + growth))));
+  }
+  below_.columns = columns - 1 - beyond_.columns;
 }
 
 double MagnitudeAxis::Position(double distance, bool beyond) const {
-  const double fraction = std::clamp((std::log10(distance) - low_) / (high_ - low_), 0.0, 1.0);
-  return beyond ? below_columns_ + 1 + fraction * beyond_columns_ : (1 - fraction) * below_columns_;
+  const Side& side = beyond ? beyond_ : below_;
+  const double fraction = std::clamp((std::log10(distance) - side.low) / (side.high - side.low), 0.0, 1.0);
+  return beyond ? below_.columns + 1 + fraction * side.columns : (1 - fraction) * side.columns;
 }
 
 int MagnitudeAxis::ColumnOf(double log_magnitude) const {
-  if (log_magnitude == 0) return below_columns_;
+  if (log_magnitude == 0) return below_.columns;
   if (std::isinf(log_magnitude)) return log_magnitude < 0 ? 0 : columns_ - 1;
   const bool beyond = log_magnitude > 0;
   const int column = static_cast<int>(Position(std::abs(log_magnitude), beyond));
-  return beyond ? std::clamp(column, std::min(below_columns_ + 1, columns_ - 1), columns_ - 1)
-                : std::clamp(column, 0, below_columns_ - 1);
+  return beyond ? std::clamp(column, std::min(below_.columns + 1, columns_ - 1), columns_ - 1)
+                : std::clamp(column, 0, below_.columns - 1);
 }
 
 void MagnitudeAxis::Spread(const std::vector<uint64_t>& bins, bool beyond,
@@ -125,43 +127,39 @@ std::vector<double> MagnitudeAxis::Shares(const Spectrum& spectrum) const {
   if (spectrum.count() == 0) return counts;
   Spread(spectrum.below_1(), false, &counts);
   // An axis without a growing side was asked to show none or a negligible tail of it: that joins |λ| = 1.
-  if (beyond_columns_ > 0) {
+  if (beyond_.columns > 0) {
     Spread(spectrum.beyond_1(), true, &counts);
   } else {
-    for (const uint64_t bin : spectrum.beyond_1()) counts[below_columns_] += static_cast<double>(bin);
+    for (const uint64_t bin : spectrum.beyond_1()) counts[below_.columns] += static_cast<double>(bin);
   }
   counts[ColumnOf(-HUGE_VAL)] += static_cast<double>(spectrum.zeros());
-  counts[below_columns_] += static_cast<double>(spectrum.ones());
+  counts[below_.columns] += static_cast<double>(spectrum.ones());
   for (double& count : counts) count /= static_cast<double>(spectrum.count());
   return counts;
 }
 
-std::string MagnitudeAxis::MagnitudeTicks(const Style&) const {
-  constexpr double kBelow[] = {0.5,      0.9,  0.1,   0.99,  0.999,  0.01, 0.001, 0.9999, 0.99999,
-                               0.999999, 1e-6, 1e-12, 1e-30, 1e-100, 0.7,  0.3,   0.97,   0.997};
-  constexpr double kBeyond[] = {2, 1.1, 10, 1.01, 1.001, 100, 1000, 1.0001, 1.00001, 1e6, 1e12, 1e30, 1e100};
-  std::vector<std::pair<int, std::string>> labels = {{below_columns_, "1"}};
-  const auto add = [&](double magnitude) {
-    const double decade = std::log10(std::abs(std::log(magnitude)));
-    if (decade >= low_ && decade <= high_) {
+std::string MagnitudeAxis::MagnitudeTicks() const {
+  constexpr double kTicks[] = {0.5,     2,        0.9,     0.1,  0.99,  10,   0.999, 0.01,  0.001, 1.1,
+                               0.9999,  100,      0.7,     0.97, 1e-6,  1e3,  1.01,  1.001, 1e-12, 1.0001,
+                               0.99999, 0.999999, 1.00001, 1e6,  1e-30, 1e12, 1e-60, 1e100, 1e-100};
+  std::vector<std::pair<int, std::string>> labels = {{below_.columns, "1"}};
+  for (const double magnitude : kTicks) {
+    const Side& side = magnitude < 1 ? below_ : beyond_;
+    if (side.Shows(std::log10(std::abs(std::log(magnitude))))) {
       labels.emplace_back(ColumnOf(std::log(magnitude)), absl::StrCat(magnitude));
     }
-  };
-  for (const double magnitude : kBelow) add(magnitude);
-  if (beyond_columns_ > 0) {
-    for (const double magnitude : kBeyond) add(magnitude);
   }
   return PlaceLabels(columns_, labels);
 }
 
 std::string MagnitudeAxis::HalfLifeTicks(const Style& style) const {
-  std::vector<std::pair<int, std::string>> labels = {{below_columns_, std::string(style.Pick("∞", "inf"))}};
+  std::vector<std::pair<int, std::string>> labels = {{below_.columns, std::string(style.Pick("∞", "inf"))}};
   for (const double steps : {1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6, 0.1, 0.01, 1e-3, 1e7, 1e8}) {
-    const double decade = std::log10(std::log(2.0) / steps);
-    if (decade >= low_ && decade <= high_) {
-      labels.emplace_back(ColumnOf(-std::log(2.0) / steps),
-                          steps < 1 ? absl::StrCat(steps) : ShortCountText(steps));
-    }
+    if (!below_.Shows(std::log10(std::log(2.0) / steps))) continue;
+    const std::string label = steps < 1e3   ? absl::StrCat(steps)
+                              : steps < 1e6 ? absl::StrCat(steps / 1e3, "k")
+                                            : absl::StrCat(steps / 1e6, "M");
+    labels.emplace_back(ColumnOf(-std::log(2.0) / steps), label);
   }
   return PlaceLabels(columns_, labels);
 }

@@ -22,7 +22,7 @@ class MagnitudeAxis {
   // The column that holds log|λ|.
   int ColumnOf(double log_magnitude) const;
   // Two lines without the label: |λ| at its ticks, and the half-life in steps below.
-  std::string MagnitudeTicks(const Style& style) const;
+  std::string MagnitudeTicks() const;
   std::string HalfLifeTicks(const Style& style) const;
 
  private:
@@ -30,9 +30,17 @@ class MagnitudeAxis {
   double Position(double distance, bool beyond) const;
   void Spread(const std::vector<uint64_t>& bins, bool beyond, std::vector<double>* counts) const;
 
+  // One side of |λ| = 1: what it shows of log10 |log|λ||, and in how many columns.
+  struct Side {
+    double low = 0, high = 0;
+    int columns = 0;
+    bool Shows(double log10_distance) const {
+      return columns > 0 && log10_distance >= low && log10_distance <= high;
+    }
+  };
+
   int columns_;
-  int below_columns_, beyond_columns_;  // [0, below) decay, column below: |λ| = 1, then growth
-  double low_, high_;                   // log10 |log|λ|| at the ends of a side
+  Side below_, beyond_;  // columns [0, below_.columns) decay, the next is |λ| = 1, then growth
 };
 
 }  // namespace eigsvc::cli

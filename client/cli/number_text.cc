@@ -29,8 +29,13 @@ std::string MagnitudeText(double log_magnitude, const Style& style) {
   // Beyond what a double holds, by its logarithm.
   if (std::abs(log_magnitude) > 700) {
     const double decimal = log_magnitude / std::log(10.0);
-    const double exponent = std::floor(decimal);
-    return absl::StrFormat("%.1fe%+.0f", std::pow(10.0, decimal - exponent), exponent);
+    double exponent = std::floor(decimal);
+    double mantissa = std::round(std::pow(10.0, decimal - exponent) * 10) / 10;
+    if (mantissa >= 10) {
+      mantissa = 1;
+      exponent += 1;
+    }
+    return absl::StrFormat("%.1fe%+.0f", mantissa, exponent);
   }
   return absl::StrFormat("%.1e", magnitude);
 }

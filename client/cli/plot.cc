@@ -58,11 +58,9 @@ void AppendLine(std::string* out, absl::string_view label, const std::vector<std
   std::string line =
       absl::StrCat(std::string(kIndent, ' '), style.Apply(Paint::kDim, PadRight(label, kLabelWidth)));
   for (size_t i = 0; i < parts.size(); ++i) {
-    if (i > 0) absl::StrAppend(&line, std::string(kPanelGap, ' '));
-    absl::StrAppend(&line, style.Apply(paint, paint == Paint::kNone ? parts[i] : PadRight(parts[i], width)));
-    if (paint == Paint::kNone && DisplayWidth(parts[i]) < width && i + 1 < parts.size()) {
-      absl::StrAppend(&line, std::string(width - DisplayWidth(parts[i]), ' '));
-    }
+    if (i > 0)
+      absl::StrAppend(&line, std::string(kPanelGap + std::max(0, width - DisplayWidth(parts[i - 1])), ' '));
+    absl::StrAppend(&line, style.Apply(paint, parts[i]));
   }
   line.erase(line.find_last_not_of(' ') + 1);
   absl::StrAppend(out, line, "\n");
@@ -124,7 +122,7 @@ std::string RenderPlot(const std::vector<PlotRun>& runs, const Style& style) {
   std::string rule;
   for (int i = 0; i < axis.columns(); ++i) absl::StrAppend(&rule, style.Pick("─", "-"));
   AppendLine(&out, "", std::vector<std::string>(count, rule), axis.columns(), style, Paint::kDim);
-  AppendLine(&out, style.Pick("|λ|", "|lambda|"), std::vector<std::string>(count, axis.MagnitudeTicks(style)),
+  AppendLine(&out, style.Pick("|λ|", "|lambda|"), std::vector<std::string>(count, axis.MagnitudeTicks()),
              axis.columns(), style, Paint::kNone);
   AppendLine(&out, "half-life", std::vector<std::string>(count, axis.HalfLifeTicks(style)), axis.columns(),
              style, Paint::kNone);

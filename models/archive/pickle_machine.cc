@@ -72,6 +72,7 @@ constexpr Callable kCallables[] = {
     {"__builtin__", "bytearray", Role::kOpaque},
     {"_codecs", "encode", Role::kOpaque},
     {"torch", "device", Role::kOpaque},
+    {"torch.serialization", "_get_layout", Role::kOpaque},
     {"datetime", "datetime", Role::kOpaque},
     {"datetime", "date", Role::kOpaque},
     {"datetime", "timedelta", Role::kOpaque},
@@ -538,9 +539,7 @@ class PickleMachine {
       case kExt4:
         return RefuseExtension<uint32_t>();
       default:
-        if (const absl::string_view name = RefusedName(opcode); !name.empty()) {
-          return Refused(absl::StrCat("opcode ", name, " is not on the list; it was not executed"));
-        }
+        if (const absl::string_view name = RefusedName(opcode); !name.empty()) return RefuseOpcode(name);
         return Damaged(absl::StrCat("unknown opcode 0x", absl::Hex(opcode, absl::kZeroPad2)));
     }
   }
@@ -565,6 +564,17 @@ class PickleMachine {
     std::memcpy(&value, bytes.data(), bytes.size());
     Push(NewInt(Kind::kInt, static_cast<int64_t>(value)));
     return absl::OkStatus();
+  }
+  // Names a callable the opcode may have been meant for: exploits are often written in the oldest protocol.
+  absl::Status RefuseOpcode(absl::string_view name) const {
+    std::string meant;
+    for (const Callable& global : globals_) {
+      if (global.role == Role::kUnlisted) {
+        meant = absl::StrCat(
+            ", as is ", Quoted(absl::StrCat(global.module.substr(0, 100), " ", global.name.substr(0, 100))));
+      }
+    }
+    return Refused(absl::StrCat("opcode ", name, " is not on the list", meant, "; nothing was executed"));
   }
   template <typename T>
   absl::Status RefuseExtension() {

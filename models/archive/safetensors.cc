@@ -17,6 +17,10 @@ namespace eigsvc {
 namespace {
 
 constexpr uint64_t kMaxHeaderBytes = uint64_t{16} << 20;
+constexpr size_t kMaxStringBytes = size_t{4}
+                                   << 20;  // of a configuration in the metadata, and of all metadata
+constexpr size_t kMaxMetadata = 4096;
+constexpr size_t kMaxNumberBytes = 64;
 constexpr size_t kMaxTensors = 65536;
 constexpr size_t kMaxNameBytes = 1024;
 constexpr size_t kMaxDimensions = 64;
@@ -57,6 +61,10 @@ class SafetensorsEvents : public nlohmann::json_sax<nlohmann::json> {
 
   bool string(string_t& value) override {
     if (where_ == kMetadataObject) {
+      metadata_bytes_ += field_.size() + value.size();
+      if (metadata_bytes_ > kMaxStringBytes || header.metadata.size() == kMaxMetadata) {
+        return Refused("its metadata has more than 4 MiB or 4096 entries");
+      }
       if (!header.metadata.emplace(field_, std::move(value)).second) return Twice("metadata", field_);
       return true;
     }
@@ -166,6 +174,7 @@ class SafetensorsEvents : public nlohmann::json_sax<nlohmann::json> {
   Where where_ = kOutside;
   std::string tensor_, field_;
   bool metadata_seen_ = false;
+  size_t metadata_bytes_ = 0;
   std::array<bool, 3> seen_ = {};
   std::optional<ElementType> type_;
   std::vector<int64_t> shape_, offsets_;
@@ -182,6 +191,25 @@ std::optional<int64_t> ByteCount(ElementType type, const std::vector<int64_t>& s
     if (product > INT64_MAX) return std::nullopt;
   }
   return empty ? 0 : static_cast<int64_t>(product);
+}
+
+// The parser keeps several copies of the token at hand, more in its errors: long ones are refused before it
+// starts.
+bool HasLongToken(absl::string_view json) {
+  bool in_string = false;
+  size_t length = 0;
+  for (size_t i = 0; i < json.size(); ++i) {
+    const char letter = json[i];
+    if (letter == '"') {
+      in_string = !in_string;
+      length = 0;
+    } else if (in_string && letter == '\\') {
+      ++i;
+    }
+    if (!in_string && absl::string_view("[]{},: \t\r\n").find(letter) != absl::string_view::npos) length = 0;
+    if (++length > (in_string ? kMaxStringBytes : kMaxNumberBytes)) return true;
+  }
+  return false;
 }
 
 absl::Status CheckLayout(const SafetensorsHeader& header, int64_t data_begin, int64_t file_bytes) {
@@ -236,6 +264,10 @@ absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(absl::Span<const std::b
   const auto* const json = reinterpret_cast<const char*>(file.data() + 8);
   if (length == 0 || json[0] != '{') {
     return absl::InvalidArgumentError("not a safetensors file: no JSON object at byte 8");
+  }
+  if (HasLongToken(absl::string_view(json, length))) {
+    return absl::InvalidArgumentError(
+        "the safetensors header is refused: it has a string of more than 4 MiB or an endless number");
   }
   SafetensorsEvents events;
   if (!nlohmann::json::sax_parse(json, json + length, &events)) return events.status;

@@ -27,10 +27,11 @@ struct SafetensorsHeader {
 };
 
 // `file`: the whole file. Checks: header at most 16 MiB and inside the file; no duplicate names (of tensors,
-// fields or metadata); names at most 1024 bytes of valid UTF-8; at most 65 536 tensors; offsets contiguous
-// from 0, no holes, no overlap, ending at the file's end; sizes equal shape times element with overflow
-// checks. DATA_LOSS truncated or inconsistent · INVALID_ARGUMENT not safetensors · FAILED_PRECONDITION an
-// element type (F4, F6, F8_E8M0) this service does not read. Sub-byte and unknown types are refused by name.
+// fields or metadata); names at most 1024 bytes of valid UTF-8; metadata at most 4 MiB; at most 65 536
+// tensors; offsets contiguous from 0, no holes, no overlap, ending at the file's end; sizes equal shape times
+// element with overflow checks. DATA_LOSS truncated or inconsistent · INVALID_ARGUMENT not safetensors ·
+// FAILED_PRECONDITION an element type (F4, F6, F8_E8M0) this service does not read. Sub-byte and unknown
+// types are refused by name.
 absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(absl::Span<const std::byte> file);
 
 // Writes to `path`.tmp.PID.N, syncs and renames: a reader sees the old file or the whole new one.

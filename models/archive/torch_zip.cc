@@ -29,7 +29,8 @@ constexpr absl::string_view kConfigKeys[] = {"args",       "hyper_parameters", "
                                              "model_args", "model_config",     "config"};
 
 constexpr int kMaxSettingsDepth = 16;
-constexpr size_t kMaxNesting = 4;                     // of dicts around the state dict
+constexpr size_t kMaxNesting = 4;  // of dicts around the state dict
+constexpr size_t kShownNames = 8;
 constexpr int64_t kMaxExpansion = int64_t{64} << 20;  // bytes that zero strides may add, over the whole file
 
 // Pickled values as JSON. Values may share and contain one another without end, so work is paid for in
@@ -144,45 +145,57 @@ class TorchZipReader {
     return false;
   }
 
-  // From the root to the dict whose values are tensors.
+  // The dict of tensors under a customary name, else any dict under one.
+  std::optional<Ref> CustomaryChild(Ref dict, bool holding_tensors) const {
+    const absl::Span<const Ref> items = pickle_.items(dict);
+    for (const absl::string_view wanted : kStateDictKeys) {
+      for (size_t i = 0; i + 1 < items.size(); i += 2) {
+        const Pickle::Node &key = pickle_.node(items[i]), &value = pickle_.node(items[i + 1]);
+        if (key.kind != Kind::kText || key.text != wanted || value.kind != Kind::kDict) continue;
+        if (!holding_tensors || HoldsTensors(items[i + 1])) return items[i + 1];
+      }
+    }
+    return std::nullopt;
+  }
+
+  // The only child that is a dict of tensors, whatever its name.
+  absl::StatusOr<Ref> OnlyChild(Ref dict) const {
+    const absl::Span<const Ref> items = pickle_.items(dict);
+    std::vector<std::string> names;
+    Ref child = 0;
+    for (size_t i = 0; i + 1 < items.size(); i += 2) {
+      if (pickle_.node(items[i]).kind != Kind::kText || !HoldsTensors(items[i + 1])) continue;
+      if (names.size() < kShownNames) names.push_back(Quoted(pickle_.node(items[i]).text));
+      child = items[i + 1];
+    }
+    if (names.size() == 1) return child;
+    if (names.empty())
+      return absl::InvalidArgumentError("the file holds no dict of tensors; save model.state_dict()");
+    return absl::InvalidArgumentError(
+        absl::StrCat("the file holds several dicts of tensors (", absl::StrJoin(names, ", "),
+                     ") under names this service does not know; save one model.state_dict()"));
+  }
+
+  // From the root to the dict whose values are tensors. A customary name goes before tensors beside it:
+  // training checkpoints keep the state of their random generators there.
   absl::StatusOr<std::vector<Ref>> FindStateDict() const {
     std::vector<Ref> path = {pickle_.root()};
     if (pickle_.node(path[0]).kind == Kind::kTensor) {
       return absl::InvalidArgumentError("the file holds one bare tensor; save a dict of named tensors");
     }
-    while (!HoldsTensors(path.back())) {
+    while (true) {
       const Ref dict = path.back();
       if (pickle_.node(dict).kind != Kind::kDict || path.size() > kMaxNesting) {
         return absl::InvalidArgumentError("the file holds no dict of tensors; save model.state_dict()");
       }
-      const absl::Span<const Ref> items = pickle_.items(dict);
-      std::optional<Ref> next;
-      for (const absl::string_view wanted : kStateDictKeys) {
-        for (size_t i = 0; i + 1 < items.size() && !next; i += 2) {
-          const Pickle::Node& key = pickle_.node(items[i]);
-          if (key.kind == Kind::kText && key.text == wanted && pickle_.node(items[i + 1]).kind == Kind::kDict)
-            next = items[i + 1];
-        }
-      }
-      // No customary name: take the only dict of tensors there is.
-      std::vector<std::string> candidates;
-      std::optional<Ref> candidate;
-      for (size_t i = 0; i + 1 < items.size() && !next; i += 2) {
-        if (pickle_.node(items[i]).kind != Kind::kText || !HoldsTensors(items[i + 1])) continue;
-        candidates.push_back(Quoted(pickle_.node(items[i]).text));
-        candidate = items[i + 1];
-      }
-      if (candidates.size() == 1) next = candidate;
+      std::optional<Ref> next = CustomaryChild(dict, /*holding_tensors=*/true);
+      if (!next && HoldsTensors(dict)) return path;
+      if (!next) next = CustomaryChild(dict, /*holding_tensors=*/false);
       if (!next) {
-        return absl::InvalidArgumentError(
-            candidates.empty()
-                ? "the file holds no dict of tensors; save model.state_dict()"
-                : absl::StrCat("the file holds several dicts of tensors (", absl::StrJoin(candidates, ", "),
-                               ") under names this service does not know; save one model.state_dict()"));
+        EIGSVC_ASSIGN_OR_RETURN(next, OnlyChild(dict));
       }
       path.push_back(*next);
     }
-    return path;
   }
 
   absl::Status AddTensor(absl::string_view key, const PickleTensor& tensor) {
@@ -321,6 +334,9 @@ absl::StatusOr<TorchZip> ReadTorchZip(const FileBytes& file, const std::string& 
     return absl::FailedPreconditionError(
         "a TorchScript archive holds code, which is not run here; save torch.jit.load(path).state_dict() "
         "with torch.save");
+  }
+  for (const auto& [entry_name, entry] : zip.entries()) {
+    if (!entry.stored) return zip.Read(entry_name).status();
   }
   if (zip.entries().contains(absl::StrCat(folder, "byteorder"))) {
     EIGSVC_ASSIGN_OR_RETURN(const absl::Span<const std::byte> order,

@@ -153,12 +153,6 @@ absl::StatusOr<ZipDirectory> ZipDirectory::Parse(absl::Span<const std::byte> fil
     }
     const uint64_t extra = at + kCentralBytes + name_bytes;
     EIGSVC_ASSIGN_OR_RETURN(const Extent extent, ReadExtent(file, at, extra, extra + extra_bytes));
-    if (method != 0 || extent.compressed != extent.uncompressed) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("entry ", Quoted(name), " of the zip file is compressed (", extent.compressed, " to ",
-                       extent.uncompressed,
-                       " bytes); torch.save stores its records uncompressed: save it again with torch.save"));
-    }
     if (extent.local > directory.begin || directory.begin - extent.local < kLocalBytes ||
         At<uint32_t>(file, extent.local) != kLocalSignature) {
       return Damaged(absl::StrCat("no local header of entry ", Quoted(name)), extent.local);
@@ -166,9 +160,9 @@ absl::StatusOr<ZipDirectory> ZipDirectory::Parse(absl::Span<const std::byte> fil
     const uint64_t local_name_bytes = At<uint16_t>(file, extent.local + 26);
     const uint64_t data =
         extent.local + kLocalBytes + local_name_bytes + At<uint16_t>(file, extent.local + 28);
-    if (data > directory.begin || extent.uncompressed > directory.begin - data) {
+    if (data > directory.begin || extent.compressed > directory.begin - data) {
       return Damaged(
-          absl::StrCat("entry ", Quoted(name), " of ", extent.uncompressed, " bytes leaves the file"),
+          absl::StrCat("entry ", Quoted(name), " of ", extent.compressed, " bytes leaves the file"),
           extent.local);
     }
     const absl::string_view local_name(
@@ -178,8 +172,9 @@ absl::StatusOr<ZipDirectory> ZipDirectory::Parse(absl::Span<const std::byte> fil
           absl::StrCat("the local header of entry ", Quoted(name), " disagrees with the directory"),
           extent.local);
     }
-    taken.emplace_back(extent.local, data + extent.uncompressed);
-    const Entry entry{file.subspan(data, extent.uncompressed), At<uint32_t>(file, at + 16)};
+    taken.emplace_back(extent.local, data + extent.compressed);
+    const Entry entry{file.subspan(data, extent.compressed), At<uint32_t>(file, at + 16),
+                      method == 0 && extent.compressed == extent.uncompressed};
     if (!result.entries_.emplace(std::string(name), entry).second) {
       return Damaged(absl::StrCat("entry ", Quoted(name), " occurs twice"), at);
     }
@@ -198,6 +193,11 @@ absl::StatusOr<absl::Span<const std::byte>> ZipDirectory::Read(absl::string_view
   if (found == entries_.end())
     return absl::NotFoundError(absl::StrCat("the zip file has no entry ", Quoted(name)));
   const Entry& entry = found->second;
+  if (!entry.stored) {
+    return absl::InvalidArgumentError(absl::StrCat("entry ", Quoted(name),
+                                                   " of the zip file is compressed; torch.save stores its "
+                                                   "records uncompressed: save it again with torch.save"));
+  }
   // torch.serialization.set_crc32_options(False) leaves a zero, which is all but impossible by chance.
   if (entry.crc32 != 0) {
     const uint32_t computed =

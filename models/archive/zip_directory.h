@@ -27,10 +27,12 @@ class ZipDirectory {
   struct Entry {
     absl::Span<const std::byte> bytes;
     uint32_t crc32 = 0;  // as declared; zero where the writer did not compute it
+    bool stored = true;  // else `bytes` are compressed
   };
   const absl::btree_map<std::string, Entry>& entries() const { return entries_; }
 
-  // The entry's bytes after its checksum was compared. NOT_FOUND, or DATA_LOSS when the bytes are damaged.
+  // The entry's bytes after its checksum was compared. NOT_FOUND; INVALID_ARGUMENT for a compressed entry;
+  // DATA_LOSS when the bytes are damaged.
   absl::StatusOr<absl::Span<const std::byte>> Read(absl::string_view name) const;
 
  private:

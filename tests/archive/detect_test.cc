@@ -1,0 +1,229 @@
+#include "models/archive/detect.h"
+
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/testing/status_matchers.h"
+
+namespace eigsvc::testing {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using Keys = std::vector<std::string>;
+
+auto Refused(const std::string& what) {
+  return StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr(what));
+}
+
+// The settings of a checkpoint, as JSON.
+Settings Config(const std::string& json) { return Settings::Parse(json, "config.json").value(); }
+
+struct Fake {
+  Keys outer, layer;  // '#' is the layer's number
+  int layers = 2;
+  std::map<std::string, std::vector<int64_t>> shapes;  // of those that matter; others are scalars
+
+  Archive Build(const std::string& config = "{}") const {
+    absl::btree_map<std::string, ArchiveTensor> tensors;
+    const auto add = [&](const std::string& key) {
+      ArchiveTensor tensor;
+      if (const auto shape = shapes.find(key); shape != shapes.end()) tensor.shape = shape->second;
+      tensors.emplace(key, tensor);
+    };
+    for (const std::string& key : outer) add(key);
+    for (int i = 0; i < layers; ++i) {
+      for (const std::string& key : layer) add(absl::StrReplaceAll(key, {{"#", absl::StrCat(i)}}));
+    }
+    return Archive(std::move(tensors), Config(config), "fake.pt");
+  }
+};
+
+const Keys kMamba2Layer = {"backbone.layers.#.mixer.A_log",         "backbone.layers.#.mixer.in_proj.weight",
+                           "backbone.layers.#.mixer.conv1d.weight", "backbone.layers.#.mixer.conv1d.bias",
+                           "backbone.layers.#.mixer.dt_bias",       "backbone.layers.#.mixer.D",
+                           "backbone.layers.#.mixer.norm.weight",   "backbone.layers.#.mixer.out_proj.weight",
+                           "backbone.layers.#.norm.weight"};
+const Keys kLlamaLayer = {
+    "model.layers.#.self_attn.q_proj.weight", "model.layers.#.self_attn.k_proj.weight",
+    "model.layers.#.self_attn.v_proj.weight", "model.layers.#.self_attn.o_proj.weight",
+    "model.layers.#.input_layernorm.weight",  "model.layers.#.post_attention_layernorm.weight",
+    "model.layers.#.mlp.gate_proj.weight",    "model.layers.#.mlp.up_proj.weight",
+    "model.layers.#.mlp.down_proj.weight"};
+const Keys kGpt2Layer = {"h.#.ln_1.weight", "h.#.attn.c_attn.weight", "h.#.attn.c_proj.weight",
+                         "h.#.ln_2.weight", "h.#.mlp.c_fc.weight",    "h.#.mlp.c_proj.weight"};
+
+Fake Mamba2(const std::string& embedding) {
+  return {{embedding, "backbone.norm_f.weight", "lm_head.weight"},
+          kMamba2Layer,
+          2,
+          {{"backbone.layers.0.mixer.A_log", {4}}}};
+}
+Fake Llama() { return {{"model.embed_tokens.weight", "model.norm.weight"}, kLlamaLayer}; }
+Fake Gpt2(const std::string& prefix = "") {
+  Fake fake{
+      {prefix + "wte.weight", prefix + "wpe.weight"}, {}, 2, {{prefix + "h.0.attn.c_attn.weight", {8, 24}}}};
+  for (const std::string& key : kGpt2Layer) fake.layer.push_back(prefix + key);
+  return fake;
+}
+Fake Paper(const std::string& embedding) {
+  return {{embedding, "decoder.weight"},
+          {"layers.#.attention.Wqkv.weight", "layers.#.attention.out_proj.weight", "layers.#.norm.weight",
+           "layers.#.mixer.encoder.weight"}};
+}
+Fake PaperMamba2() {
+  return {{"encoder.weight"},
+          {"blocks.#.mamba.A_log", "blocks.#.mamba.in_proj.weight", "blocks.#.mamba.conv1d.weight",
+           "blocks.#.mamba.dt_bias", "blocks.#.mamba.D", "blocks.#.mamba.out_proj.weight"},
+          2,
+          {{"blocks.0.mamba.A_log", {4}}}};
+}
+
+void ExpectDetected(const Archive& archive, const std::string& family, const std::string& layout,
+                    const std::string& mixer, int64_t layers = 2) {
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Detection detection, Detect(archive, {}));
+  EXPECT_EQ(detection.family, family);
+  EXPECT_EQ(detection.layout, layout);
+  EXPECT_EQ(detection.mixer, mixer);
+  EXPECT_EQ(detection.layers, layers);
+}
+
+TEST(DetectTest, EveryLayoutOfThisVersion) {
+  ExpectDetected(
+      Mamba2("backbone.embedding.weight").Build(R"({"ssm_cfg": {"layer": "Mamba2"}, "n_layer": 2})"),
+      "mamba2", "state-spaces", "mamba2");
+  ExpectDetected(Mamba2("backbone.embeddings.weight").Build(R"({"model_type": "mamba2"})"), "mamba2",
+                 "huggingface", "mamba2");
+  ExpectDetected(PaperMamba2().Build(), "mamba2", "paper", "mamba2");
+  ExpectDetected(
+      Fake{{"tok_embeddings.weight", "norm.weight"},
+           {"layers.#.attention.wq.weight", "layers.#.attention.wk.weight", "layers.#.attention.wv.weight",
+            "layers.#.attention.wo.weight", "layers.#.attention_norm.weight", "layers.#.ffn_norm.weight",
+            "layers.#.feed_forward.w1.weight"},
+           12}
+          .Build(),
+      "llama", "meta", "attention", 12);
+  ExpectDetected(Llama().Build(R"({"model_type": "llama", "num_hidden_layers": 2, "sliding_window": null})"),
+                 "llama", "huggingface", "attention");
+  ExpectDetected(Gpt2().Build(), "gpt2", "huggingface", "attention");
+  ExpectDetected(Gpt2("transformer.").Build(R"({"model_type": "gpt2"})"), "gpt2", "huggingface", "attention");
+  ExpectDetected(Paper("encoder.weight").Build(), "softmax-attention", "paper", "attention");
+  ExpectDetected(Paper("encoder.word_embeddings.weight").Build(R"({"attention_fn": "sm-attention"})"),
+                 "softmax-attention", "paper", "attention");
+}
+
+TEST(DetectTest, OverridesWinOverTheCheckpoint) {
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Detection detection,
+                              Detect(Llama().Build(R"({"model_type": "mistral", "heads": 1})"),
+                                     Config(R"({"model_type": "llama", "heads": 2})")));
+  EXPECT_EQ(detection.settings.Int("heads").value(), 2);
+}
+
+TEST(DetectTest, ContradictionsNameBothSides) {
+  for (const char* const type :
+       {"mistral", "qwen2", "qwen3", "jamba", "gemma", "mamba", "mamba2", "unheard-of"}) {
+    EXPECT_THAT(Detect(Llama().Build(absl::StrCat("{\"model_type\": \"", type, "\"}")), {}),
+                Refused(absl::StrCat("config.json has model_type \"", type,
+                                     "\", but the keys are those of llama (layout huggingface)")));
+  }
+  EXPECT_THAT(Detect(Gpt2().Build(R"({"model_type": "gpt_bigcode"})"), {}), Refused("those of gpt2"));
+  EXPECT_THAT(Detect(Gpt2().Build(R"({"family": "llama"})"), {}), Refused("family \"llama\""));
+  EXPECT_THAT(Detect(Mamba2("backbone.embedding.weight").Build(R"({"ssm_cfg": {"layer": "Mamba1"}})"), {}),
+              Refused("\"Mamba1\""));
+  EXPECT_THAT(Detect(Paper("encoder.weight").Build(R"({"attention_fn": "lin-attention"})"), {}),
+              Refused("\"lin-attention\""));
+  EXPECT_THAT(Detect(Llama().Build(R"({"num_hidden_layers": 3})"), {}),
+              Refused("num_hidden_layers 3, but \"fake.pt\" has 2 layers"));
+  EXPECT_THAT(Detect(Llama().Build(R"({"model_type": 5})"), {}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("model_type")));
+}
+
+TEST(DetectTest, RelativesAreRefusedByNameAndNeverRunAsTheKnownFamily) {
+  const std::pair<const char*, const char*> relatives[] = {
+      {"model.layers.0.self_attn.q_norm.weight", "normalised queries"},
+      {"model.layers.0.self_attn.q_proj.bias", "Qwen2"},
+      {"model.layers.0.self_attn.sinks", "gpt-oss"},
+      {"model.layers.0.pre_feedforward_layernorm.weight", "Gemma2"},
+      {"model.layers.0.block_sparse_moe.gate.weight", "mixture of experts"},
+      {"model.layers.0.mlp.experts.0.up_proj.weight", "mixture of experts"},
+  };
+  for (const auto& [key, what] : relatives) {
+    Fake fake = Llama();
+    fake.outer.push_back(key);
+    EXPECT_THAT(Detect(fake.Build(), {}), Refused(what)) << key;
+  }
+  Fake biased = Llama();
+  biased.layer.push_back("model.layers.#.self_attn.q_proj.bias");
+  ExpectDetected(biased.Build(R"({"attention_bias": true})"), "llama", "huggingface", "attention");
+  EXPECT_THAT(Detect(Llama().Build(R"({"sliding_window": 4096})"), {}), Refused("sliding_window"));
+  ExpectDetected(Llama().Build(R"({"sliding_window": 4096, "use_sliding_window": false})"), "llama",
+                 "huggingface", "attention");
+  EXPECT_THAT(Detect(Mamba2("backbone.embeddings.weight").Build(R"({"norm_eps": 1e-5})"), {}),
+              Refused("flash-linear-attention"));
+  Fake norm_attention = Paper("encoder.weight");
+  norm_attention.layer[0] = "layers.#.attention.Wvqkn.weight";
+  EXPECT_THAT(Detect(norm_attention.Build(), {}), Refused("norm attention"));
+  Fake lti = PaperMamba2();
+  lti.outer.push_back("blocks.0.mamba.beta");
+  EXPECT_THAT(Detect(lti.Build(), {}), Refused("time-invariant"));
+  EXPECT_THAT(Detect(Fake{{"blocks.0.att.r_k", "emb.weight"}, {}}.Build(), {}), Refused("RWKV-7"));
+}
+
+TEST(DetectTest, Mamba1IsNotMamba2) {
+  Fake fake = Mamba2("backbone.embedding.weight");
+  fake.shapes = {{"backbone.layers.0.mixer.A_log", {1536, 16}}};
+  EXPECT_THAT(Detect(fake.Build(), {}), Refused("[1536, 16]"));
+  fake.layer.push_back("backbone.layers.#.mixer.x_proj.weight");
+  EXPECT_THAT(Detect(fake.Build(), {}), Refused("Mamba-1"));
+}
+
+TEST(DetectTest, TransposedGpt2IsRefusedWithItsShape) {
+  Fake fake = Gpt2("transformer.");
+  fake.shapes = {{"transformer.h.0.attn.c_attn.weight", {24, 8}}};
+  EXPECT_THAT(Detect(fake.Build(), {}), Refused("[24, 8]"));
+}
+
+TEST(DetectTest, QuantisedCheckpointsAreRefused) {
+  for (const char* const key :
+       {"model.layers.0.mlp.up_proj.qweight", "x.weight.absmax", "x.weight_scale_inv"}) {
+    Fake fake = Llama();
+    fake.outer.push_back(key);
+    EXPECT_THAT(Detect(fake.Build(), {}), AllOf(Refused("quantised"), Refused(key)));
+  }
+}
+
+TEST(DetectTest, AMissingKeyIsNamed) {
+  Archive archive = Llama().Build();
+  absl::btree_map<std::string, ArchiveTensor> tensors = archive.tensors();
+  tensors.erase("model.layers.1.self_attn.v_proj.weight");
+  EXPECT_THAT(Detect(Archive(tensors, {}, "fake.pt"), {}),
+              Refused("2 layers, but lacks \"model.layers.1.self_attn.v_proj.weight\""));
+  tensors = archive.tensors();
+  tensors.erase("model.layers.0.self_attn.v_proj.weight");
+  EXPECT_THAT(Detect(Archive(tensors, {}, "fake.pt"), {}),
+              AllOf(Refused("nearest is llama (layout huggingface)"),
+                    Refused("lacks \"model.layers.0.self_attn.v_proj.weight\"")));
+}
+
+TEST(DetectTest, NothingInCommonListsTheKnownFamilies) {
+  EXPECT_THAT(Detect(Fake{{"conv1.weight", "fc.weight"}, {}}.Build(), {}),
+              AllOf(Refused("\"conv1.weight\""), Refused("mamba2"), Refused("llama"), Refused("gpt2"),
+                    Refused("softmax-attention")));
+}
+
+TEST(DetectTest, OddLayerNumbersEnd) {
+  Fake fake = Llama();
+  fake.outer.push_back("model.layers.999999.self_attn.q_proj.weight");
+  EXPECT_THAT(Detect(fake.Build(), {}), Refused("lacks \"model.layers.2."));
+  fake.outer.back() = "model.layers.99999999999999999999.x";
+  ExpectDetected(fake.Build(), "llama", "huggingface", "attention");
+}
+
+}  // namespace
+}  // namespace eigsvc::testing

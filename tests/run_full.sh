@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# `make test-full`, after `make test`: the suite under AddressSanitizer and UndefinedBehaviorSanitizer, the daemon's jobs,
+# workers and ground rooms under ThreadSanitizer (fakes in place of gRPC, whose Debian build is not instrumented), the
+# long tests (label full: training from the recipe), two minutes of fuzzing a target, clang-tidy.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+started=$SECONDS
+configure() {  # configure BUILD_DIR PRESET
+  [ -f "$1/build.ninja" ] || cmake --preset "$2" -DEIGSVC_SHARED_DIR="$EIGSVC_SHARED_DIR" >/dev/null
+}
+
+echo "== AddressSanitizer, UndefinedBehaviorSanitizer"
+configure build-asan asan
+ninja -C build-asan --quiet
+# Containers cross into uninstrumented libraries (protobuf, LibTorch), which ASan's container checks cannot follow;
+# LibTorch and gRPC keep allocations until exit, so leaks are checked where neither is linked.
+export ASAN_OPTIONS=detect_container_overflow=0:detect_leaks=0:detect_odr_violation=0:alloc_dealloc_mismatch=0
+export UBSAN_OPTIONS=print_stacktrace=1
+ctest --test-dir build-asan -LE 'full|gpu' -j2 --output-on-failure --no-tests=error | tail -n 8
+ASAN_OPTIONS=detect_leaks=1 ctest --test-dir build-asan -R '^(Archive|Base|Spectrum|Safetensors|Pickle|Zip)' -j2 --output-on-failure | tail -n 4
+unset ASAN_OPTIONS UBSAN_OPTIONS
+
+echo "== ThreadSanitizer"
+configure build-tsan tsan
+tsan_tests=(base_test spectrum_test server_workers_test server_jobs_test)
+ninja -C build-tsan --quiet "${tsan_tests[@]}"
+for test in "${tsan_tests[@]}"; do TSAN_OPTIONS=halt_on_error=1 "build-tsan/bin/$test" --gtest_brief=1; done
+
+echo "== long tests"
+ctest --test-dir build -L full --output-on-failure --no-tests=error | tail -n 8
+tests/fuzz/run.sh 120
+tests/lint.sh --tidy
+echo "all in $((SECONDS - started)) s"

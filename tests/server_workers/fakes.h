@@ -1,0 +1,256 @@
+// A worker process and its connection without either: scripted by the analysis id of the request.
+// Thread-safe.
+//
+//   "events N"      sends N progress events, answers OK
+//   "error CODE"    answers with that absl code
+//   "wait"          runs until it is stopped; the device is idle `stop_delay` after the cancel
+//   "busy"          answers the cancel, as gRPC does, and stays busy for ever
+//   "deaf"          does not even answer; only the end of the process does
+//   "crash"         the process ends with "signal 11" under the call
+//   "hang up"       the connection breaks, the process lives on
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "absl/time/clock.h"
+#include "server/workers/worker.h"
+
+namespace eigsvc::testing {
+
+// What process and connection share.
+struct FakeHost {
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool exited = false;
+  std::string cause;
+  bool connected = true;
+  int64_t pid = 0;
+  absl::Time busy_until = absl::InfinitePast();
+
+  void End(const std::string& why) {
+    std::lock_guard<std::mutex> lock(mutex);
+    if (exited) return;
+    exited = true;
+    cause = why;
+    changed.notify_all();
+  }
+};
+
+struct FakeOptions {
+  bool answers = true;  // GetStatus
+  bool ignores_terminate = false;
+  absl::Duration stop_delay = absl::ZeroDuration();
+  std::string exits_at_start;  // the cause, when it does
+  absl::Duration start_delay = absl::ZeroDuration();
+};
+
+class FakeProcess : public WorkerProcess {
+ public:
+  FakeProcess(std::shared_ptr<FakeHost> host, bool ignores_terminate)
+      : host_(std::move(host)), ignores_terminate_(ignores_terminate) {}
+  int64_t pid() const override { return host_->pid; }
+  void Kill() override { host_->End("signal 9"); }
+  void Terminate() override {
+    if (!ignores_terminate_) host_->End("exit 0");
+  }
+  bool WaitForExit(absl::Duration timeout, std::string* cause) override {
+    std::unique_lock<std::mutex> lock(host_->mutex);
+    const auto limit = absl::ToChronoNanoseconds(std::min(timeout, absl::Hours(1)));
+    if (!host_->changed.wait_for(lock, limit, [this] { return host_->exited; })) return false;
+    if (cause != nullptr) *cause = host_->cause;
+    return true;
+  }
+
+ private:
+  const std::shared_ptr<FakeHost> host_;
+  const bool ignores_terminate_;
+};
+
+class FakeTransport : public WorkerTransport {
+ public:
+  FakeTransport(std::shared_ptr<FakeHost> host, const FakeOptions& options, std::atomic<bool>* answers)
+      : host_(std::move(host)),
+        options_(options),
+        answers_(answers),
+        up_at_(absl::Now() + options.start_delay) {}
+
+  absl::StatusOr<worker::v1::GetStatusResponse> GetStatus(absl::Duration timeout) override {
+    std::unique_lock<std::mutex> lock(host_->mutex);
+    if (host_->exited || !host_->connected || absl::Now() < up_at_) return Lost();
+    if (!*answers_) {
+      host_->changed.wait_for(lock, absl::ToChronoNanoseconds(timeout), [this] { return host_->exited; });
+      return absl::DeadlineExceededError("no answer");
+    }
+    worker::v1::GetStatusResponse response;
+    response.set_device("fake");
+    response.set_device_description("a fake device");
+    response.set_busy(absl::Now() < host_->busy_until);
+    return response;
+  }
+
+  absl::StatusOr<worker::v1::GetCatalogResponse> GetCatalog() override {
+    worker::v1::GetCatalogResponse response;
+    response.add_models()->set_name("mamba2");
+    return response;
+  }
+
+  absl::Status RunAnalysis(const worker::v1::RunAnalysisRequest& request, CallControl& control,
+                           const std::function<void(worker::v1::RunAnalysisResponse)>& on_event) override {
+    absl::string_view script = request.analysis_id();
+    if (absl::ConsumePrefix(&script, "events ")) {
+      int count = 0;
+      if (!absl::SimpleAtoi(script, &count)) return absl::InvalidArgumentError("bad script");
+      for (int i = 0; i < count; ++i) {
+        worker::v1::RunAnalysisResponse response;
+        response.mutable_event()->mutable_progress();
+        on_event(std::move(response));
+      }
+      return absl::OkStatus();
+    }
+    return Script(std::string(script), control);
+  }
+
+  absl::Status RunTraining(const worker::v1::RunTrainingRequest& request, CallControl& control,
+                           const std::function<void(worker::v1::RunTrainingResponse)>& on_event) override {
+    on_event({});
+    return Script(request.training_id(), control);
+  }
+
+  absl::StatusOr<worker::v1::InspectResponse> Inspect(const worker::v1::InspectRequest& request,
+                                                      CallControl& control) override {
+    if (absl::Status status = Script(request.checkpoint().path(), control); !status.ok()) return status;
+    worker::v1::InspectResponse response;
+    response.mutable_inspection()->set_family("mamba2");
+    return response;
+  }
+
+  absl::StatusOr<worker::v1::LoadResponse> Load(const worker::v1::LoadRequest& request,
+                                                CallControl& control) override {
+    if (absl::Status status = Script(request.checkpoint().path(), control); !status.ok()) return status;
+    worker::v1::LoadResponse response;
+    response.mutable_model()->set_model_id("loaded");
+    return response;
+  }
+  absl::Status Unload(const worker::v1::UnloadRequest& request) override {
+    return request.model_id() == "loaded" ? absl::OkStatus() : absl::NotFoundError("not loaded");
+  }
+  absl::StatusOr<worker::v1::ListLoadedResponse> ListLoaded() override {
+    std::lock_guard<std::mutex> lock(host_->mutex);
+    if (host_->exited) return Lost();
+    worker::v1::ListLoadedResponse response;
+    response.add_models()->set_model_id("loaded");
+    return response;
+  }
+
+ private:
+  static absl::Status Lost() { return absl::UnavailableError("connection lost"); }
+
+  absl::Status Script(const std::string& script, CallControl& control) {
+    absl::string_view code_text = script;
+    if (int code = 0; absl::ConsumePrefix(&code_text, "error ") && absl::SimpleAtoi(code_text, &code)) {
+      return absl::Status(static_cast<absl::StatusCode>(code), "as scripted");
+    }
+    if (script == "crash") {
+      host_->End("signal 11");
+      return Lost();
+    }
+    if (script == "hang up") {
+      std::lock_guard<std::mutex> lock(host_->mutex);
+      host_->connected = false;
+      return Lost();
+    }
+    if (script == "wait" || script == "busy" || script == "deaf") return WaitForStop(script, control);
+    return absl::OkStatus();
+  }
+
+  absl::Status WaitForStop(const std::string& script, CallControl& control) {
+    bool stopped = false;  // guarded by the host's mutex
+    control.OnCancel([&] {
+      std::lock_guard<std::mutex> lock(host_->mutex);
+      stopped = true;
+      host_->changed.notify_all();
+    });
+    absl::Status status;
+    {
+      std::unique_lock<std::mutex> lock(host_->mutex);
+      host_->busy_until = absl::InfiniteFuture();
+      auto over = [&] { return host_->exited || (stopped && script != "deaf"); };
+      const auto limit = absl::ToChronoTime(std::min(control.deadline(), absl::Now() + absl::Hours(1)));
+      if (script == "deaf") {
+        host_->changed.wait(lock, over);
+      } else if (!host_->changed.wait_until(lock, limit, over)) {
+        status = absl::DeadlineExceededError("deadline");
+      }
+      if (host_->exited) {
+        status = Lost();
+      } else if (status.ok()) {
+        status = absl::CancelledError("cancelled");
+      }
+      if (script == "wait") host_->busy_until = absl::Now() + options_.stop_delay;
+    }
+    control.OnCancel({});
+    return status;
+  }
+
+  const std::shared_ptr<FakeHost> host_;
+  const FakeOptions options_;
+  std::atomic<bool>* const answers_;
+  const absl::Time up_at_;
+};
+
+// Launches fakes and keeps count.
+class FakeLauncher {
+ public:
+  WorkerLauncher launcher() {
+    return [this](const std::string&) { return Launch(); };
+  }
+  FakeOptions options;              // set before the worker is made
+  std::atomic<bool> answers{true};  // GetStatus
+  std::atomic<int> failures{0};     // so many launches fail
+
+  std::vector<absl::Time> launch_times() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return times_;
+  }
+  std::shared_ptr<FakeHost> host() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return host_;
+  }
+
+ private:
+  absl::StatusOr<LaunchedWorker> Launch() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    times_.push_back(absl::Now());
+    if (failures > 0) {
+      --failures;
+      return absl::UnavailableError("cannot run /no/such/worker");
+    }
+    host_ = std::make_shared<FakeHost>();
+    host_->pid = 1000 + static_cast<int64_t>(times_.size());
+    LaunchedWorker launched;
+    launched.process = std::make_unique<FakeProcess>(host_, options.ignores_terminate);
+    launched.transport = std::make_unique<FakeTransport>(host_, options, &answers);
+    if (!options.exits_at_start.empty()) {
+      host_->connected = false;
+      host_->End(options.exits_at_start);
+    }
+    return launched;
+  }
+
+  std::mutex mutex_;
+  std::vector<absl::Time> times_;
+  std::shared_ptr<FakeHost> host_;
+};
+
+}  // namespace eigsvc::testing

@@ -1,0 +1,71 @@
+#include "models/zoo/settings_reader.h"
+
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "models/zoo/weight_plan.h"
+#include "tests/testing/status_matchers.h"
+
+namespace eigsvc {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using testing::StatusIs;
+
+TEST(SettingsReaderTest, TakesTheFirstNameThatIsPresent) {
+  const Settings settings =
+      *Settings::Parse(R"({"hidden_size": 8, "ssm_cfg": {"d_state": 4}})", "config.json");
+  SettingsReader reader(settings);
+  EXPECT_EQ(reader.Int({"d_model", "hidden_size"}), 8);
+  EXPECT_EQ(reader.Int({"d_state", "ssm_cfg.d_state"}, 16), 4);
+  EXPECT_EQ(reader.Int({"n_layer"}, 3), 3);
+  EIGSVC_EXPECT_OK(reader.status());
+}
+
+TEST(SettingsReaderTest, TheFirstErrorSticksAndNamesTheSetting) {
+  const Settings settings = *Settings::Parse(R"({"n_layer": "many"})", "config.json");
+  SettingsReader reader(settings);
+  reader.Int({"d_model"});
+  reader.Int({"n_layer"});
+  EXPECT_THAT(reader.status(),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       AllOf(HasSubstr("d_model"), HasSubstr("config.json"), HasSubstr("--config"))));
+}
+
+TEST(SettingsReaderTest, RefusesWhatIsOutOfRange) {
+  const Settings settings = *Settings::Parse(R"({"n_layer": 99999999})", "config.json");
+  SettingsReader reader(settings);
+  reader.IntWithin({"n_layer"}, 1, 100);
+  EXPECT_THAT(reader.status(),
+              StatusIs(absl::StatusCode::kInvalidArgument, AllOf(HasSubstr("n_layer"), HasSubstr("100"))));
+}
+
+TEST(SettingsReaderTest, ReadsTheInfinitiesOfPython) {
+  for (const char* json :
+       {R"({"limit": [0.5, Infinity]})", R"({"limit": [0.5, {"__float__": "Infinity"}]})"}) {
+    const Settings settings = *Settings::Parse(json, "config.json");
+    SettingsReader reader(settings);
+    const std::vector<double> limit = reader.Reals({"limit"}, {});
+    ASSERT_EQ(limit.size(), 2u) << json;
+    EXPECT_EQ(limit[1], std::numeric_limits<double>::infinity()) << json;
+  }
+  const Settings quoted = *Settings::Parse(R"({"a": "NaN \" Infinity", "b": NaN})", "config.json");
+  EXPECT_EQ(*quoted.Text("a"), "NaN \" Infinity");
+}
+
+TEST(MatchesPatternTest, StarsStandForAnything) {
+  EXPECT_TRUE(MatchesPattern("h.3.attn.bias", "h.*.attn.bias"));
+  EXPECT_TRUE(MatchesPattern("a.rotary_emb.inv_freq", "*.rotary_emb.inv_freq"));
+  EXPECT_TRUE(MatchesPattern("abcabd", "a*b*d"));
+  EXPECT_TRUE(MatchesPattern("x", "x"));
+  EXPECT_FALSE(MatchesPattern("h.3.attn.biased", "h.*.attn.bias"));
+  EXPECT_FALSE(MatchesPattern("ab", "ab*b"));
+  EXPECT_FALSE(MatchesPattern("abd", "a*c*d"));
+}
+
+}  // namespace
+}  // namespace eigsvc
