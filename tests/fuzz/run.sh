@@ -1,0 +1,28 @@
+#!/bin/sh
+# tests/fuzz/run.sh SECONDS [BUILD_DIR]: runs each libFuzzer target for SECONDS from its committed corpus and prints one
+# line a target. Fails on any finding, whose input it leaves in BUILD_DIR/fuzz-findings. New inputs are not kept.
+set -eu
+cd "$(dirname "$0")/../.."
+seconds=${1:?usage: tests/fuzz/run.sh SECONDS [BUILD_DIR]}
+build=${2:-build-fuzz}
+findings=$build/fuzz-findings
+mkdir -p "$findings"
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+failed=0
+for target in safetensors_header zip_directory pickle_machine; do
+  mkdir "$scratch/$target"
+  # The first folder takes new inputs, the second is only read. -rss_limit_mb: memory is part of what must hold.
+  if "$build/bin/fuzz_$target" "$scratch/$target" "tests/fuzz/corpus/$target" -dict="tests/fuzz/$target.dict" \
+      -max_total_time="$seconds" -timeout=5 -rss_limit_mb=1024 -max_len=8192 -print_final_stats=1 \
+      -artifact_prefix="$findings/$target-" >"$scratch/$target.log" 2>&1; then
+    runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$scratch/$target.log")
+    edges=$(sed -n 's/.* cov: \([0-9]*\) .*/\1/p' "$scratch/$target.log" | tail -1)
+    echo "fuzz $target: ${runs:-0} inputs in $seconds s, $edges edges, no finding"
+  else
+    failed=1
+    echo "fuzz $target: FINDING, input in $findings:"
+    grep -E 'ERROR|SUMMARY|runtime error' "$scratch/$target.log" || tail -5 "$scratch/$target.log"
+  fi
+done
+exit $failed
