@@ -31,14 +31,18 @@ find_path(EIGSVC_BEAST_INCLUDE boost/beast/core.hpp REQUIRED)
 eigsvc_header_library(cli11)
 eigsvc_header_library(beast)
 
-if(NOT EIGSVC_PYTHON)
-  find_program(EIGSVC_PYTHON python3 REQUIRED)
+# Without EIGSVC_PYTHON: what `make setup` made, else the system's.
+set(torch_python "${EIGSVC_PYTHON}")
+if(NOT torch_python)
+  find_program(EIGSVC_DEFAULT_PYTHON python3 REQUIRED
+    HINTS $ENV{EIGSVC_CACHE}/torch-2.13.0/bin $ENV{HOME}/.cache/eigsvc/torch-2.13.0/bin)
+  set(torch_python ${EIGSVC_DEFAULT_PYTHON})
 endif()
 execute_process(
-  COMMAND ${EIGSVC_PYTHON} -c "import importlib.metadata, importlib.util; print(importlib.util.find_spec('torch').submodule_search_locations[0]); print(importlib.metadata.version('torch'))"
+  COMMAND ${torch_python} -c "import importlib.metadata, importlib.util; print(importlib.util.find_spec('torch').submodule_search_locations[0]); print(importlib.metadata.version('torch'))"
   OUTPUT_VARIABLE torch_probe RESULT_VARIABLE torch_result ERROR_QUIET OUTPUT_STRIP_TRAILING_WHITESPACE)
 if(NOT torch_result EQUAL 0)
-  message(FATAL_ERROR "${EIGSVC_PYTHON} has no torch package: run `make setup`, or pass -DEIGSVC_PYTHON=/path/to/python3")
+  message(FATAL_ERROR "${torch_python} has no torch package: run `make setup`, or pass -DEIGSVC_PYTHON=/path/to/python3")
 endif()
 string(REPLACE "\n" ";" torch_probe "${torch_probe}")
 list(GET torch_probe 0 EIGSVC_TORCH_DIR)
