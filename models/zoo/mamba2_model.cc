@@ -75,13 +75,14 @@ Mamba2Model::SsmOutput Mamba2Model::RunSsm(const Weights& weights, const at::Ten
 }
 
 int64_t Mamba2Model::SegmentSteps(const Weights& weights, const at::Tensor& x) const {
-  // Work between two looks at the stop token: well under 100 ms on two cores, or on a device that is 100
-  // times faster.
+  // Operations between two looks at the stop token: well under 100 ms on two cores, or on a device that is
+  // 100 times faster. It also bounds what a segment allocates.
   const double budget = x.is_cpu() ? 2e9 : 2e11;
   double per_step = 2.0 * shape_.inner() * (2 * shape_.order + kSsdBlock);
   for (const auto& [name, tensor] : weights.all()) per_step += 2.0 * tensor.numel();
-  // An element of the decay matrix costs about as much as ten operations of a matrix product.
-  per_step += 10.0 * shape_.heads * kSsdBlock;
+  // The passes over each element of the decay matrix and of the channels cost as much as some 300 operations
+  // of a matrix product (measured on a CPU).
+  per_step += 300.0 * (shape_.heads * kSsdBlock + shape_.inner() + shape_.conv_rows());
   const auto blocks = static_cast<int64_t>(budget / (per_step * x.size(0) * kSsdBlock));
   return std::max<int64_t>(blocks, 1) * kSsdBlock;
 }
