@@ -7,6 +7,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -24,6 +25,8 @@
 #include "ATen/ops/zeros.h"
 #include "ATen/ops/zeros_like.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "models/zoo/registry.h"
@@ -296,6 +299,25 @@ TEST_F(Mamba2Test, ALayerWalkedInSegmentsEqualsOneWalkedInChunks) {
   EXPECT_LE(RelativeDifference(at::cat(parts, 1), whole), 1e-12);
   ASSERT_EQ(whole_tap.seen.at(0).size(), 1u);
   EXPECT_EQ(whole_tap.LogMagnitude(0).size(1), kSteps);
+}
+
+TEST_F(Mamba2Test, ALongLayerStopsBetweenItsSegments) {
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Model model,
+                              Initialize(R"({"n_layer": 1, "d_model": 16, "headdim": 4})"));
+  const at::Tensor x = at::ones({1, 400000, 16}, c10::kDouble);  // seconds of work
+  StopToken stop;
+  absl::Time cancelled;
+  std::thread canceller([&] {
+    absl::SleepFor(absl::Milliseconds(50));
+    cancelled = absl::Now();
+    stop.Cancel();
+  });
+  const absl::Status status =
+      model->Layer(0, model->weights().layers[0], x, nullptr, {nullptr, &stop}).status();
+  const absl::Time returned = absl::Now();
+  canceller.join();
+  EXPECT_THAT(status, StatusIs(absl::StatusCode::kCancelled, HasSubstr("cancelled")));
+  EXPECT_LT(returned - cancelled, absl::Seconds(2));  // a segment, with room for a busy machine
 }
 
 // --- Settings ---
