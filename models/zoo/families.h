@@ -5,6 +5,9 @@
 
 namespace eigsvc {
 
-FamilyEntry Mamba2Family();  // mamba2.cc
+FamilyEntry Gpt2Family();              // gpt2.cc
+FamilyEntry LlamaFamily();             // llama.cc
+FamilyEntry Mamba2Family();            // mamba2.cc
+FamilyEntry SoftmaxAttentionFamily();  // softmax_attention.cc
 
 }  // namespace eigsvc

@@ -29,6 +29,9 @@ absl::StatusOr<at::Tensor> StoredForm(const WeightSpec& spec, const ModelWeights
 absl::Span<const FamilyEntry> Families() {
   static const auto* const families = new std::vector<FamilyEntry>{
       Mamba2Family(),
+      LlamaFamily(),
+      Gpt2Family(),
+      SoftmaxAttentionFamily(),
   };
   return *families;
 }

@@ -159,6 +159,12 @@ absl::StatusOr<ModelWeights> LoadWeights(const Archive& archive, const WeightPla
   return weights;
 }
 
+std::optional<int64_t> StoredSize(const Archive& archive, const std::string& key, size_t dimension) {
+  const auto found = archive.tensors().find(key);
+  if (found == archive.tensors().end() || found->second.shape.size() <= dimension) return std::nullopt;
+  return found->second.shape[dimension];
+}
+
 absl::StatusOr<ModelWeights> InitializeWeights(const WeightPlan& plan, uint64_t seed,
                                                const LoadOptions& options) {
   constexpr double kMaxParameters = 8589934592;  // 2^33

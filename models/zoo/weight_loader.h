@@ -1,7 +1,9 @@
 // Fills a WeightPlan: from a checkpoint, or freshly drawn.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,6 +23,9 @@ namespace eigsvc {
 // Inf, naming key and element.
 absl::StatusOr<ModelWeights> LoadWeights(const Archive& archive, const WeightPlan& plan,
                                          const std::vector<std::string>& ignored, const LoadOptions& options);
+
+// A size of the tensor under `key`; nothing where the archive has no such key or dimension.
+std::optional<int64_t> StoredSize(const Archive& archive, const std::string& key, size_t dimension);
 
 // A tensor's values depend on (seed, layer, name) alone. INVALID_ARGUMENT for more than 2^33 parameters.
 absl::StatusOr<ModelWeights> InitializeWeights(const WeightPlan& plan, uint64_t seed,
