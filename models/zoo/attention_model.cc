@@ -67,12 +67,13 @@ absl::StatusOr<at::Tensor> AttentionModel::DoLayer(int index, const Weights& wei
     v.push_back(std::move(heads.v));
   }));
 
+  const at::Tensor queries = JoinPieces(q).transpose(1, 2);
+  const at::Tensor keys = Append(JoinPieces(k), "keys", state),
+                   values = Append(JoinPieces(v), "values", state);
   AttentionOptions options;
   options.scale = Scale(index);
   options.stop = context.stop;
-  EIGSVC_ASSIGN_OR_RETURN(const AttentionOutput attention,
-                          CausalAttention(JoinPieces(q).transpose(1, 2), Append(JoinPieces(k), "keys", state),
-                                          Append(JoinPieces(v), "values", state), options));
+  EIGSVC_ASSIGN_OR_RETURN(const AttentionOutput attention, CausalAttention(queries, keys, values, options));
 
   at::Tensor previous_lse;
   if (state != nullptr) {
@@ -82,8 +83,9 @@ absl::StatusOr<at::Tensor> AttentionModel::DoLayer(int index, const Weights& wei
   }
   const bool has_eigenvalues = previous_lse.defined() || steps > 1;
   if (has_eigenvalues && context.tap != nullptr && context.tap->Wants(index, kAttentionMixer)) {
-    EIGSVC_RETURN_IF_ERROR(context.tap->OnTransition(index, kAttentionMixer, UnitKind::kHead,
-                                                     SoftmaxTransition(attention.lse, previous_lse, first)));
+    EIGSVC_RETURN_IF_ERROR(context.tap->OnTransition(
+        index, kAttentionMixer, UnitKind::kHead,
+        SoftmaxTransition(attention.lse, previous_lse, first, LargestScore(queries, keys, options.scale))));
   }
 
   const at::Tensor attended = attention.output.transpose(1, 2).flatten(-2);

@@ -43,7 +43,7 @@ TEST(SoftmaxTransitionTest, MatchesTheGoldenEntries) {
     AttentionOptions options;
     options.use_fused = fused;
     EIGSVC_ASSERT_OK_AND_ASSIGN(const AttentionOutput attention, CausalAttention(q, k, k, options));
-    const at::Tensor found = LogMagnitude(SoftmaxTransition(attention.lse, {}, 0));
+    const at::Tensor found = LogMagnitude(SoftmaxTransition(attention.lse, {}, 0, 1));
     ASSERT_EQ(found.sizes(), (std::vector<int64_t>{1, 4, 1}));
     for (int i = 0; i < 5; ++i) {
       EXPECT_NEAR(attention.lse[0][0][i].item<double>(), golden["softmax_lse"][i].get<double>(), 1e-12);
@@ -58,7 +58,7 @@ TEST(SoftmaxTransitionTest, MatchesTheGoldenEntries) {
 TEST(SoftmaxTransitionTest, EqualScoresGiveStepsOverStepsPlusOne) {
   const at::Tensor q = at::ones({1, 2, 300, 4}, c10::kDouble);
   EIGSVC_ASSERT_OK_AND_ASSIGN(const AttentionOutput attention, CausalAttention(q, q, q));
-  const at::Tensor found = LogMagnitude(SoftmaxTransition(attention.lse, {}, 0));
+  const at::Tensor found = LogMagnitude(SoftmaxTransition(attention.lse, {}, 0, 1));
   for (int i = 1; i < 300; ++i) {
     EXPECT_NEAR(found[0][i - 1][1].item<double>(), std::log(i / (i + 1.0)), 1e-13);
   }
@@ -70,7 +70,7 @@ TEST(SoftmaxTransitionTest, LogsTelescopeToTheEndsOfTheSequence) {
   for (int64_t i = 0; i < q.numel(); ++i) q.mutable_data_ptr<double>()[i] = 3 * random.Normal();
   const at::Tensor k = q.flip(2).contiguous();
   EIGSVC_ASSERT_OK_AND_ASSIGN(const AttentionOutput attention, CausalAttention(q, k, k));
-  const Transition transition = SoftmaxTransition(attention.lse, {}, 0);
+  const Transition transition = SoftmaxTransition(attention.lse, {}, 0, 1);
   const at::Tensor total = LogMagnitude(transition).sum(1);
   const at::Tensor ends = attention.lse.select(-1, 0) - attention.lse.select(-1, 96);
   EXPECT_LE((total - ends).abs().max().item<double>(), 1e-12);
@@ -80,20 +80,26 @@ TEST(SoftmaxTransitionTest, LogsTelescopeToTheEndsOfTheSequence) {
 
 TEST(SoftmaxTransitionTest, AChunkContinuesWhereTheLastOneEnded) {
   const at::Tensor lse = at::tensor({0.5f, 1.5f, 1.25f, 7.0f, -3.0f}).view({1, 1, 5});
-  const Transition whole = SoftmaxTransition(lse, {}, 0);
-  const Transition first = SoftmaxTransition(lse.narrow(2, 0, 2), {}, 0);
-  const Transition second = SoftmaxTransition(lse.narrow(2, 2, 3), lse.narrow(2, 1, 1), 2);
+  const Transition whole = SoftmaxTransition(lse, {}, 0, 1);
+  const Transition first = SoftmaxTransition(lse.narrow(2, 0, 2), {}, 0, 1);
+  const Transition second = SoftmaxTransition(lse.narrow(2, 2, 3), lse.narrow(2, 1, 1), 2, 1);
   EXPECT_EQ(second.first_step, 2);
   EXPECT_TRUE(at::equal(at::cat({LogMagnitude(first), LogMagnitude(second)}, 1), LogMagnitude(whole)));
 }
 
 TEST(SoftmaxTransitionTest, TheNoiseFloorGrowsWithTheScores) {
   const auto floor = [](double largest, c10::ScalarType type) {
-    return SoftmaxTransition(at::tensor({0.0, -largest}, type).view({1, 1, 2}), {}, 0).noise_floor;
+    return SoftmaxTransition(at::ones({1, 1, 2}, type), {}, 0, largest).noise_floor;
   };
   EXPECT_EQ(floor(3, c10::kFloat), 5e-6);
   EXPECT_EQ(floor(360, c10::kFloat), 4 * std::ldexp(1.0, 8 - 23));
   EXPECT_EQ(floor(360, c10::kDouble), 1e-9);
+}
+
+TEST(SoftmaxTransitionTest, TheLargestScoreIsABoundThatParallelVectorsReach) {
+  const at::Tensor q = at::tensor({3.0, 4.0, 0.0, 1.0}).view({1, 2, 1, 2});
+  const at::Tensor k = at::tensor({1.0, 0.0, -6.0, -8.0}).view({1, 1, 2, 2});
+  EXPECT_NEAR(LargestScore(q, k, -0.5), 25, 1e-5);
 }
 
 }  // namespace
