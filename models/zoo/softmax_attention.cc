@@ -233,10 +233,10 @@ WeightPlan SoftmaxAttentionPlan(const SoftmaxAttentionConfig& config) {
         linear("mixer.linear", 2 * width, width);
         break;
       case Mixer::kHybrid:
-        linear("mixer.encoder", 2 * width, width);
-        linear("mixer.decoder", width, 2 * width);
         add(layer, "mixer.alpha", prefix + "mixer.alpha", {1},
             DrawConstant(-std::log(1 / 0.2 - 1)));  // σ(α) = 0.2
+        linear("mixer.encoder", 2 * width, width);
+        linear("mixer.decoder", width, 2 * width);
         break;
     }
   }

@@ -25,6 +25,22 @@ constexpr Variant kVariants[] = {
     {"mamba2", "paper", "post_norm",
      R"({"hidden_dim": 24, "num_heads": 2, "expansion": 2, "state_dim": 5, "prenorm": false, "glu": false,
          "learnable_init_states": true})"},
+    {"llama", "meta", "groups",
+     R"({"dim": 24, "n_heads": 6, "n_kv_heads": 2, "hidden_dim": 20, "n_layers": 1})"},
+    {"llama", "huggingface", "options",
+     R"({"hidden_size": 24, "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 10,
+         "intermediate_size": 20, "attention_bias": true, "mlp_bias": true, "tie_word_embeddings": true,
+         "rope_scaling": {"rope_type": "llama3", "factor": 4, "low_freq_factor": 1, "high_freq_factor": 4,
+                          "original_max_position_embeddings": 32}})"},
+    {"gpt2", "huggingface", "options",
+     R"({"n_embd": 24, "n_head": 3, "n_inner": 20, "n_positions": 19, "activation_function": "relu",
+         "scale_attn_by_inverse_layer_idx": true, "tie_word_embeddings": false})"},
+    {"softmax-attention", "paper", "conv_and_gate",
+     R"({"hidden_dim": 24, "state_dim": 12, "num_heads": 3, "mixer": "hybrid", "use_gate": true, "dim_conv": 4,
+         "max_pos_embed": 0})"},
+    {"softmax-attention", "paper", "no_mixer",
+     R"({"hidden_dim": 24, "state_dim": 36, "num_heads": 2, "mixer": "none", "dim_conv": 3, "conv_type": "partial"})"},
+    {"softmax-attention", "paper", "glu", R"({"hidden_dim": 24, "num_heads": 2, "mixer": "glu"})"},
 };
 
 Settings TinySettings(absl::string_view family, absl::string_view layout, absl::string_view json) {

@@ -1,0 +1,162 @@
+// What the attention families refuse, and what they read under several names.
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ATen/core/grad_mode.h"
+#include "ATen/ops/equal.h"
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "models/archive/archive.h"
+#include "models/zoo/registry.h"
+#include "tests/testing/paths.h"
+#include "tests/testing/status_matchers.h"
+#include "tests/testing/tensors.h"
+
+namespace eigsvc {
+namespace {
+
+using ::testing::HasSubstr;
+using testing::StatusIs;
+using Model = std::shared_ptr<const SequenceModel>;
+
+absl::StatusOr<Model> Fresh(const std::string& family, const std::string& settings) {
+  return (*FindFamily(family))->initialize(*Settings::Parse(settings, "a test's settings"), 1, {});
+}
+
+struct Refusal {
+  std::string family, settings, message;
+  absl::StatusCode code;
+};
+void PrintTo(const Refusal& refusal, std::ostream* out) { *out << refusal.family << " " << refusal.settings; }
+
+class RefusedSettingsTest : public ::testing::TestWithParam<Refusal> {};
+
+TEST_P(RefusedSettingsTest, AreNamed) {
+  EXPECT_THAT(Fresh(GetParam().family, GetParam().settings),
+              StatusIs(GetParam().code, HasSubstr(GetParam().message)));
+}
+
+constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
+constexpr auto kUnsupported = absl::StatusCode::kFailedPrecondition;
+INSTANTIATE_TEST_SUITE_P(
+    All, RefusedSettingsTest,
+    ::testing::Values(
+        Refusal{"llama", R"({"rope_scaling": {"rope_type": "yarn", "factor": 4}})", "\"yarn\"", kUnsupported},
+        Refusal{"llama", R"({"rope_parameters": {"rope_type": "dynamic", "factor": 4}})", "\"dynamic\"",
+                kUnsupported},
+        Refusal{"llama", R"({"rope_scaling": {"type": "linear"}})", "factor", kUnsupported},
+        Refusal{"llama", R"({"rope_scaling": {"type": "linear", "factor": -1}})", "factor > 0", kInvalid},
+        Refusal{"llama", R"({"hidden_act": "gelu"})", "hidden_act", kUnsupported},
+        Refusal{"llama", R"({"head_dim": 7})", "7 dimensions", kInvalid},
+        Refusal{"llama", R"({"num_attention_heads": 4, "num_key_value_heads": 3})", "3 key", kInvalid},
+        Refusal{"llama", R"({"num_attention_heads": 4, "num_key_value_heads": 5})", "num_key_value_heads",
+                kInvalid},
+        Refusal{"llama", R"({"rope_theta": -5})", "rope_theta", kInvalid},
+        Refusal{"llama", R"({"num_hidden_layers": 99999})", "num_hidden_layers", kInvalid},
+        Refusal{"gpt2", R"({"n_embd": 65, "n_head": 4})", "65", kInvalid},
+        Refusal{"gpt2", R"({"activation_function": "swish"})", "\"swish\"", kUnsupported},
+        Refusal{"gpt2", R"({"n_layer": 0})", "n_layer", kInvalid},
+        Refusal{"softmax-attention", R"({"num_heads": 5})", "num_heads = 5", kInvalid},
+        Refusal{"softmax-attention", R"({"mixer": "moe"})", "\"moe\"", absl::StatusCode::kNotFound},
+        Refusal{"softmax-attention", R"({"conv_type": "half"})", "\"half\"", kInvalid},
+        Refusal{"softmax-attention", R"({"embedding": false})", "embedding true", kUnsupported},
+        Refusal{"softmax-attention", R"({"classifier": true})", "classifier false", kUnsupported},
+        Refusal{"softmax-attention", R"({"output_dim": 10})", "10 outputs", kUnsupported}));
+
+// A checkpoint in memory: the model's tensors under its own keys, with the settings given instead of its own.
+Archive InMemory(const SequenceModel& model, const std::string& settings,
+                 const std::string& drop_prefix = "") {
+  absl::btree_map<std::string, ArchiveTensor> tensors;
+  for (const WeightSpec& spec : model.plan()) {
+    if (!spec.tied_to.empty()) continue;
+    const Weights& place =
+        spec.layer == WeightSpec::kOuter ? model.weights().outer : model.weights().layers[spec.layer];
+    const auto kept = std::make_shared<at::Tensor>(
+        (spec.transposed ? place[spec.name].t() : place[spec.name]).contiguous());
+    ArchiveTensor tensor;
+    tensor.shape = kept->sizes().vec();
+    tensor.strides = kept->strides().vec();
+    tensor.storage = {static_cast<const std::byte*>(kept->const_data_ptr()), kept->nbytes()};
+    tensor.owner = kept;
+    const bool drop = spec.key.rfind(drop_prefix, 0) == 0;
+    tensors[drop ? spec.key.substr(drop_prefix.size()) : spec.key] = std::move(tensor);
+  }
+  return Archive(std::move(tensors), *Settings::Parse(settings, "config.json"), "model");
+}
+
+at::Tensor Logits(const SequenceModel& model) {
+  Random random({1});
+  return *model.Forward(model.weights(), testing::RandomTokens(random, 1, 9, 64));
+}
+
+TEST(AttentionSettingsTest, LlamaNeedsTheNumberOfHeads) {
+  const at::NoGradGuard no_grad;
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Model model, Fresh("llama", "{}"));
+  EXPECT_THAT(LoadModel(InMemory(*model, "{}"), {}, {}),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("n_heads")));
+  Settings heads;
+  heads.Set("num_attention_heads", int64_t{4});
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Model loaded, LoadModel(InMemory(*model, "{}"), heads, {}));
+  EXPECT_TRUE(at::equal(Logits(*loaded), Logits(*model)));
+}
+
+TEST(AttentionSettingsTest, RotaryScalingIsReadFromOldAndNewSettings) {
+  const at::NoGradGuard no_grad;
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Model plain, Fresh("llama", "{}"));
+  const auto load = [&](const std::string& rotary) {
+    return LoadModel(InMemory(*plain, absl::StrCat(R"({"num_attention_heads": 4, )", rotary, "}")), {}, {});
+  };
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Model old_style,
+                              load(R"("rope_theta": 300, "rope_scaling": {"type": "linear", "factor": 3})"));
+  EIGSVC_ASSERT_OK_AND_ASSIGN(
+      const Model new_style,
+      load(R"("rope_parameters": {"rope_type": "linear", "factor": 3.0, "rope_theta": 300})"));
+  EXPECT_TRUE(at::equal(Logits(*old_style), Logits(*new_style)));
+  EXPECT_GT(testing::MaxDifference(Logits(*old_style), Logits(*plain)), 1e-6);
+  EXPECT_THAT(load(R"("use_scaled_rope": true)"),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("rope_scaling")));
+}
+
+TEST(AttentionSettingsTest, Gpt2FilesWithoutPrefixAndWithOldMasksLoad) {
+  const at::NoGradGuard no_grad;
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Model model, Fresh("gpt2", R"({"n_positions": 16})"));
+  const Archive bare = InMemory(*model, R"({"n_head": 4})", "transformer.");
+  auto tensors = bare.tensors();
+  tensors["h.0.attn.bias"] = tensors["h.1.attn.bias"] = tensors.at("wpe.weight");
+  tensors["h.0.attn.masked_bias"] = tensors.at("ln_f.weight");
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Model loaded,
+                              LoadModel(Archive(tensors, bare.settings(), "model"), {}, {}));
+  EXPECT_TRUE(at::equal(Logits(*loaded), Logits(*model)));
+  EXPECT_EQ(loaded->description().max_positions, 16);
+}
+
+TEST(AttentionSettingsTest, SequencesBeyondTheLearnedPositionsAreRefused) {
+  const at::NoGradGuard no_grad;
+  Random random({1});
+  const at::Tensor tokens = testing::RandomTokens(random, 1, 9, 64);
+  for (const auto& [family, settings] : std::vector<std::pair<std::string, std::string>>{
+           {"gpt2", R"({"n_positions": 8})"}, {"softmax-attention", R"({"max_pos_embed": 8})"}}) {
+    EIGSVC_ASSERT_OK_AND_ASSIGN(const Model model, Fresh(family, settings));
+    EXPECT_THAT(model->Forward(model->weights(), tokens), StatusIs(kInvalid, HasSubstr("truncate")));
+  }
+}
+
+TEST(AttentionSettingsTest, ThePapersClassifiersAndRealInputsAreRefusedByKey) {
+  const at::NoGradGuard no_grad;
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Model model, Fresh("softmax-attention", "{}"));
+  const Archive whole = InMemory(*model, R"({"num_heads": 1})");
+  auto classifier = whole.tensors();
+  classifier["classifier.encoder.weight"] = classifier.at("decoder.weight");
+  EXPECT_THAT(LoadModel(Archive(classifier, whole.settings(), "m"), {}, {}),
+              StatusIs(kUnsupported, HasSubstr("classifier")));
+  auto scalar = whole.tensors();
+  scalar["encoder.weight"] = scalar.at("encoder.word_embeddings.weight");
+  scalar.erase("encoder.word_embeddings.weight");
+  EXPECT_THAT(LoadModel(Archive(scalar, whole.settings(), "m"), {}, {}),
+              StatusIs(kUnsupported, HasSubstr("real inputs")));
+}
+
+}  // namespace
+}  // namespace eigsvc
