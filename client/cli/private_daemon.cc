@@ -73,9 +73,11 @@ absl::StatusOr<std::unique_ptr<PrivateDaemon>> PrivateDaemon::Start(const Option
 
 PrivateDaemon::~PrivateDaemon() {
   if (process_ > 0) {
+    // A user who pressed Ctrl-C twice does not wait for anyone's good manners.
+    const absl::Duration patience = Interrupt::count() >= 2 ? absl::Milliseconds(100) : absl::Seconds(2);
     close(stdin_fd_);
-    if (!Exited(absl::Seconds(2))) kill(process_, SIGTERM);
-    if (!Exited(absl::Seconds(2))) {
+    if (!Exited(patience)) kill(process_, SIGTERM);
+    if (!Exited(patience)) {
       kill(-process_, SIGKILL);  // its group: workers too
       Exited(absl::Seconds(5));
     }

@@ -6,9 +6,10 @@
 #include <algorithm>
 #include <memory>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
+#include "client/cli/analysis_json.h"
 #include "client/cli/commands.h"
 #include "client/cli/exit_code.h"
 #include "client/cli/session.h"
@@ -78,7 +79,21 @@ struct Parsed {
   std::string text;
 };
 
+// The contract's strings, like JSON's, are UTF-8.
+absl::Status CheckUtf8(const std::vector<std::string>& arguments) {
+  for (const std::string& argument : arguments) {
+    try {
+      static_cast<void>(Json(argument).dump());  // strict
+    } catch (const Json::exception&) {
+      return UsageError(
+          absl::StrCat("the argument \"", absl::CHexEscape(argument), "\" is not UTF-8; rename the file"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<Parsed> Parse(const std::vector<std::string>& arguments, const Terminal& terminal) {
+  EIGSVC_RETURN_IF_ERROR(CheckUtf8(arguments));
   Parsed parsed;
   CLI::App app(kDescription, "eigsvc");
   app.footer("Options for every command and the exit codes: eigsvc --help");  // commands inherit it

@@ -346,6 +346,19 @@ TEST_F(CommandTest, ARecipeGivesFlagsThatTheCommandLineOverrides) {
   EXPECT_EQ(absurd.exit_code, kExitUsage);
 }
 
+TEST_F(CommandTest, TheRecipeInTheRepositoryIsUnderstood) {
+  server_.checkpoints = {{Digest("best"), "best"}};
+  const CliResult result =
+      Run({"train", "--recipe", eigsvc::testing::SourcePath("models/recipes/mqar-mamba2-demo.json"), "--out",
+           directory_.path() + "/m.safetensors"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const v1::TrainingSpec spec = server_.train_requests()[0].spec();
+  EXPECT_EQ(spec.start().initializer().family(), "mamba2");
+  EXPECT_EQ(Json::parse(spec.start().settings_json())["n_layer"], 2);
+  EXPECT_EQ(Json::parse(spec.task().parameters_json())["num_kv_pairs"], 4);
+  EXPECT_TRUE(spec.has_steps() && spec.has_learning_rate() && spec.has_stop_at_score());
+}
+
 TEST_F(CommandTest, ACheckpointThatArrivesAlteredIsRefused) {
   server_.checkpoints = {{Digest("what was trained"), "what arrived"}};
   const std::string out = directory_.path() + "/m.safetensors";
@@ -609,10 +622,12 @@ INSTANTIATE_TEST_SUITE_P(
         UsageCase{{"inspect", "a", "b"}, "unexpected argument \"b\""}));
 
 TEST(LocalFailureTest, NoServerSaysWhatToDo) {
-  const CliResult result = RunCli({"--server", "127.0.0.1:1", "models"});
+  const TemporaryDirectory directory;
+  const std::string address = "unix:" + directory.path() + "/socket";  // a port may be anyone's
+  const CliResult result = RunCli({"--server", address, "models"});
   EXPECT_EQ(result.exit_code, 78);
-  EXPECT_THAT(result.err, HasSubstr("no server answers at 127.0.0.1:1"));
-  EXPECT_THAT(result.err, HasSubstr("eigsvcd --listen 127.0.0.1:1"));
+  EXPECT_THAT(result.err, HasSubstr("no server answers at " + address));
+  EXPECT_THAT(result.err, HasSubstr("eigsvcd --listen " + address));
 }
 
 TEST(LocalFailureTest, NoSuchFileIsNotFound) {
@@ -640,7 +655,7 @@ TEST(InspectTest, NeedsNoServer) {
   EXPECT_EQ(json["parameters"], 260032);
   EXPECT_EQ(json["sha256"], Digest(ReadFile(path)));
   // With EIGSVC_SERVER set but no --server, the file stays here.
-  EXPECT_EQ(RunCli({"inspect", path}, {.env = {{"EIGSVC_SERVER", "127.0.0.1:1"}}}).exit_code, 0);
+  EXPECT_EQ(RunCli({"inspect", path}, {.env = {{"EIGSVC_SERVER", "unix:/nowhere/socket"}}}).exit_code, 0);
 }
 
 TEST(InspectTest, DamagedFilesEndWithTheirCode) {
