@@ -2,6 +2,8 @@
 // and its source in CMakeLists.txt; tests loop over Families().
 #pragma once
 
+#include <cstdint>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -20,6 +22,8 @@ struct LoadOptions {
   c10::Device device = c10::Device(c10::kCPU);
   c10::ScalarType dtype =
       c10::kFloat;  // weights are converted; A_log, dt_bias and D of Mamba-2 stay at least float32
+  // Initialised models only: RESOURCE_EXHAUSTED beyond it, before any memory is taken.
+  int64_t max_weight_bytes = std::numeric_limits<int64_t>::max();
 };
 
 struct FamilyEntry {

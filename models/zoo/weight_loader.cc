@@ -170,6 +170,7 @@ absl::StatusOr<ModelWeights> InitializeWeights(const WeightPlan& plan, uint64_t 
   constexpr double kMaxParameters = 8589934592;  // 2^33
   double parameters = 0;                         // a double cannot overflow here
   for (const WeightSpec& spec : plan) {
+    if (!spec.tied_to.empty()) continue;
     double count = 1;
     for (const int64_t size : spec.shape) count *= static_cast<double>(size);
     parameters += count;
@@ -177,6 +178,12 @@ absl::StatusOr<ModelWeights> InitializeWeights(const WeightPlan& plan, uint64_t 
   if (parameters > kMaxParameters) {
     return absl::InvalidArgumentError(absl::StrCat("these settings make a model of ", parameters,
                                                    " parameters; at most 2^33 are initialised"));
+  }
+  const double bytes = parameters * static_cast<double>(c10::elementSize(options.dtype));
+  if (bytes > static_cast<double>(options.max_weight_bytes)) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("these settings make a model of ", parameters, " parameters and ", bytes,
+                     " bytes; at most ", options.max_weight_bytes, " bytes are allowed (--model-memory-bytes)"));
   }
   ModelWeights weights;
   for (const WeightSpec& spec : plan) {

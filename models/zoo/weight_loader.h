@@ -27,7 +27,8 @@ absl::StatusOr<ModelWeights> LoadWeights(const Archive& archive, const WeightPla
 // A size of the tensor under `key`; nothing where the archive has no such key or dimension.
 std::optional<int64_t> StoredSize(const Archive& archive, const std::string& key, size_t dimension);
 
-// A tensor's values depend on (seed, layer, name) alone. INVALID_ARGUMENT for more than 2^33 parameters.
+// A tensor's values depend on (seed, layer, name) alone. INVALID_ARGUMENT for more than 2^33 parameters;
+// RESOURCE_EXHAUSTED beyond options.max_weight_bytes.
 absl::StatusOr<ModelWeights> InitializeWeights(const WeightPlan& plan, uint64_t seed,
                                                const LoadOptions& options);
 
