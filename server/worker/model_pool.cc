@@ -62,6 +62,7 @@ absl::StatusOr<ModelPool::Handle> ModelPool::Acquire(const worker::v1::ResolvedC
   const v1::CheckpointRef& ref = checkpoint.ref();
   LoadOptions options;
   options.device = device_;
+  options.max_weight_bytes = budget_bytes_;
   EIGSVC_ASSIGN_OR_RETURN(options.dtype, ParseDtype(dtype.empty() ? "float32" : dtype));
   Settings overrides;
   if (!ref.settings_json().empty()) {

@@ -173,6 +173,18 @@ TEST_F(ModelPoolTest, AnInitializerNeedsNoFile) {
               StatusIs(absl::StatusCode::kNotFound, HasSubstr("mamba2")));
 }
 
+TEST_F(ModelPoolTest, AnAbsurdInitializerIsRefusedBeforeItTakesMemory) {
+  ModelPool pool = MakePool(kPlenty);
+  worker::v1::ResolvedCheckpoint checkpoint;
+  checkpoint.mutable_ref()->mutable_initializer()->set_family("mamba2");
+  checkpoint.mutable_ref()->set_settings_json(R"({"vocab_size": 16777216, "d_model": 128})");  // 8 GiB
+  EXPECT_THAT(pool.Acquire(checkpoint, "", stop_),
+              StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("--model-memory-bytes")));
+  checkpoint.mutable_ref()->set_settings_json(R"({"vocab_size": 16777216, "d_model": 1048576})");
+  EXPECT_THAT(pool.Acquire(checkpoint, "", stop_),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("parameters")));
+}
+
 TEST_F(ModelPoolTest, BadRequestsAreNamed) {
   ModelPool pool = MakePool(kPlenty);
   EXPECT_THAT(pool.Acquire({}, "", stop_),

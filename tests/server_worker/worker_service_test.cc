@@ -415,6 +415,26 @@ TEST_F(WorkerServiceTest, ATrainingStreamsAndItsCheckpointCanBeAnalysed) {
   EXPECT_EQ(resumed.back().event().result().steps(), 8);
 }
 
+TEST_F(WorkerServiceTest, EveryFamilyRunsUntrained) {
+  grpc::ClientContext context;
+  worker::v1::GetCatalogResponse catalog;
+  ASSERT_TRUE(worker_.stub().GetCatalog(&context, {}, &catalog).ok());
+  for (const v1::ModelFamily& family : catalog.models()) {
+    if (!family.trainable()) continue;
+    worker::v1::RunAnalysisRequest request = AnalysisRequest("", 16);
+    request.mutable_checkpoint()->mutable_ref()->mutable_initializer()->set_family(family.name());
+    request.mutable_checkpoint()->mutable_ref()->set_settings_json(R"({"vocab_size": 64})");
+    const auto outcome = worker_.Analyze(request);
+    ASSERT_TRUE(outcome.status.ok()) << family.name() << ": " << outcome.status.error_message();
+    const v1::AnalysisResult& result = outcome.events.back().event().result();
+    EXPECT_GT(result.sites_size(), 0) << family.name();
+    for (const v1::SiteSpectrum& site : result.sites()) {
+      EXPECT_EQ(site.summary().count(), 16 * 31) << family.name();
+      EXPECT_EQ(site.summary().nonfinite_count(), 0) << family.name();
+    }
+  }
+}
+
 TEST_F(WorkerServiceTest, CancellingATrainingIdlesTheDeviceWithinAQuarterSecond) {
   worker::v1::RunTrainingRequest request;
   *request.mutable_start() = CheckpointAt(model_);
