@@ -77,7 +77,7 @@ Mamba2Model::SsmOutput Mamba2Model::RunSsm(const Weights& weights, const at::Ten
 int64_t Mamba2Model::SegmentSteps(const Weights& weights, const at::Tensor& x) const {
   // Operations between two looks at the stop token: well under 100 ms on two cores, or on a device that is
   // 100 times faster. It also bounds what a segment allocates.
-  const double budget = x.is_cpu() ? 2e9 : 2e11;
+  const double budget = x.is_cpu() ? 6e9 : 6e11;
   double per_step = 2.0 * shape_.inner() * (2 * shape_.order + kSsdBlock);
   for (const auto& [name, tensor] : weights.all()) per_step += 2.0 * tensor.numel();
   // The passes over each element of the decay matrix and of the channels cost as much as some 300 operations
