@@ -35,16 +35,24 @@ std::vector<std::string> Panel(const Spectrum& spectrum, const MagnitudeAxis& ax
                                const Style& style) {
   const std::vector<double> shares = axis.Shares(spectrum);
   const double tallest = *std::max_element(shares.begin(), shares.end());
-  std::vector<std::string> lines(height);
-  for (int column = 0; column < axis.columns(); ++column) {
-    int eighths = 0;
-    if (shares[column] > 0) {
-      eighths = std::max(1, static_cast<int>(std::lround(shares[column] / tallest * height * kEighths)));
+  std::vector<int> eighths(shares.size(), 0);
+  for (size_t c = 0; c < shares.size(); ++c) {
+    if (shares[c] > 0) {
+      eighths[c] = std::max(1, static_cast<int>(std::lround(shares[c] / tallest * height * kEighths)));
     }
-    for (int line = 0; line < height; ++line) {
-      const int filled = std::clamp(eighths - (height - 1 - line) * kEighths, 0, kEighths);
-      const absl::string_view block = Block(filled, style);
-      absl::StrAppend(&lines[line], filled == 0 ? " " : style.Apply(PaintOf(axis, column), block));
+  }
+  std::vector<std::string> lines(height);
+  for (int line = 0; line < height; ++line) {
+    // Columns of one colour are painted together.
+    for (int c = 0; c < axis.columns();) {
+      const Paint paint = PaintOf(axis, c);
+      std::string run;
+      for (; c < axis.columns() && PaintOf(axis, c) == paint; ++c) {
+        absl::StrAppend(&run,
+                        Block(std::clamp(eighths[c] - (height - 1 - line) * kEighths, 0, kEighths), style));
+      }
+      const size_t end = run.find_last_not_of(' ') + 1;  // spaces stay bare, so that lines can lose theirs
+      absl::StrAppend(&lines[line], style.Apply(paint, run.substr(0, end)), run.substr(end));
     }
   }
   return lines;

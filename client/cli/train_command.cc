@@ -40,6 +40,8 @@ absl::Status ApplyRecipe(CLI::App& command, const std::string& path) {
   content << file.rdbuf();
   const Json recipe = Json::parse(content.str(), nullptr, /*allow_exceptions=*/false);
   if (!recipe.is_object()) return UsageError(absl::StrCat("--recipe: ", path, " holds no JSON object"));
+  const bool start_given =
+      command.get_option("--checkpoint")->count() + command.get_option("--model")->count() > 0;
   std::vector<std::string> known;
   for (const CLI::Option* option : command.get_options()) {
     for (const std::string& name : option->get_lnames()) {
@@ -53,7 +55,9 @@ absl::Status ApplyRecipe(CLI::App& command, const std::string& path) {
       return UsageError(
           absl::StrCat("--recipe ", path, ": ", std::string(UnknownName("key", key, known).message())));
     }
-    if (option->count() > 0) continue;
+    // What training starts from is one choice: a start on the command line replaces the recipe's as a whole.
+    const bool of_start = name == "checkpoint" || name == "model" || name == "init-seed" || name == "config";
+    if (option->count() > 0 || (of_start && start_given)) continue;
     try {
       if (name == "param" && value.is_object()) {
         for (const auto& [parameter, setting] : value.items()) {

@@ -359,6 +359,19 @@ TEST_F(CommandTest, TheRecipeInTheRepositoryIsUnderstood) {
   EXPECT_TRUE(spec.has_steps() && spec.has_learning_rate() && spec.has_stop_at_score());
 }
 
+TEST_F(CommandTest, AStartOnTheCommandLineReplacesTheRecipes) {
+  server_.checkpoints = {{Digest("best"), "best"}};
+  const CliResult result = Run(
+      {"train", "--recipe", eigsvc::testing::SourcePath("models/recipes/mqar-mamba2-demo.json"),
+       "--checkpoint", "demo/m.last.safetensors", "--resume", "--out", directory_.path() + "/m.safetensors"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const v1::TrainingSpec spec = server_.train_requests()[0].spec();
+  EXPECT_EQ(spec.start().name(), "demo/m.last.safetensors");
+  EXPECT_THAT(spec.start().settings_json(), IsEmpty());
+  EXPECT_TRUE(spec.resume());
+  EXPECT_TRUE(spec.has_steps());
+}
+
 TEST_F(CommandTest, ACheckpointThatArrivesAlteredIsRefused) {
   server_.checkpoints = {{Digest("what was trained"), "what arrived"}};
   const std::string out = directory_.path() + "/m.safetensors";
