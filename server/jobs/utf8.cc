@@ -1,0 +1,51 @@
+#include "server/jobs/utf8.h"
+
+#include <cstdint>
+
+namespace eigsvc {
+namespace {
+
+// Bytes of the well-formed character at the start of `text` (Unicode 15, table 3-7), or 0.
+size_t CharacterSize(absl::string_view text) {
+  const auto byte = [&](size_t i) { return i < text.size() ? static_cast<uint8_t>(text[i]) : uint8_t{0}; };
+  const auto within = [&](size_t i, uint8_t low, uint8_t high) { return byte(i) >= low && byte(i) <= high; };
+  const auto tail = [&](size_t i) { return within(i, 0x80, 0xBF); };
+  const uint8_t lead = byte(0);
+  if (lead < 0x80) return 1;
+  if (lead >= 0xC2 && lead <= 0xDF) return tail(1) ? 2 : 0;
+  if (lead >= 0xE0 && lead <= 0xEF) {
+    const uint8_t low = lead == 0xE0 ? 0xA0 : 0x80;   // no overlong forms
+    const uint8_t high = lead == 0xED ? 0x9F : 0xBF;  // no surrogates
+    return within(1, low, high) && tail(2) ? 3 : 0;
+  }
+  if (lead >= 0xF0 && lead <= 0xF4) {
+    const uint8_t low = lead == 0xF0 ? 0x90 : 0x80;
+    const uint8_t high = lead == 0xF4 ? 0x8F : 0xBF;  // nothing beyond U+10FFFF
+    return within(1, low, high) && tail(2) && tail(3) ? 4 : 0;
+  }
+  return 0;
+}
+
+}  // namespace
+
+std::string ToUtf8(absl::string_view text, size_t max_bytes) {
+  static constexpr absl::string_view kReplacement = "\xEF\xBF\xBD";
+  static constexpr absl::string_view kMore = "...";
+  std::string out;
+  size_t cut = 0;  // where `out` can end and still leave room for kMore
+  while (!text.empty()) {
+    const size_t size = CharacterSize(text);
+    const absl::string_view character = size > 0 ? text.substr(0, size) : kReplacement;
+    if (out.size() + character.size() > max_bytes) {
+      out.resize(cut);
+      if (max_bytes >= kMore.size()) out.append(kMore.data(), kMore.size());
+      return out;
+    }
+    out.append(character.data(), character.size());
+    if (out.size() + kMore.size() <= max_bytes) cut = out.size();
+    text.remove_prefix(size > 0 ? size : 1);
+  }
+  return out;
+}
+
+}  // namespace eigsvc

@@ -1,0 +1,15 @@
+// Text that ends in a proto string or a gRPC message must be UTF-8; file names and tensor keys need not be.
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+#include "absl/strings/string_view.h"
+
+namespace eigsvc {
+
+// `text` with every ill-formed byte replaced by U+FFFD, cut between characters to at most `max_bytes`, "..."
+// included.
+std::string ToUtf8(absl::string_view text, size_t max_bytes);
+
+}  // namespace eigsvc

@@ -1,0 +1,62 @@
+// A store in memory: three known checkpoints, and a record of what the jobs did to the spool.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "server/store/store.h"
+
+namespace eigsvc::testing {
+
+class FakeStore : public Store {
+ public:
+  absl::StatusOr<ResolvedPath> ResolveName(StoreKind, const std::string& name) override {
+    if (name == "known.safetensors") return ResolvedPath{"/root/" + name, false};
+    return absl::NotFoundError(absl::StrCat("no checkpoint \"", name, "\"; known: known.safetensors"));
+  }
+  absl::StatusOr<ResolvedPath> ResolveDigest(StoreKind, const std::string& sha256) override {
+    const std::lock_guard lock(mutex_);
+    if (adopted_.count(sha256) > 0) return ResolvedPath{"/store/" + sha256, true};
+    return absl::NotFoundError(absl::StrCat("no upload ", sha256));
+  }
+  absl::StatusOr<ResolvedPath> ResolveLocal(StoreKind, const std::string& path) override {
+    if (allow_local) return ResolvedPath{path, false};
+    return absl::PermissionDeniedError("local paths are for a private server; upload the file");
+  }
+  absl::StatusOr<std::vector<StoredEntry>> List(StoreKind) override { return std::vector<StoredEntry>(); }
+  absl::StatusOr<std::unique_ptr<Upload>> BeginUpload(StoreKind, const UploadPlan&) override {
+    return absl::UnimplementedError("not in this fake");
+  }
+  absl::StatusOr<std::string> Adopt(StoreKind, const std::string& path) override {
+    const std::lock_guard lock(mutex_);
+    const std::string sha256(64, path.find("best") != std::string::npos ? 'b' : 'a');
+    adopted_.insert(sha256);
+    return sha256;
+  }
+  absl::StatusOr<std::string> NewSpoolPath(absl::string_view job_id, absl::string_view suffix) override {
+    const std::lock_guard lock(mutex_);
+    spooled_.insert(std::string(job_id));
+    return absl::StrCat("/spool/", job_id, "/", suffix);
+  }
+  void RemoveSpool(absl::string_view job_id) override {
+    const std::lock_guard lock(mutex_);
+    spooled_.erase(std::string(job_id));
+  }
+  int64_t SpoolBytesFree() override { return 1000; }
+
+  std::set<std::string> spooled() {
+    const std::lock_guard lock(mutex_);
+    return spooled_;
+  }
+  bool allow_local = false;
+
+ private:
+  std::mutex mutex_;
+  std::set<std::string> spooled_, adopted_;
+};
+
+}  // namespace eigsvc::testing
