@@ -181,9 +181,9 @@ absl::Status SafetensorsWriter::WriteAt(const std::string& name, int64_t byte_of
   const auto [begin, end] = tensor->second;
   if (byte_offset < 0 || byte_offset > end - begin ||
       static_cast<int64_t>(bytes.size()) > end - begin - byte_offset) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("bytes ", byte_offset, " to ", byte_offset + static_cast<int64_t>(bytes.size()),
-                     " are outside tensor ", Quoted(name), " of ", end - begin, " bytes"));
+    return absl::FailedPreconditionError(absl::StrCat(bytes.size(), " bytes at offset ", byte_offset,
+                                                      " leave tensor ", Quoted(name), " of ", end - begin,
+                                                      " bytes"));
   }
   return state_->Write(begin + byte_offset, bytes);
 }
