@@ -408,11 +408,37 @@ TEST(AnalysisTest, ADeadlineEndsTheRun) {
     absl::SleepFor(absl::Milliseconds(5));
     return absl::OkStatus();
   });
+  AnalysisOptions options;
+  options.batch_size = 1;  // 4096 batches of 10 ms: far more than the time given
   const absl::Time deadline = absl::Now() + absl::Milliseconds(100);
-  EXPECT_THAT(
-      RunAnalysis(model, FakeTask(100000, kVocab, 9, 9), AnalysisOptions(), nullptr, StopToken(deadline)),
-      StatusIs(StatusCode::kDeadlineExceeded, HasSubstr("deadline")));
+  EXPECT_THAT(RunAnalysis(model, FakeTask(100000, kVocab, 9, 9), options, nullptr, StopToken(deadline)),
+              StatusIs(StatusCode::kDeadlineExceeded, HasSubstr("deadline")));
   EXPECT_LT(absl::Now(), deadline + absl::Milliseconds(100));
+}
+
+// The same of a real model: with no query every score is 0, whatever the tokens.
+TEST(AnalysisTest, ALlamaWithoutQueriesAttendsUniformly) {
+  constexpr int64_t kSteps = 40;
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const FamilyEntry* family, FindFamily("llama"));
+  Settings settings;
+  settings.Set("vocab_size", int64_t{64});
+  EIGSVC_ASSERT_OK_AND_ASSIGN(auto model, family->initialize(settings, 3, {c10::kCPU, c10::kDouble}));
+  const ModelWeights weights = model->weights().Clone(/*requires_grad=*/false);
+  for (const Weights& layer : weights.layers) {
+    at::Tensor queries = layer["wq"];
+    queries.zero_();
+  }
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const AnalysisResult result,
+                              RunAnalysis(*model, weights, FakeTask(kSteps, 64, kSteps, kSteps),
+                                          AnalysisOptions(), nullptr, StopToken()));
+  double sum = 0;
+  for (int64_t length = 1; length <= kSteps; ++length) sum -= std::log(length);
+  ASSERT_FALSE(result.sites.empty());
+  for (const SiteSpectrum& site : result.sites) {
+    EXPECT_EQ(site.spectrum.count(), static_cast<uint64_t>(kSteps * (kSteps - 1) / 2));
+    EXPECT_NEAR(site.spectrum.Mean() * static_cast<double>(site.spectrum.count()), sum, 1e-10);
+    EXPECT_NEAR(site.spectrum.Min(), std::log(0.5), 1e-12);
+  }
 }
 
 // Every family of the zoo: an analysis counts exactly the eigenvalues of one forward pass over all examples.
