@@ -6,7 +6,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 bin=$(cd "$1" && pwd); shift
 work=$(mktemp -d)
 mkfifo "$work/ready"
-"$bin/eigsvcd" --listen=unix:"$work/socket" --http-listen= --state-dir="$work/state" --lame-duck=0s \
+"$bin/eigsvcd" --listen=unix:"$work/socket" --http-listen "" --state-dir="$work/state" --lame-duck=0s \
   >"$work/ready" 2>"$work/log" &
 daemon=$!
 trap 'kill $daemon 2>/dev/null || true; wait $daemon 2>/dev/null || true; rm -rf "$work"' EXIT
