@@ -15,6 +15,7 @@ import time
 import unittest
 
 import grpc
+import grpc_tools
 from grpc_tools import protoc
 
 options = None  # set by main(): --bin, --source, --shared
@@ -25,7 +26,8 @@ def _generate():
     directory = tempfile.mkdtemp(prefix="eigsvc-proto-")
     root = options.source / "proto"
     files = [str(path) for path in root.rglob("*.proto")]
-    arguments = ["protoc", f"-I{root}", f"--python_out={directory}", f"--grpc_python_out={directory}", *files]
+    well_known = pathlib.Path(grpc_tools.__file__).parent / "_proto"  # google/protobuf/timestamp.proto and the like
+    arguments = ["protoc", f"-I{root}", f"-I{well_known}", f"--python_out={directory}", f"--grpc_python_out={directory}", *files]
     if protoc.main(arguments) != 0:
         raise RuntimeError("grpcio-tools rejected the .proto files")
     sys.path.insert(0, directory)
