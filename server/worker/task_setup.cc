@@ -7,11 +7,15 @@ namespace eigsvc {
 namespace {
 
 absl::StatusOr<Settings> Parameters(const v1::TaskSpec& spec, const Settings& checkpoint_settings) {
-  if (!spec.parameters_json().empty())
-    return Settings::Parse(spec.parameters_json(), "the task's parameters");
-  const absl::StatusOr<std::string> recorded = checkpoint_settings.Text("task.name");
-  if (recorded.ok() && *recorded == spec.name()) return checkpoint_settings.Child("task.parameters");
-  return Settings();
+  Settings recorded;
+  const absl::StatusOr<std::string> name = checkpoint_settings.Text("task.name");
+  if (name.ok() && *name == spec.name()) {
+    EIGSVC_ASSIGN_OR_RETURN(recorded, checkpoint_settings.Child("task.parameters"));
+  }
+  if (spec.parameters_json().empty()) return recorded;
+  EIGSVC_ASSIGN_OR_RETURN(const Settings given,
+                          Settings::Parse(spec.parameters_json(), "the task's parameters"));
+  return recorded.MergedWith(given);
 }
 
 }  // namespace

@@ -59,8 +59,7 @@ class Daemon:
 
     @property
     def http_address(self):
-        match = re.search(r"http[^\n]*?(127\.0\.0\.1:\d+)", self.read_log())
-        return match.group(1)
+        return "127.0.0.1:" + re.search(r"HTTP on port (\d+)", self.read_log()).group(1)
 
     def read_log(self):
         self.log.flush()
