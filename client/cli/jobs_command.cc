@@ -43,7 +43,7 @@ bool Ended(v1::JobState state) {
 
 Json TimeOrNull(bool set, const google::protobuf::Timestamp& time) {
   if (!set) return Json();
-  return absl::FormatTime(absl::RFC3339_sec, absl::FromUnixSeconds(time.seconds()), absl::UTCTimeZone());
+  return absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", absl::FromUnixSeconds(time.seconds()), absl::UTCTimeZone());
 }
 
 // The members that both kinds of job have. Job is v1::Analysis or v1::Training.

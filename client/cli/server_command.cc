@@ -33,17 +33,17 @@ Listing WorkerListing(const v1::GetServerInfoResponse& info) {
 Json InfoObject(const v1::GetServerInfoResponse& info) {
   Json workers = Json::array();
   for (const v1::WorkerInfo& worker : info.workers()) workers.push_back(WorkerObject(worker));
-  return {
-      {"schema_version", kSchemaVersion},
-      {"versions", std::map<std::string, std::string>(info.versions().begin(), info.versions().end())},
-      {"private_server", info.private_server()},
-      {"draining", info.draining()},
-      {"queue_depth", info.queue_depth()},
-      {"queue_capacity", info.queue_capacity()},
-      {"start_time", absl::FormatTime(absl::RFC3339_sec, absl::FromUnixSeconds(info.start_time().seconds()),
-                                      absl::UTCTimeZone())},
-      {"limits", std::map<std::string, int64_t>(info.limits().begin(), info.limits().end())},
-      {"workers", workers}};
+  return {{"schema_version", kSchemaVersion},
+          {"versions", std::map<std::string, std::string>(info.versions().begin(), info.versions().end())},
+          {"private_server", info.private_server()},
+          {"draining", info.draining()},
+          {"queue_depth", info.queue_depth()},
+          {"queue_capacity", info.queue_capacity()},
+          {"start_time",
+           absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", absl::FromUnixSeconds(info.start_time().seconds()),
+                            absl::UTCTimeZone())},
+          {"limits", std::map<std::string, int64_t>(info.limits().begin(), info.limits().end())},
+          {"workers", workers}};
 }
 
 absl::Status ShowInfo(Session& session) {

@@ -595,6 +595,7 @@ struct UsageCase {
   std::vector<std::string> arguments;
   std::string says;
 };
+void PrintTo(const UsageCase& usage, std::ostream* out) { *out << ::testing::PrintToString(usage.arguments); }
 class UsageTest : public ::testing::TestWithParam<UsageCase> {};
 
 TEST_P(UsageTest, EndsWithTwoAndSaysWhatToDo) {
