@@ -448,16 +448,17 @@ absl::Status Worker::Impl::Settle(Call& call, absl::Status status) {
 // it is idle, or is doomed (the timekeeper sees to it).
 void Worker::Impl::AwaitIdle(const Call& call) {
   const std::shared_ptr<Incarnation> incarnation = call.on;
-  while (true) {
+  // Asked twice: the first question may overtake a call that was stopped as soon as it was sent.
+  for (int idle_answers = 0; idle_answers < 2;) {
     {
-      std::unique_lock<std::mutex> lock(mutex);
+      std::lock_guard<std::mutex> lock(mutex);
       const bool alone = std::none_of(calls.begin(), calls.end(), [&](const Call* other) {
         return other != &call && other->on == incarnation;
       });
       if (incarnation->doomed() || !alone) return;
     }
     const auto status = incarnation->transport().GetStatus(options.cancel_grace);
-    if (status.ok() && !status->busy()) return;
+    idle_answers = status.ok() && !status->busy() ? idle_answers + 1 : 0;
     std::unique_lock<std::mutex> lock(mutex);
     changed.wait_until(lock, In(kIdlePoll), [&] { return incarnation->doomed(); });
   }

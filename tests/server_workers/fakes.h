@@ -6,6 +6,7 @@
 //   "wait"          runs until it is stopped; the device is idle `stop_delay` after the cancel
 //   "busy"          answers the cancel, as gRPC does, and stays busy for ever
 //   "deaf"          does not even answer; only the end of the process does
+//   "mute"          hears of a cancel, but not of the process's end
 //   "crash"         the process ends with "signal 11" under the call
 //   "hang up"       the connection breaks, the process lives on
 #pragma once
@@ -170,7 +171,8 @@ class FakeTransport : public WorkerTransport {
       host_->connected = false;
       return Lost();
     }
-    if (script == "wait" || script == "busy" || script == "deaf") return WaitForStop(script, control);
+    if (script == "wait" || script == "busy" || script == "deaf" || script == "mute")
+      return WaitForStop(script, control);
     return absl::OkStatus();
   }
 
@@ -185,7 +187,7 @@ class FakeTransport : public WorkerTransport {
     {
       std::unique_lock<std::mutex> lock(host_->mutex);
       host_->busy_until = absl::InfiniteFuture();
-      auto over = [&] { return host_->exited || (stopped && script != "deaf"); };
+      auto over = [&] { return (host_->exited && script != "mute") || (stopped && script != "deaf"); };
       const auto limit = absl::ToChronoTime(std::min(control.deadline(), absl::Now() + absl::Hours(1)));
       if (script == "deaf") {
         host_->changed.wait(lock, over);

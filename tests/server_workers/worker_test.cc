@@ -234,7 +234,7 @@ TEST_F(WorkerTest, ADeathUnderTheCallIsToldWithItsCause) {
 
 TEST_F(WorkerTest, ADeathIsNoticedByCallsThatHearNothing) {
   auto worker = StartReady();
-  for (const char* script : {"wait", "deaf"}) {
+  for (const char* script : {"wait", "deaf", "mute"}) {
     EXPECT_TRUE(worker->WaitUntilReady(absl::Seconds(10)));
     std::thread killer([&] {
       EXPECT_TRUE(WaitForState(*worker, State::kBusy));
