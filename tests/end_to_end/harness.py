@@ -40,7 +40,9 @@ class Daemon:
     def __init__(self, *flags, roots=True):
         self.directory = tempfile.mkdtemp(prefix="eigsvc-e2e-")
         command = [str(options.bin / "eigsvcd"), "--listen=127.0.0.1:0", "--http-listen=127.0.0.1:0", "--devices=cpu",
-                   f"--state-dir={self.directory}/state", "--lame-duck=200ms", "--drain-timeout=5s"]
+                   f"--state-dir={self.directory}/state"]
+        given = {flag.split("=")[0] for flag in flags}
+        command += [flag for flag in ("--lame-duck=200ms", "--drain-timeout=5s") if flag.split("=")[0] not in given]
         if roots:
             command.append(f"--checkpoint-root={options.source / 'deploy' / 'demo'}")
         self.log = open(f"{self.directory}/log", "w+")
