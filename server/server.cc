@@ -5,6 +5,7 @@
 
 #include <condition_variable>
 #include <mutex>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -91,6 +92,7 @@ struct Server::Impl {
   bool draining = false, hurry = false, shut_down = false;  // guarded by mutex
   // Taken to set health and its metric together, so that the last of two updates is also the later one.
   std::mutex readiness_mutex;
+  std::optional<bool> told_ready;  // guarded by readiness_mutex; watchers of health hear of changes only
 
   // In the order in which they start.
   Metrics metrics;
@@ -151,6 +153,8 @@ std::string Server::Impl::NotReadyReason() const {
 void Server::Impl::UpdateReadiness() {
   const std::lock_guard lock(readiness_mutex);
   const bool ready = NotReadyReason().empty();
+  if (told_ready == ready) return;
+  told_ready = ready;
   rpc->SetServing(ready);
   metrics.SetReady(ready);
 }
