@@ -25,7 +25,7 @@ constexpr int kMaxMetadataBytes = 16 << 10;
 // A connection's; one client of a browser or a test may well hold a few hundred watches.
 constexpr int kMaxConcurrentStreams = 1000;
 constexpr size_t kMemoryQuotaBytes = size_t{512} << 20;
-constexpr int kKeepaliveTimeMs = 30'000, kKeepaliveTimeoutMs = 10'000;
+constexpr int kKeepaliveTimeMs = 30'000, kKeepaliveTimeoutMs = 10'000, kMinPingIntervalMs = 5'000;
 
 class RpcServerImpl final : public RpcServer {
  public:
@@ -50,6 +50,9 @@ class RpcServerImpl final : public RpcServer {
     builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveTimeMs);
     builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
     builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+    // Clients may do the same: by default two pings within five minutes would cost them the connection.
+    builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+    builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, kMinPingIntervalMs);
     server_ = builder.BuildAndStart();
     if (server_ == nullptr) {
       return absl::UnavailableError(absl::StrCat("cannot listen on ", state_.options.listen,
