@@ -56,7 +56,7 @@ at::Tensor Append(const at::Tensor& heads, const char* name, LayerState* state) 
 absl::StatusOr<at::Tensor> AttentionModel::DoLayer(int index, const Weights& weights, const at::Tensor& x,
                                                    LayerState* state, const LayerContext& context) const {
   const int64_t steps = x.size(1), first = state != nullptr ? state->position : 0;
-  const int64_t most = PositionsPerPiece(weights, x);
+  const int64_t most = context.stop != nullptr ? PositionsPerPiece(weights, x) : steps;
   LayerState own;
   std::vector<at::Tensor> q, k, v;
   EIGSVC_RETURN_IF_ERROR(ForEachPiece(steps, most, context.stop, [&](int64_t begin, int64_t length) {

@@ -187,9 +187,10 @@ class Gpt2 final : public AttentionModel {
   }
 
   at::Tensor Finish(const Weights& weights, const at::Tensor& x, const at::Tensor& attended) const override {
-    const at::Tensor middle = x + Affine(weights, "attn.c_proj", attended);
+    // Sums go into the fresh buffer of the product.
+    const at::Tensor middle = Affine(weights, "attn.c_proj", attended).add_(x);
     const at::Tensor hidden = Activated(Affine(weights, "mlp.c_fc", Normed(weights, "ln_2", middle)));
-    return middle + Affine(weights, "mlp.c_proj", hidden);
+    return Affine(weights, "mlp.c_proj", hidden).add_(middle);
   }
 
   at::Tensor Activated(const at::Tensor& x) const {

@@ -126,10 +126,12 @@ class Llama final : public AttentionModel {
   }
 
   at::Tensor Finish(const Weights& weights, const at::Tensor& x, const at::Tensor& attended) const override {
-    const at::Tensor middle = x + Linear(attended, weights["wo"], Bias(weights, "wo"));
-    return middle + SwiGlu(RmsNorm(middle, weights["mlp_norm"], config_.norm_eps),
-                           {weights["gate"], Bias(weights, "gate"), weights["up"], Bias(weights, "up"),
-                            weights["down"], Bias(weights, "down")});
+    // Sums go into the fresh buffer of the product.
+    const at::Tensor middle = Linear(attended, weights["wo"], Bias(weights, "wo")).add_(x);
+    return SwiGlu(RmsNorm(middle, weights["mlp_norm"], config_.norm_eps),
+                  {weights["gate"], Bias(weights, "gate"), weights["up"], Bias(weights, "up"),
+                   weights["down"], Bias(weights, "down")})
+        .add_(middle);
   }
 
   static at::Tensor Bias(const Weights& weights, const char* name) {
