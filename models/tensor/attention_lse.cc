@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <optional>
 #include <tuple>
@@ -19,7 +20,6 @@
 #include "ATen/ops/arange.h"
 #include "ATen/ops/cat.h"
 #include "ATen/ops/constant_pad_nd.h"
-#include "ATen/ops/empty.h"
 #include "ATen/ops/logaddexp.h"
 #include "ATen/ops/logsumexp.h"
 #include "ATen/ops/matmul.h"

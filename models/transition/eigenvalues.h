@@ -8,16 +8,17 @@
 namespace eigsvc {
 
 struct Eigenvalues {
-  at::Tensor log_magnitude;  // [B,T,U,K] float32 or float64, on the transition's device; -inf stands for λ = 0
-  at::Tensor phase;          // same shape, radians in (-π, π]; undefined when every λ is positive real or zero
+  at::Tensor
+      log_magnitude;  // [B,T,U,K] float32 or float64, on the transition's device; -inf stands for λ = 0
+  at::Tensor phase;   // same shape, radians in (-π, π]; undefined when every λ is positive real or zero
   int64_t multiplicity = 1;  // of each entry; 0 stands for infinite
   bool conjugate_pairs = false;
 };
 
-// ScalarPerUnit, Diagonal, Nilpotent: closed forms. DiagonalPlusLowRank: d - vᵀu closed form where d is constant over N
-// and R = 1 (N-1 times d, once d - vᵀu); symmetric reduction (arXiv-free linear algebra: det(D - u vᵀ - x) depends on
-// u∘v only) with eigvalsh where u∘v >= 0, d real and R = 1; otherwise dense. Dense: a general solver, in float64.
-// INVALID_ARGUMENT for inconsistent shapes; INTERNAL when the solver does not converge.
+// ScalarPerUnit, Diagonal, Nilpotent: closed forms. DiagonalPlusLowRank: N-R times d and d - eig(vᵀu) where d
+// is constant over N and R < N; a symmetric problem where R = 1, all is real and u∘v >= 0; otherwise as
+// dense. Dense: a general solver in float64; a matrix that is not finite gives NaN. All but ScalarPerUnit are
+// computed in float64. INVALID_ARGUMENT for inconsistent shapes; INTERNAL when the solver does not converge.
 absl::StatusOr<Eigenvalues> ComputeEigenvalues(const Transition& transition);
 
 }  // namespace eigsvc

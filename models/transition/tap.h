@@ -1,4 +1,5 @@
-// TransitionTap: what a forward pass reports its own transitions to. The model asks first; a "no" costs one branch.
+// TransitionTap: what a forward pass reports its own transitions to. The model asks first; a "no" costs one
+// branch.
 #pragma once
 
 #include "absl/status/status.h"
@@ -14,7 +15,8 @@ class TransitionTap {
   // `mixer` has static lifetime: "attention", "mamba2".
   virtual bool Wants(int layer, absl::string_view mixer) const = 0;
   // Called at most once a (layer, mixer, chunk of time). The tap may keep nothing but scalars per unit.
-  virtual absl::Status OnTransition(int layer, absl::string_view mixer, UnitKind unit_kind, Transition transition) = 0;
+  virtual absl::Status OnTransition(int layer, absl::string_view mixer, UnitKind unit_kind,
+                                    Transition transition) = 0;
 };
 
 }  // namespace eigsvc

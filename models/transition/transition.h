@@ -14,7 +14,8 @@ namespace eigsvc {
 // (λ = (1+Δμ/2)/(1-Δμ/2)). The tensors then hold Δμ.
 enum class Discretization { kNone, kExp, kBilinear };
 
-// Λ = λ·I, given as log λ: real, positive. multiplicity is dim(state) of a unit; 0 stands for infinite (softmax).
+// Λ = λ·I, given as log λ: real, positive. multiplicity is dim(state) of a unit; 0 stands for infinite
+// (softmax).
 struct ScalarPerUnit {
   at::Tensor log_magnitude;  // [B,T,U] real
   int64_t multiplicity = 1;
@@ -53,8 +54,10 @@ using TransitionKind = std::variant<ScalarPerUnit, Diagonal, DiagonalPlusLowRank
 
 struct Transition {
   TransitionKind kind;
-  bool constant = false;   // the same at every step and in every batch: T = 1 and B = 1, counted once an analysis
-  int64_t first_step = 0;  // of the chunk, 0-based in the sequence; attention starts at 1 (λ_0 acts on h_{-1} = 0)
+  bool constant =
+      false;  // the same at every step and in every batch: T = 1 and B = 1, counted once an analysis
+  int64_t first_step =
+      0;  // of the chunk, 0-based in the sequence; attention starts at 1 (λ_0 acts on h_{-1} = 0)
   double noise_floor = 0;  // absolute error of log|λ|, from the dtype and the size of what was subtracted
 };
 
