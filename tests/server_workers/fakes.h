@@ -37,7 +37,8 @@ struct FakeHost {
   std::string cause;
   bool connected = true;
   int64_t pid = 0;
-  absl::Time busy_until = absl::InfinitePast();
+  int running = 0;
+  absl::Time busy_until = absl::InfinitePast();  // or as long as something runs
 
   void End(const std::string& why) {
     std::lock_guard<std::mutex> lock(mutex);
@@ -96,7 +97,7 @@ class FakeTransport : public WorkerTransport {
     worker::v1::GetStatusResponse response;
     response.set_device("fake");
     response.set_device_description("a fake device");
-    response.set_busy(absl::Now() < host_->busy_until);
+    response.set_busy(host_->running > 0 || absl::Now() < host_->busy_until);
     return response;
   }
 
@@ -186,7 +187,7 @@ class FakeTransport : public WorkerTransport {
     absl::Status status;
     {
       std::unique_lock<std::mutex> lock(host_->mutex);
-      host_->busy_until = absl::InfiniteFuture();
+      ++host_->running;
       auto over = [&] { return (host_->exited && script != "mute") || (stopped && script != "deaf"); };
       const auto limit = absl::ToChronoTime(std::min(control.deadline(), absl::Now() + absl::Hours(1)));
       if (script == "deaf") {
@@ -199,7 +200,8 @@ class FakeTransport : public WorkerTransport {
       } else if (status.ok()) {
         status = absl::CancelledError("cancelled");
       }
-      if (script == "wait") host_->busy_until = absl::Now() + options_.stop_delay;
+      --host_->running;
+      host_->busy_until = script == "busy" ? absl::InfiniteFuture() : absl::Now() + options_.stop_delay;
     }
     control.OnCancel({});
     return status;
