@@ -134,8 +134,11 @@ absl::Status Train(Session& session, const TrainFlags& flags) {
   }
   EIGSVC_ASSIGN_OR_RETURN(const v1::Training training, RunTraining(session, spec, progress));
   EIGSVC_ASSIGN_OR_RETURN(Connection * connection, session.Connect());
-  EIGSVC_RETURN_IF_ERROR(
-      DownloadCheckpoint(*connection, training.result().best_sha256(), flags.out, progress));
+  const bool has_best = !training.result().best_sha256().empty();
+  if (has_best) {
+    EIGSVC_RETURN_IF_ERROR(
+        DownloadCheckpoint(*connection, training.result().best_sha256(), flags.out, progress));
+  }
   const std::string last_path = flags.out_last.empty() ? LastPath(flags.out) : flags.out_last;
   const bool has_last = !training.result().last_sha256().empty();
   if (has_last) {
@@ -143,7 +146,11 @@ absl::Status Train(Session& session, const TrainFlags& flags) {
         DownloadCheckpoint(*connection, training.result().last_sha256(), last_path, progress));
   }
   progress.Finish();
-  return WriteTraining(session, training, flags.out, has_last ? last_path : "");
+  if (!has_best) {
+    session.Say(absl::StrCat("eigsvc: no evaluation beat the best of the run before; ", flags.out,
+                             " is left as it was"));
+  }
+  return WriteTraining(session, training, has_best ? flags.out : "", has_last ? last_path : "");
 }
 
 }  // namespace

@@ -163,8 +163,9 @@ std::string TrainingTable(const v1::Training& training, const std::string& best_
   field("steps", absl::StrCat(CountText(result.steps()), " in ", DurationText(time)));
   field("best", absl::StrCat(score(result.best()), " at step ", CountText(result.best_step())));
   field("last", absl::StrCat(score(result.last()), ", loss ", ScoreText(result.final_loss())));
-  field("checkpoint",
-        best_path.empty() ? absl::StrCat("at the server: ", result.best_sha256()) : Printable(best_path));
+  field("checkpoint", result.best_sha256().empty() ? "the one of the run before is the best still"
+                      : best_path.empty()          ? absl::StrCat("at the server: ", result.best_sha256())
+                                                   : Printable(best_path));
   if (!last_path.empty()) field("to resume", Printable(last_path));
   const std::string plot = RenderPlot({{"trained", MergeLayers(result.sites())}}, style);
   if (!plot.empty()) absl::StrAppend(&out, "\n", plot);

@@ -106,10 +106,7 @@ class Trainer {
       EIGSVC_ASSIGN_OR_RETURN(parameters_,
                               CallTorch("weights", [&] { return ListParameters(model_, weights_); }));
     }
-    if (!options_.output_path.empty()) {
-      result_.best_path = options_.output_path;
-      result_.last_path = LastCheckpointPath(options_.output_path);
-    }
+    if (!options_.output_path.empty()) result_.last_path = LastCheckpointPath(options_.output_path);
     return absl::OkStatus();
   }
 
@@ -174,7 +171,8 @@ class Trainer {
       record_.best_step = record_.step;
       result_.best = result_.last;
       if (!options_.output_path.empty()) {
-        EIGSVC_RETURN_IF_ERROR(SaveBest(model_, weights_, task_, options_, record_, result_.best_path));
+        EIGSVC_RETURN_IF_ERROR(SaveBest(model_, weights_, task_, options_, record_, options_.output_path));
+        result_.best_path = options_.output_path;
       }
     }
     return SaveLastCheckpoint();

@@ -76,17 +76,15 @@ absl::StatusOr<std::string> TakeOutputs(const worker::v1::RunAnalysisRequest& re
 absl::StatusOr<std::string> TakeOutputs(const worker::v1::RunTrainingRequest&,
                                         worker::v1::RunTrainingResponse* response, Store& store) {
   v1::TrainingResult& result = *response->mutable_event()->mutable_result();
-  if (response->best_path().empty() || response->last_path().empty()) {
-    return absl::InternalError("the worker ended a training without naming its checkpoints; report it");
+  if (response->last_path().empty()) {
+    return absl::InternalError("the worker ended a training without naming its checkpoint; report it");
   }
-  EIGSVC_ASSIGN_OR_RETURN(*result.mutable_best_sha256(),
-                          store.Adopt(StoreKind::kCheckpoint, response->best_path()));
-  if (response->last_path() == response->best_path()) {
-    result.set_last_sha256(result.best_sha256());
-  } else {
-    EIGSVC_ASSIGN_OR_RETURN(*result.mutable_last_sha256(),
-                            store.Adopt(StoreKind::kCheckpoint, response->last_path()));
+  if (!response->best_path().empty()) {  // a resumed run may not beat the earlier best
+    EIGSVC_ASSIGN_OR_RETURN(*result.mutable_best_sha256(),
+                            store.Adopt(StoreKind::kCheckpoint, response->best_path()));
   }
+  EIGSVC_ASSIGN_OR_RETURN(*result.mutable_last_sha256(),
+                          store.Adopt(StoreKind::kCheckpoint, response->last_path()));
   return std::string();
 }
 

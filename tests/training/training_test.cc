@@ -189,6 +189,22 @@ TEST(TrainingTest, AResumedRunIsTheRunThatNeverStopped) {
   ExpectSameTensors(LastCheckpointPath(whole.output_path), LastCheckpointPath(half.output_path));
 }
 
+TEST(TrainingTest, AResumedRunThatDoesNotBeatTheEarlierBestNamesNone) {
+  TrainingOptions first = TinyOptions("earlier");
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const TrainingResult before,
+                              RunTraining(*TinyModel(), *TinyTask(), first, nullptr, StopToken()));
+  TrainingOptions second = TinyOptions("later");
+  second.resume_path = before.last_path;
+  second.steps = 22;
+  second.learning_rate = second.final_learning_rate = 0;  // the weights stay as they are, and with them the score
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const TrainingResult after,
+                              RunTraining(*TinyModel(), *TinyTask(), second, nullptr, StopToken()));
+  EXPECT_EQ(after.best_path, "");
+  EXPECT_EQ(after.best.value, before.best.value);
+  EXPECT_FALSE(std::filesystem::exists(second.output_path));
+  EXPECT_TRUE(std::filesystem::exists(after.last_path));
+}
+
 TEST(TrainingTest, TheLastCheckpointIsAlsoAPlainOne) {
   const TrainingOptions options = TinyOptions("plain");
   EIGSVC_ASSERT_OK_AND_ASSIGN(const TrainingResult result,
