@@ -493,15 +493,15 @@ absl::StatusOr<Page<v1::Training>> Jobs::ListTrainings(int32_t page_size,
   return impl_->List<TrainingKind>(page_size, page_token);
 }
 
-absl::Status Jobs::CancelAnalysis(const std::string& id) {
+absl::Status Jobs::CancelAnalysis(const std::string& id, const absl::Status& reason) {
   EIGSVC_ASSIGN_OR_RETURN(const std::shared_ptr<AnalysisJob> job, impl_->Find<AnalysisKind>(id));
-  impl_->Cancel(job, absl::CancelledError("cancelled on request"));
+  impl_->Cancel(job, reason);
   return absl::OkStatus();
 }
 
-absl::Status Jobs::CancelTraining(const std::string& id) {
+absl::Status Jobs::CancelTraining(const std::string& id, const absl::Status& reason) {
   EIGSVC_ASSIGN_OR_RETURN(const std::shared_ptr<TrainingJob> job, impl_->Find<TrainingKind>(id));
-  impl_->Cancel(job, absl::CancelledError("cancelled on request"));
+  impl_->Cancel(job, reason);
   return absl::OkStatus();
 }
 

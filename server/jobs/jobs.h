@@ -68,9 +68,10 @@ class Jobs {
   absl::StatusOr<Page<v1::Analysis>> ListAnalyses(int32_t page_size, const std::string& page_token) const;
   absl::StatusOr<Page<v1::Training>> ListTrainings(int32_t page_size, const std::string& page_token) const;
 
-  // Passes the cancel on and returns at once; a finished job is left as it is. NOT_FOUND.
-  absl::Status CancelAnalysis(const std::string& id);
-  absl::Status CancelTraining(const std::string& id);
+  // Passes the cancel on and returns at once; a finished job is left as it is. `reason` becomes the job's
+  // status, the first one where there are several. NOT_FOUND.
+  absl::Status CancelAnalysis(const std::string& id, const absl::Status& reason);
+  absl::Status CancelTraining(const std::string& id, const absl::Status& reason);
 
   // `on_ready` is called (from any thread, never under a lock of Jobs) when Next may have something; not
   // after the stream is destroyed, so destroying it waits for a call in progress and must not happen inside

@@ -36,7 +36,9 @@ class AnalysisServiceImpl final : public AnalysisServiceBase {
           return jobs_.SubmitAnalysis(spec, deadline);
         },
         [this](const std::string& id, auto on_ready) { return jobs_.WatchAnalysis(id, std::move(on_ready)); },
-        [this](const std::string& id) { return jobs_.CancelAnalysis(id); });
+        [this](const std::string& id, const absl::Status& reason) {
+          return jobs_.CancelAnalysis(id, reason);
+        });
   }
 
   grpc::ServerWriteReactor<grpc::ByteBuffer>* WatchAnalysis(Context* context,
@@ -87,12 +89,13 @@ class AnalysisServiceImpl final : public AnalysisServiceBase {
 
   grpc::ServerUnaryReactor* CancelAnalysis(Context* context, const v1::CancelAnalysisRequest* request,
                                            v1::CancelAnalysisResponse* response) override {
-    return StartUnary(state_, "AnalysisService.CancelAnalysis", context, state_.files,
-                      [=, this](CallControl&) {
-                        if (absl::Status status = jobs_.CancelAnalysis(request->analysis_id()); !status.ok())
-                          return status;
-                        return Get(request->analysis_id(), response->mutable_analysis());
-                      });
+    return StartUnary(
+        state_, "AnalysisService.CancelAnalysis", context, state_.files, [=, this](CallControl&) {
+          const absl::Status cancelled =
+              jobs_.CancelAnalysis(request->analysis_id(), absl::CancelledError("cancelled on request"));
+          if (!cancelled.ok()) return cancelled;
+          return Get(request->analysis_id(), response->mutable_analysis());
+        });
   }
 
   absl::Status Get(const std::string& id, v1::Analysis* out) {

@@ -33,7 +33,9 @@ class TrainingServiceImpl final : public TrainingServiceBase {
           return jobs_.SubmitTraining(spec, deadline);
         },
         [this](const std::string& id, auto on_ready) { return jobs_.WatchTraining(id, std::move(on_ready)); },
-        [this](const std::string& id) { return jobs_.CancelTraining(id); });
+        [this](const std::string& id, const absl::Status& reason) {
+          return jobs_.CancelTraining(id, reason);
+        });
   }
 
   grpc::ServerWriteReactor<grpc::ByteBuffer>* WatchTraining(Context* context,
@@ -73,12 +75,13 @@ class TrainingServiceImpl final : public TrainingServiceBase {
 
   grpc::ServerUnaryReactor* CancelTraining(Context* context, const v1::CancelTrainingRequest* request,
                                            v1::CancelTrainingResponse* response) override {
-    return StartUnary(state_, "TrainingService.CancelTraining", context, state_.files,
-                      [=, this](CallControl&) {
-                        if (absl::Status status = jobs_.CancelTraining(request->training_id()); !status.ok())
-                          return status;
-                        return Get(request->training_id(), response->mutable_training());
-                      });
+    return StartUnary(
+        state_, "TrainingService.CancelTraining", context, state_.files, [=, this](CallControl&) {
+          const absl::Status cancelled =
+              jobs_.CancelTraining(request->training_id(), absl::CancelledError("cancelled on request"));
+          if (!cancelled.ok()) return cancelled;
+          return Get(request->training_id(), response->mutable_training());
+        });
   }
 
   absl::Status Get(const std::string& id, v1::Training* out) {

@@ -145,6 +145,9 @@ class JobsTest : public ::testing::Test {
     }
     return false;
   }
+  absl::Status Cancel(const std::string& id) {
+    return jobs_->CancelAnalysis(id, absl::CancelledError("cancelled on request"));
+  }
   // A job that runs until it is stopped.
   void RunUntilStopped() {
     script_.analysis = [](const auto&, FakeRun& run, const auto& on_event) {
@@ -224,7 +227,7 @@ TEST_F(JobsTest, NoCallbackAfterTheStreamIsGone) {
     stream->reset();
     alive.reset();  // a late callback would be a use after free, which the sanitizers see
   }
-  EIGSVC_EXPECT_OK(jobs_->CancelAnalysis(id));
+  EIGSVC_EXPECT_OK(Cancel(id));
   EXPECT_THAT(Wait(id), StatusIs(absl::StatusCode::kCancelled, HasSubstr("cancelled on request")));
 }
 
@@ -250,7 +253,7 @@ TEST_F(JobsTest, QueuedJobIsCancelledAtOnce) {
   const std::string running = Submit(), queued = Submit();
   ASSERT_TRUE(WaitForState(running, v1::JOB_STATE_RUNNING));
   EXPECT_EQ(jobs_->queue_depth(), 1);
-  EIGSVC_EXPECT_OK(jobs_->CancelAnalysis(queued));
+  EIGSVC_EXPECT_OK(Cancel(queued));
   EIGSVC_ASSERT_OK_AND_ASSIGN(const v1::Analysis analysis, jobs_->GetAnalysis(queued));
   EXPECT_EQ(analysis.state(), v1::JOB_STATE_CANCELLED);
   EXPECT_EQ(analysis.error().code(), static_cast<int>(absl::StatusCode::kCancelled));
@@ -264,7 +267,7 @@ TEST_F(JobsTest, RunningJobIsCancelledWithin250Milliseconds) {
   const std::string id = Submit();
   ASSERT_TRUE(WaitForState(id, v1::JOB_STATE_RUNNING));
   const absl::Time asked = absl::Now();
-  EIGSVC_EXPECT_OK(jobs_->CancelAnalysis(id));
+  EIGSVC_EXPECT_OK(Cancel(id));
   EXPECT_THAT(Wait(id), StatusIs(absl::StatusCode::kCancelled, HasSubstr("on request")));
   EXPECT_LT(absl::Now() - asked, absl::Milliseconds(250));
   EXPECT_EQ(jobs_->GetAnalysis(id)->state(), v1::JOB_STATE_CANCELLED);
@@ -286,7 +289,7 @@ TEST_F(JobsTest, JobThatIgnoresACancelIsKilledAndTheNextOneRuns) {
   Start();
   const std::string id = Submit();
   ASSERT_TRUE(WaitForState(id, v1::JOB_STATE_RUNNING));
-  EIGSVC_EXPECT_OK(jobs_->CancelAnalysis(id));
+  EIGSVC_EXPECT_OK(Cancel(id));
   EXPECT_THAT(Wait(id), StatusIs(absl::StatusCode::kCancelled, HasSubstr("on request")));
   EIGSVC_EXPECT_OK(Wait(Submit()));
   EXPECT_EQ(script_.starts, 2);
@@ -296,7 +299,7 @@ TEST_F(JobsTest, CancelOfAFinishedJobLeavesItAlone) {
   Start();
   const std::string id = Submit();
   EIGSVC_ASSERT_OK(Wait(id));
-  EIGSVC_EXPECT_OK(jobs_->CancelAnalysis(id));
+  EIGSVC_EXPECT_OK(Cancel(id));
   EXPECT_EQ(jobs_->GetAnalysis(id)->state(), v1::JOB_STATE_SUCCEEDED);
 }
 
@@ -458,7 +461,7 @@ TEST_F(JobsTest, EigenvaluesNeedAFinishedAnalysisThatKeptThem) {
   ASSERT_TRUE(WaitForState(running, v1::JOB_STATE_RUNNING));
   EXPECT_THAT(jobs_->EigenvaluesPath(running),
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("not finished")));
-  EIGSVC_EXPECT_OK(jobs_->CancelAnalysis(running));
+  EIGSVC_EXPECT_OK(Cancel(running));
   EXPECT_THAT(Wait(running), StatusIs(absl::StatusCode::kCancelled, HasSubstr("")));
   EXPECT_TRUE(store_.spooled().empty());  // a job that failed leaves no file
   stop = false;
@@ -531,8 +534,7 @@ TEST_F(JobsTest, RefusalsNameWhatIsKnown) {
   EXPECT_THAT(jobs_->SubmitAnalysis(spec, absl::InfiniteFuture()),
               StatusIs(absl::StatusCode::kPermissionDenied, HasSubstr("private")));
   EXPECT_THAT(jobs_->GetAnalysis("an-nope"), StatusIs(absl::StatusCode::kNotFound, HasSubstr("an-nope")));
-  EXPECT_THAT(jobs_->CancelAnalysis("an-nope"),
-              StatusIs(absl::StatusCode::kNotFound, HasSubstr("list them")));
+  EXPECT_THAT(Cancel("an-nope"), StatusIs(absl::StatusCode::kNotFound, HasSubstr("list them")));
   EXPECT_THAT(jobs_->GetTraining(""), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("training_id")));
 }
 
@@ -600,7 +602,7 @@ TEST_F(JobsTest, SurvivesManyClientsAtOnce) {
     clients.emplace_back([&, c] {
       for (int i = 0; i < 10; ++i) {
         const std::string id = Submit();
-        if ((i + c) % 4 == 0) (void)jobs_->CancelAnalysis(id);
+        if ((i + c) % 4 == 0) (void)Cancel(id);
         (void)jobs_->ListAnalyses(3, "");
         const absl::Status status = Wait(id);
         if (status.code() != absl::StatusCode::kUnknown) ++ended;

@@ -18,6 +18,13 @@
 namespace eigsvc::testing {
 namespace {
 
+// AddressSanitizer keeps what is freed, to see it used again; there the test is about that.
+#ifdef __SANITIZE_ADDRESS__
+constexpr bool kMeasures = false;
+#else
+constexpr bool kMeasures = true;
+#endif
+
 int64_t ResidentBytes() {
   std::ifstream statm("/proc/self/statm");
   int64_t total = 0, resident = 0;
@@ -137,7 +144,9 @@ TEST_F(MemoryTest, HundredWatchersThatNeverReadStayBelow64MiB) {
     ASSERT_EQ(published, kSnapshots);
     const int64_t grown = ResidentBytes() - before;
     RecordProperty("grown_bytes", std::to_string(grown));
-    EXPECT_LE(grown, int64_t{64} << 20);
+    if (kMeasures) {
+      EXPECT_LE(grown, int64_t{64} << 20);
+    }
     EXPECT_EQ(Get(watched).state(), v1::JOB_STATE_RUNNING);  // the daemon still answers
   }
   EXPECT_EQ(Get(watched).state(), v1::JOB_STATE_RUNNING);  // and has outlived them

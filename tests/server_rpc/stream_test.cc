@@ -92,6 +92,7 @@ TEST_F(StreamTest, ClientThatLeavesCancelsItsJob) {
   EXPECT_THAT(stream->Finish(), IsStatus(grpc::CANCELLED, ::testing::_));
   EXPECT_TRUE(WaitForState(id, v1::JOB_STATE_CANCELLED));
   EXPECT_EQ(Get(id).error().code(), grpc::CANCELLED);
+  EXPECT_THAT(Get(id).error().message(), HasSubstr("the client left"));
 }
 
 TEST_F(StreamTest, ClientThatLeavesAQueuedJobCancelsIt) {
