@@ -288,7 +288,11 @@ TEST_F(JobsTest, JobThatIgnoresACancelIsKilledAndTheNextOneRuns) {
   };
   Start();
   const std::string id = Submit();
-  ASSERT_TRUE(WaitForState(id, v1::JOB_STATE_RUNNING));
+  // Until the script runs: the state says RUNNING a moment before.
+  for (const absl::Time until = absl::Now() + kLong; runs == 0 && absl::Now() < until;) {
+    absl::SleepFor(absl::Milliseconds(1));
+  }
+  ASSERT_EQ(runs, 1);
   EIGSVC_EXPECT_OK(Cancel(id));
   EXPECT_THAT(Wait(id), StatusIs(absl::StatusCode::kCancelled, HasSubstr("on request")));
   EIGSVC_EXPECT_OK(Wait(Submit()));
