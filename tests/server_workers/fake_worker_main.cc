@@ -64,7 +64,10 @@ class FakeWorker final : public WorkerService::Service {
     RunAnalysisResponse response;
     response.mutable_event()->mutable_progress();
     writer->Write(response);
-    if (script == "crash") raise(SIGSEGV);
+    if (script == "crash") {
+      signal(SIGSEGV, SIG_DFL);  // AddressSanitizer's handler would make an exit of it
+      raise(SIGSEGV);
+    }
     if (script == "exit 70") _exit(70);
     if (script == "hang") {  // does not notice the cancel
       while (true) SleepMs(1000);
