@@ -54,7 +54,8 @@ uint64_t Random::Below(uint64_t bound) {
   unsigned __int128 product = static_cast<unsigned __int128>(Bits()) * bound;
   if (static_cast<uint64_t>(product) < bound) {
     const uint64_t threshold = -bound % bound;
-    while (static_cast<uint64_t>(product) < threshold) product = static_cast<unsigned __int128>(Bits()) * bound;
+    while (static_cast<uint64_t>(product) < threshold)
+      product = static_cast<unsigned __int128>(Bits()) * bound;
   }
   return static_cast<uint64_t>(product >> 64);
 }

@@ -2,10 +2,9 @@
 
 #include <cmath>
 #include <limits>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
-
-#include <nlohmann/json.hpp>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -32,12 +31,13 @@ const json* Find(const json& object, absl::string_view key) {
 }
 
 absl::Status Missing(absl::string_view key, absl::string_view origin) {
-  return absl::FailedPreconditionError(
-      absl::StrCat("setting \"", key, "\" is missing from ", origin.empty() ? "the settings" : origin,
-                   "; add it there, or pass it in --config"));
+  return absl::FailedPreconditionError(absl::StrCat("setting \"", key, "\" is missing from ",
+                                                    origin.empty() ? "the settings" : origin,
+                                                    "; add it there, or pass it in --config"));
 }
 
-absl::Status WrongType(absl::string_view key, absl::string_view origin, absl::string_view wanted, const json& found) {
+absl::Status WrongType(absl::string_view key, absl::string_view origin, absl::string_view wanted,
+                       const json& found) {
   std::string text = found.dump(-1, ' ', true, json::error_handler_t::replace);
   if (text.size() > 60) text = text.substr(0, 57) + "...";
   return absl::InvalidArgumentError(absl::StrCat("setting \"", key, "\" of ",
@@ -123,11 +123,13 @@ absl::StatusOr<T> Or(absl::StatusOr<T> value, bool present, T fallback) {
 
 Settings::Settings() : object_(std::make_shared<const json>(json::object())) {}
 Settings::Settings(json object, absl::string_view origin)
-    : object_(std::make_shared<const json>(object.is_object() ? std::move(object) : json::object())), origin_(origin) {}
+    : object_(std::make_shared<const json>(object.is_object() ? std::move(object) : json::object())),
+      origin_(origin) {}
 
 absl::StatusOr<Settings> Settings::Parse(absl::string_view text, absl::string_view origin) {
   if (text.size() > kMaxBytes) {
-    return absl::InvalidArgumentError(absl::StrCat(origin, " has ", text.size(), " bytes; settings are at most 16 MiB"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(origin, " has ", text.size(), " bytes; settings are at most 16 MiB"));
   }
   bool too_deep = false;
   auto limit = [&](int depth, json::parse_event_t, json&) {
@@ -138,9 +140,11 @@ absl::StatusOr<Settings> Settings::Parse(absl::string_view text, absl::string_vi
   if (object.is_discarded() && !too_deep) {
     object = json::parse(QuoteNonFinite(text), limit, /*allow_exceptions=*/false);
   }
-  if (too_deep) return absl::InvalidArgumentError(absl::StrCat(origin, " nests deeper than ", kMaxDepth, " levels"));
+  if (too_deep)
+    return absl::InvalidArgumentError(absl::StrCat(origin, " nests deeper than ", kMaxDepth, " levels"));
   if (object.is_discarded()) return absl::InvalidArgumentError(absl::StrCat(origin, " is not valid JSON"));
-  if (!object.is_object()) return absl::InvalidArgumentError(absl::StrCat(origin, " must hold a JSON object"));
+  if (!object.is_object())
+    return absl::InvalidArgumentError(absl::StrCat(origin, " must hold a JSON object"));
   return Settings(std::move(object), origin);
 }
 
@@ -251,8 +255,12 @@ std::shared_ptr<const json> With(const json& object, absl::string_view key, json
 void Settings::Set(absl::string_view key, int64_t value) { object_ = With(*object_, key, value); }
 void Settings::Set(absl::string_view key, double value) { object_ = With(*object_, key, value); }
 void Settings::Set(absl::string_view key, bool value) { object_ = With(*object_, key, value); }
-void Settings::Set(absl::string_view key, absl::string_view value) { object_ = With(*object_, key, std::string(value)); }
-void Settings::Set(absl::string_view key, const Settings& child) { object_ = With(*object_, key, *child.object_); }
+void Settings::Set(absl::string_view key, absl::string_view value) {
+  object_ = With(*object_, key, std::string(value));
+}
+void Settings::Set(absl::string_view key, const Settings& child) {
+  object_ = With(*object_, key, *child.object_);
+}
 
 Settings Settings::MergedWith(const Settings& over) const {
   json merged = *object_;
@@ -265,6 +273,8 @@ Settings Settings::MergedWith(const Settings& over) const {
 }
 
 const json& Settings::object() const { return *object_; }
-std::string Settings::ToJson() const { return object_->dump(-1, ' ', false, nlohmann::json::error_handler_t::replace); }
+std::string Settings::ToJson() const {
+  return object_->dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
 
 }  // namespace eigsvc

@@ -5,10 +5,9 @@
 
 #include <cstdint>
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
-
-#include <nlohmann/json_fwd.hpp>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -31,10 +30,10 @@ class Settings {
   bool Has(absl::string_view key) const;
   std::vector<std::string> Keys() const;  // top level, sorted
 
-  // FAILED_PRECONDITION if absent (the message names key, origin and --config), INVALID_ARGUMENT if of another type.
-  // Integers are accepted where a real is asked; integral reals and decimal strings where an integer is asked;
-  // "true"/"false" strings where a bool is asked (safetensors metadata holds strings only); "Infinity" and
-  // transformers' {"__float__": "Infinity"} where a real is asked.
+  // FAILED_PRECONDITION if absent (the message names key, origin and --config), INVALID_ARGUMENT if of
+  // another type. Integers are accepted where a real is asked; integral reals and decimal strings where an
+  // integer is asked; "true"/"false" strings where a bool is asked (safetensors metadata holds strings only);
+  // "Infinity" and transformers' {"__float__": "Infinity"} where a real is asked.
   absl::StatusOr<int64_t> Int(absl::string_view key) const;
   absl::StatusOr<double> Real(absl::string_view key) const;
   absl::StatusOr<bool> Bool(absl::string_view key) const;

@@ -1,8 +1,8 @@
 #include "models/base/sha256.h"
 
-#include <array>
-
 #include <openssl/evp.h>
+
+#include <array>
 
 #include "absl/strings/escaping.h"
 
@@ -13,7 +13,9 @@ struct Sha256::Context {
   ~Context() { EVP_MD_CTX_free(md); }
 };
 
-Sha256::Sha256() : context_(std::make_unique<Context>()) { EVP_DigestInit_ex(context_->md, EVP_sha256(), nullptr); }
+Sha256::Sha256() : context_(std::make_unique<Context>()) {
+  EVP_DigestInit_ex(context_->md, EVP_sha256(), nullptr);
+}
 Sha256::~Sha256() = default;
 Sha256::Sha256(Sha256&&) noexcept = default;
 Sha256& Sha256::operator=(Sha256&&) noexcept = default;
@@ -25,7 +27,8 @@ void Sha256::Update(absl::Span<const std::byte> bytes) {
 std::string Sha256::Finish() {
   std::array<unsigned char, 32> digest{};
   EVP_DigestFinal_ex(context_->md, digest.data(), nullptr);
-  return absl::BytesToHexString(absl::string_view(reinterpret_cast<const char*>(digest.data()), digest.size()));
+  return absl::BytesToHexString(
+      absl::string_view(reinterpret_cast<const char*>(digest.data()), digest.size()));
 }
 
 std::string Sha256::Of(absl::Span<const std::byte> bytes) {

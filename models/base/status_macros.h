@@ -6,8 +6,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
-#define EIGSVC_RETURN_IF_ERROR(expression)                     \
-  do {                                                         \
+#define EIGSVC_RETURN_IF_ERROR(expression)                                                    \
+  do {                                                                                        \
     if (absl::Status eigsvc_status = (expression); !eigsvc_status.ok()) return eigsvc_status; \
   } while (false)
 

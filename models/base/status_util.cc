@@ -31,12 +31,15 @@ size_t EditDistance(absl::string_view a, absl::string_view b) {
 absl::Status Annotate(const absl::Status& status, absl::string_view context) {
   if (status.ok()) return status;
   absl::Status annotated(status.code(), absl::StrCat(context, ": ", status.message()));
-  status.ForEachPayload([&](absl::string_view url, const absl::Cord& payload) { annotated.SetPayload(url, payload); });
+  status.ForEachPayload(
+      [&](absl::string_view url, const absl::Cord& payload) { annotated.SetPayload(url, payload); });
   return annotated;
 }
 
-absl::Status UnknownName(absl::string_view kind, absl::string_view name, const std::vector<std::string>& known) {
-  std::string message = absl::StrCat("unknown ", kind, " \"", name.substr(0, 200), "\"; known: ", absl::StrJoin(known, ", "));
+absl::Status UnknownName(absl::string_view kind, absl::string_view name,
+                         const std::vector<std::string>& known) {
+  std::string message =
+      absl::StrCat("unknown ", kind, " \"", name.substr(0, 200), "\"; known: ", absl::StrJoin(known, ", "));
   if (name.size() <= 64) {
     size_t best = name.size() / 2 + 1;
     const std::string* closest = nullptr;

@@ -13,6 +13,7 @@ namespace eigsvc {
 absl::Status Annotate(const absl::Status& status, absl::string_view context);
 
 // NOT_FOUND `unknown KIND "NAME"; known: a, b, c` and, where one is close, `did you mean "b"?`.
-absl::Status UnknownName(absl::string_view kind, absl::string_view name, const std::vector<std::string>& known);
+absl::Status UnknownName(absl::string_view kind, absl::string_view name,
+                         const std::vector<std::string>& known);
 
 }  // namespace eigsvc

@@ -20,7 +20,8 @@ class StopToken {
   absl::Status Check() const {
     if (cancelled_.load(std::memory_order_relaxed)) return absl::CancelledError("cancelled by the caller");
     if (deadline_ != absl::InfiniteFuture() && absl::Now() >= deadline_) {
-      return absl::DeadlineExceededError("the deadline passed while the job ran; give it more time or less work");
+      return absl::DeadlineExceededError(
+          "the deadline passed while the job ran; give it more time or less work");
     }
     return absl::OkStatus();
   }

@@ -47,7 +47,8 @@ struct TrainingResult {
   int64_t steps = 0, best_step = 0;
   Score best, last;
   double final_loss = 0;
-  // best_path is empty when no evaluation of a resumed run beat the earlier best: that file holds the best still.
+  // best_path is empty when no evaluation of a resumed run beat the earlier best: that file holds the best
+  // still.
   std::string best_path, last_path;
   std::vector<SiteSpectrum> sites;  // of the last evaluation
   absl::Duration total_time;

@@ -181,9 +181,9 @@ absl::StatusOr<ModelWeights> InitializeWeights(const WeightPlan& plan, uint64_t 
   }
   const double bytes = parameters * static_cast<double>(c10::elementSize(options.dtype));
   if (bytes > static_cast<double>(options.max_weight_bytes)) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("these settings make a model of ", parameters, " parameters and ", bytes,
-                     " bytes; at most ", options.max_weight_bytes, " bytes are allowed (--model-memory-bytes)"));
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "these settings make a model of ", parameters, " parameters and ", bytes, " bytes; at most ",
+        options.max_weight_bytes, " bytes are allowed (--model-memory-bytes)"));
   }
   ModelWeights weights;
   for (const WeightSpec& spec : plan) {

@@ -13,10 +13,10 @@
 
 namespace eigsvc {
 
-// Each parameter: the request's; else the one recorded in the checkpoint (`task.parameters` beside a `task.name`
-// equal to this task); else the task's default. NOT_FOUND listing the tasks; INVALID_ARGUMENT
-// for parameters that the task does not take, or missing data; FAILED_PRECONDITION naming both vocabularies
-// and the remedy when the task's is the larger one.
+// Each parameter: the request's; else the one recorded in the checkpoint (`task.parameters` beside a
+// `task.name` equal to this task); else the task's default. NOT_FOUND listing the tasks; INVALID_ARGUMENT for
+// parameters that the task does not take, or missing data; FAILED_PRECONDITION naming both vocabularies and
+// the remedy when the task's is the larger one.
 absl::StatusOr<std::shared_ptr<const Task>> SetUpTask(const v1::TaskSpec& spec, const std::string& data_path,
                                                       const Settings& checkpoint_settings,
                                                       const ModelDescription& model);

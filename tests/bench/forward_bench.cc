@@ -1,5 +1,6 @@
-// Times this project's forward pass and analysis for tests/bench/forward.py, which interleaves them with public
-// implementations in one run. Reads a line from standard input ("forward" or "analyze"), answers with seconds.
+// Times this project's forward pass and analysis for tests/bench/forward.py, which interleaves them with
+// public implementations in one run. Reads a line from standard input ("forward" or "analyze"), answers with
+// seconds.
 //   forward_bench CHECKPOINT ROWS STEPS THREADS
 // Token ids are (i * 7919 + 13) mod V, the same in forward.py.
 #include <cstdlib>
@@ -19,14 +20,16 @@ namespace {
 // `rows` sequences of fixed ids with nothing to score.
 class FixedTask final : public Task {
  public:
-  FixedTask(int64_t rows, int64_t steps, int64_t vocab_size) : rows_(rows), steps_(steps), vocab_size_(vocab_size) {}
+  FixedTask(int64_t rows, int64_t steps, int64_t vocab_size)
+      : rows_(rows), steps_(steps), vocab_size_(vocab_size) {}
   absl::string_view name() const override { return "fixed"; }
   const Settings& parameters() const override { return parameters_; }
   int64_t vocab_size() const override { return vocab_size_; }
   int64_t example_count(Split) const override { return rows_; }
   absl::StatusOr<Batch> Draw(Split, int64_t first, int64_t count) const override {
     Batch batch{.rows = count, .steps = steps_};
-    for (int64_t i = first * steps_; i < (first + count) * steps_; ++i) batch.tokens.push_back((i * 7919 + 13) % vocab_size_);
+    for (int64_t i = first * steps_; i < (first + count) * steps_; ++i)
+      batch.tokens.push_back((i * 7919 + 13) % vocab_size_);
     batch.targets.assign(count * steps_, kIgnoredTarget);
     batch.lengths.assign(count, steps_);
     return batch;

@@ -152,7 +152,8 @@ TEST_F(WorkerServiceTest, EachTaskParameterIsTheRequestsElseTheRecordedOne) {
   EXPECT_EQ(recorded.events.back().event().result().examples(), 40);
   request.mutable_spec()->mutable_task()->set_parameters_json(R"({"test_examples":24})");
   const auto given = worker_.Analyze(request);
-  ASSERT_TRUE(given.status.ok()) << given.status.error_message();  // at the default 8192 ids it would be refused
+  ASSERT_TRUE(given.status.ok())
+      << given.status.error_message();  // at the default 8192 ids it would be refused
   EXPECT_EQ(given.events.back().event().result().examples(), 24);
 }
 

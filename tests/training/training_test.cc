@@ -196,7 +196,8 @@ TEST(TrainingTest, AResumedRunThatDoesNotBeatTheEarlierBestNamesNone) {
   TrainingOptions second = TinyOptions("later");
   second.resume_path = before.last_path;
   second.steps = 22;
-  second.learning_rate = second.final_learning_rate = 0;  // the weights stay as they are, and with them the score
+  second.learning_rate = second.final_learning_rate =
+      0;  // the weights stay as they are, and with them the score
   EIGSVC_ASSERT_OK_AND_ASSIGN(const TrainingResult after,
                               RunTraining(*TinyModel(), *TinyTask(), second, nullptr, StopToken()));
   EXPECT_EQ(after.best_path, "");
