@@ -38,7 +38,7 @@ test-full: test  ## Sanitizers, training, the long conformance runs, longer fuzz
 
 bench: setup-test  ## Ratios against public implementations, side by side in one run
 	@$(call configure,build-release,release)
-	@ninja -C build-release --quiet
+	@ninja -C build-release --quiet forward_bench
 	@tests/bench/run.sh build-release/bin
 
 fuzz: setup-test  ## Fuzz the readers of untrusted files; SECONDS_EACH=600 for longer

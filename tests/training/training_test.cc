@@ -196,8 +196,7 @@ TEST(TrainingTest, AResumedRunThatDoesNotBeatTheEarlierBestNamesNone) {
   TrainingOptions second = TinyOptions("later");
   second.resume_path = before.last_path;
   second.steps = 22;
-  second.learning_rate = second.final_learning_rate =
-      0;  // the weights stay as they are, and with them the score
+  second.learning_rate = second.final_learning_rate = 1e-12;  // the score stays as it is
   EIGSVC_ASSERT_OK_AND_ASSIGN(const TrainingResult after,
                               RunTraining(*TinyModel(), *TinyTask(), second, nullptr, StopToken()));
   EXPECT_EQ(after.best_path, "");
