@@ -69,7 +69,16 @@ set(EIGSVC_TORCH_CUDA OFF)
 if(EXISTS ${EIGSVC_TORCH_DIR}/lib/libtorch_cuda.so)
   set(EIGSVC_TORCH_CUDA ON)
   target_link_options(eigsvc_torch INTERFACE
-    "LINKER:--push-state,--no-as-needed,${EIGSVC_TORCH_DIR}/lib/libtorch_cuda.so,${EIGSVC_TORCH_DIR}/lib/libc10_cuda.so,--pop-state"
+    "LINKER:--push-state,--no-as-needed,${EIGSVC_TORCH_DIR}/lib/libtorch.so,--pop-state"
     "LINKER:--allow-shlib-undefined")
+endif()
+# LibTorch's libraries share libstdc++ with us. A compiler whose libstdc++.so is missing takes the static one without a
+# word, and the two of them free each other's memory.
+execute_process(COMMAND ${CMAKE_CXX_COMPILER} -print-file-name=libstdc++.so
+  OUTPUT_VARIABLE shared_runtime OUTPUT_STRIP_TRAILING_WHITESPACE)
+if(NOT EXISTS "${shared_runtime}")
+  find_library(EIGSVC_LIBSTDCXX NAMES libstdc++.so.6 REQUIRED)
+  message(STATUS "this compiler has no libstdc++.so: linking ${EIGSVC_LIBSTDCXX}")
+  target_link_options(eigsvc_torch INTERFACE "LINKER:--push-state,--no-as-needed,${EIGSVC_LIBSTDCXX},--pop-state")
 endif()
 target_link_options(eigsvc_torch INTERFACE "LINKER:-rpath,${EIGSVC_TORCH_DIR}/lib")
