@@ -78,7 +78,7 @@ PrivateDaemon::~PrivateDaemon() {
     close(stdin_fd_);
     if (!Exited(patience)) kill(process_, SIGTERM);
     if (!Exited(patience)) {
-      kill(-process_, SIGKILL);  // its group: workers too
+      kill(-process_, SIGKILL);  // its group; workers end with their parent
       Exited(absl::Seconds(5));
     }
   }

@@ -10,7 +10,7 @@
 namespace eigsvc {
 namespace {
 
-// Logits at a time: 64 MiB of float32, and on two cores well under 100 ms of head for any usual width.
+// Logits at a time: 16 MiB of float32, and on two cores well under 100 ms of head for any usual width.
 constexpr int64_t kLogitsAtOnce = int64_t{1} << 22;
 
 absl::Status AppendPredictions(const at::Tensor& logits, const Batch& batch, const Labelled& labelled,

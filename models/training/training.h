@@ -56,7 +56,7 @@ struct TrainingResult {
 
 // FAILED_PRECONDITION: the task's vocabulary exceeds the model's; a resume file of another architecture.
 // ABORTED: the loss is not finite (names the step). CANCELLED, DEADLINE_EXCEEDED: the last checkpoint is
-// kept.
+// written first (the daemon drops it with the job's spool).
 absl::StatusOr<TrainingResult> RunTraining(const SequenceModel& model, const Task& task,
                                            const TrainingOptions& options,
                                            const std::function<void(const TrainingProgress&)>& progress,

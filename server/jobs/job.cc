@@ -7,7 +7,7 @@
 #include "google/protobuf/timestamp.pb.h"
 #include "models/base/status_macros.h"
 #include "models/base/status_util.h"
-#include "server/jobs/utf8.h"
+#include "models/base/utf8.h"
 
 namespace eigsvc {
 namespace {

@@ -37,7 +37,8 @@ using WireEvent = std::shared_ptr<const std::string>;
 class EventStream {
  public:
   virtual ~EventStream() = default;
-  // The next event, if there is one now. Order: accepted, model, newest progress (repeatedly), result.
+  // The next event, if there is one now. Order: accepted; model and newest progress as they
+  // come; result.
   // nullptr with *ended = false: nothing yet; `on_ready` of Watch is called when there is. With *ended =
   // true: no more, and *status is the job's.
   virtual WireEvent Next(bool* ended, absl::Status* status) = 0;

@@ -7,8 +7,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "models/base/status_macros.h"
+#include "models/base/utf8.h"
 #include "server/jobs/spec_checks.h"
-#include "server/jobs/utf8.h"
 
 namespace eigsvc {
 namespace {

@@ -2,7 +2,7 @@
 
 #include <array>
 
-#include "server/jobs/utf8.h"
+#include "models/base/utf8.h"
 
 namespace eigsvc {
 namespace {

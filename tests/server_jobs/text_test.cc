@@ -3,8 +3,8 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "models/base/utf8.h"
 #include "server/jobs/page_token.h"
-#include "server/jobs/utf8.h"
 #include "tests/testing/status_matchers.h"
 
 namespace eigsvc {
