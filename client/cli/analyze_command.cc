@@ -117,9 +117,11 @@ void AddAnalyzeCommand(CLI::App& app, Command& chosen) {
   auto flags = std::make_shared<AnalyzeFlags>();
   AddModelFlags(*command, flags->model);
   command->add_option("--twin", flags->twin, "Analyse an untrained model of the same architecture")
-      ->type_name("SEED");
+      ->type_name("SEED")
+      ->check(CheckSeed);
   command->add_option("--compare-twin", flags->compare_twin, "Analyse both and show them side by side")
-      ->type_name("SEED");
+      ->type_name("SEED")
+      ->check(CheckSeed);
   AddTaskFlags(*command, flags->task, /*with_split=*/true);
   command->add_option("--examples", flags->examples, "Examples to run (the split's, at most 4096)")
       ->check(CLI::Range(int64_t{0}, int64_t{10'000'000}));

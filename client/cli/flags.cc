@@ -4,9 +4,11 @@
 #include <filesystem>
 #include <fstream>
 #include <sstream>
+#include <system_error>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "client/cli/analysis_json.h"
 #include "client/cli/exit_code.h"
@@ -42,7 +44,8 @@ void AddModelFlags(CLI::App& command, ModelFlags& flags) {
   command.add_option("--model", flags.model, "Without a checkpoint: this family, freshly initialised")
       ->type_name("FAMILY");
   command.add_option("--init-seed", flags.init_seed, "Seed of --model's initial weights (0)")
-      ->type_name("SEED");
+      ->type_name("SEED")
+      ->check(CheckSeed);
   command.add_option("--config", flags.config, "Settings the checkpoint lacks: JSON, or a file of it")
       ->type_name("JSON|FILE");
 }
@@ -99,8 +102,10 @@ void AddTaskFlags(CLI::App& command, TaskFlags& flags, bool with_split) {
   command.add_option("--param", flags.params, "A parameter of the task; may be repeated")
       ->type_name("KEY=VALUE")
       ->allow_extra_args(false);
-  command.add_option("--seed", flags.seed,
-                     with_split ? "Seed of the examples (0)" : "Seed of the examples and their order (0)");
+  command
+      .add_option("--seed", flags.seed,
+                  with_split ? "Seed of the examples (0)" : "Seed of the examples and their order (0)")
+      ->check(CheckSeed);
   if (with_split) command.add_option("--split", flags.split, "train or test (test)");
   command.add_option("--data", flags.data,
                      "The task's data: a file or directory here, else a name at the server");
@@ -148,18 +153,34 @@ absl::StatusOr<std::string> ParametersJson(const std::vector<std::string>& param
   return Line(object);
 }
 
+std::string CheckSeed(const std::string& text) {
+  uint64_t seed;
+  if (absl::SimpleAtoi(text, &seed) && !absl::StartsWith(text, "-")) return "";
+  return absl::StrCat(text, " is no seed; give an integer from 0 to 18446744073709551615");
+}
+
+absl::StatusOr<std::string> ReadTextFile(absl::string_view flag, const std::string& path) {
+  constexpr uintmax_t kMaxBytes = uintmax_t{16} << 20;
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(path, error)) {
+    return UsageError(absl::StrCat(flag, ": cannot read ", path, "; give a regular file of JSON",
+                                   flag == "--config" ? ", or JSON that starts with {" : ""));
+  }
+  if (std::filesystem::file_size(path, error) > kMaxBytes || error) {
+    return UsageError(absl::StrCat(flag, ": ", path, " is larger than 16 MiB"));
+  }
+  std::ifstream file(path, std::ios::binary);
+  std::stringstream content;
+  content << file.rdbuf();
+  if (!file) return UsageError(absl::StrCat(flag, ": cannot read ", path));
+  return content.str();
+}
+
 absl::StatusOr<std::string> ConfigJson(const std::string& argument) {
   if (argument.empty()) return std::string();
   std::string text = argument;
   if (!absl::StartsWith(absl::StripLeadingAsciiWhitespace(argument), "{")) {
-    std::ifstream file(argument, std::ios::binary);
-    if (!file) {
-      return UsageError(absl::StrCat("--config: cannot read ", argument,
-                                     "; give a file of JSON, or JSON that starts with {"));
-    }
-    std::stringstream content;
-    content << file.rdbuf();
-    text = content.str();
+    EIGSVC_ASSIGN_OR_RETURN(text, ReadTextFile("--config", argument));
   }
   const absl::StatusOr<Settings> settings = Settings::Parse(text, "--config");
   if (!settings.ok()) return UsageError(settings.status().message());

@@ -42,6 +42,12 @@ absl::StatusOr<v1::TaskSpec> ResolveTask(Session& session, const TaskFlags& flag
 
 // {"vocab":64} from {"vocab=64"}: values are JSON where they parse as such, else strings. UsageError.
 absl::StatusOr<std::string> ParametersJson(const std::vector<std::string>& params);
+// CLI11 takes what strtoull takes, which turns "-1" and what overflows into the largest number. For
+// Option::check.
+std::string CheckSeed(const std::string& text);
+// The text of a regular file of at most 16 MiB. UsageError naming the flag: anything else could block or
+// never end.
+absl::StatusOr<std::string> ReadTextFile(absl::string_view flag, const std::string& path);
 // The canonical object of --config: inline JSON when it starts with '{', else a file. Empty for empty.
 // UsageError.
 absl::StatusOr<std::string> ConfigJson(const std::string& argument);

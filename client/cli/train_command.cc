@@ -34,11 +34,8 @@ struct TrainFlags {
 // A recipe is a JSON object whose keys are the names of flags (with - or _), `param` an object of parameters.
 // A flag on the command line wins over the recipe.
 absl::Status ApplyRecipe(CLI::App& command, const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return UsageError(absl::StrCat("--recipe: cannot read ", path));
-  std::stringstream content;
-  content << file.rdbuf();
-  const Json recipe = Json::parse(content.str(), nullptr, /*allow_exceptions=*/false);
+  EIGSVC_ASSIGN_OR_RETURN(const std::string content, ReadTextFile("--recipe", path));
+  const Json recipe = Json::parse(content, nullptr, /*allow_exceptions=*/false);
   if (!recipe.is_object()) return UsageError(absl::StrCat("--recipe: ", path, " holds no JSON object"));
   const bool start_given =
       command.get_option("--checkpoint")->count() + command.get_option("--model")->count() > 0;

@@ -608,6 +608,11 @@ TEST_P(UsageTest, EndsWithTwoAndSaysWhatToDo) {
 INSTANTIATE_TEST_SUITE_P(
     Cases, UsageTest,
     ::testing::Values(
+        UsageCase{{"analyze", "--checkpoint", "x", "--task", "mqar", "--seed", "-1"}, "-1 is no seed"},
+        UsageCase{{"analyze", "--checkpoint", "x", "--task", "mqar", "--seed", "99999999999999999999"},
+                  "is no seed"},
+        UsageCase{{"analyze", "--checkpoint", "/dev/null", "--task", "mqar", "--config", "/dev/zero"},
+                  "give a regular file"},
         UsageCase{{"analyse"}, "did you mean \"analyze\"?"},
         UsageCase{{"jobs", "lst"}, "did you mean \"list\"?"},
         UsageCase{{"analyze", "--chekpoint", "x"}, "did you mean \"--checkpoint\"?"},

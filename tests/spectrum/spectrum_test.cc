@@ -45,6 +45,15 @@ std::vector<double> MixedValues(int count, uint64_t seed) {
   return values;
 }
 
+TEST(SpectrumTest, AQuantileThatFallsOnARankIsThatRanksValue) {
+  std::vector<double> values;
+  for (int i = 180; i >= 1; --i) values.push_back(-std::exp2(i / 8.0 - 12));  // a bin each, ascending
+  Spectrum spectrum;
+  spectrum.Add(absl::MakeConstSpan(values), 0);
+  EXPECT_NEAR(spectrum.Quantile(0.05), values[8], 0.016 * std::abs(values[8]));  // 0.05 · 180 = 9, the ninth
+  EXPECT_NEAR(spectrum.Quantile(0.95), values[170], 0.016 * std::abs(values[170]));
+}
+
 TEST(SpectrumTest, EmptyHasNoStatistics) {
   const Spectrum spectrum;
   EXPECT_EQ(spectrum.count(), 0u);
