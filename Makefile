@@ -25,7 +25,7 @@ setup-test:
 
 build: setup  ## Build eigsvc, eigsvcd, eigsvc-worker into build/bin
 	@$(call configure,build,dev)
-	@ninja -C build --quiet
+	@ninja -C build --quiet eigsvc eigsvcd eigsvc-worker
 
 demo: build  ## Analyse a trained Mamba-2 and its untrained twin on MQAR through a daemon
 	@deploy/demo/demo.sh build/bin
