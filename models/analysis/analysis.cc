@@ -129,8 +129,8 @@ class Engine {
     return x;
   }
 
-  // `counted`: layers of these rows that an earlier, larger attempt already counted.
-  absl::Status RunRows(int64_t first, int64_t rows, CountedLayers counted) {
+  // `counted`: steps of these rows that an earlier, larger attempt already counted.
+  absl::Status RunRows(int64_t first, int64_t rows, CountedSteps counted) {
     const absl::Status status = TryRows(first, rows, counted);
     if (status.code() != absl::StatusCode::kResourceExhausted) return status;
     if (rows == 1) {
@@ -143,7 +143,7 @@ class Engine {
     return RunRows(first + rows / 2, rows - rows / 2, counted);
   }
 
-  absl::Status TryRows(int64_t first, int64_t rows, CountedLayers& counted) {
+  absl::Status TryRows(int64_t first, int64_t rows, CountedSteps& counted) {
     PieceTimer timer(stop_);
     EIGSVC_RETURN_IF_ERROR(stop_.Check());
     EIGSVC_ASSIGN_OR_RETURN(const Batch batch, DrawRows(first, rows));
@@ -151,10 +151,11 @@ class Engine {
     const absl::Duration tap_before = tap_->time();
     tap_->BeginRows(first, &batch, &counted);
     EIGSVC_ASSIGN_OR_RETURN(const at::Tensor x, RunLayers(batch, first, tap_.get(), timer));
+    EIGSVC_RETURN_IF_ERROR(tap_->EndRows());
     EIGSVC_ASSIGN_OR_RETURN(std::vector<Prediction> predictions,
                             Predict(model_, weights_, batch, first, x, stop_));
     EIGSVC_RETURN_IF_ERROR(timer.Check());
-    if (export_ != nullptr) EIGSVC_RETURN_IF_ERROR(export_->WriteLengths(first, batch.lengths));
+    if (export_ != nullptr) EIGSVC_RETURN_IF_ERROR(export_->EndRows(first, batch));
 
     predictions_.insert(predictions_.end(), predictions.begin(), predictions.end());
     result_.forward_time += absl::Now() - start - (tap_->time() - tap_before);
@@ -185,15 +186,21 @@ class Engine {
   // Learns the longest sequence and the shapes of the transitions before the first real batch.
   absl::Status OpenExport() {
     EigenvalueExport::Plan plan;
+    int64_t longest = 0, longest_length = 0;  // an example of one step has no transition of attention to show
     for (int64_t first = 0; first < examples_; first += kScanRows) {
       EIGSVC_RETURN_IF_ERROR(stop_.Check());
       EIGSVC_ASSIGN_OR_RETURN(const Batch batch, DrawRows(first, std::min(kScanRows, examples_ - first)));
       plan.steps = std::max(plan.steps, batch.steps);
+      for (int64_t row = 0; row < batch.rows; ++row) {
+        if (batch.lengths[row] <= longest_length) continue;
+        longest = first + row;
+        longest_length = batch.lengths[row];
+      }
     }
-    EIGSVC_ASSIGN_OR_RETURN(const Batch batch, DrawRows(0, 1));
+    EIGSVC_ASSIGN_OR_RETURN(const Batch batch, DrawRows(longest, 1));
     ExportProbe probe(batch);
     PieceTimer timer(stop_);
-    EIGSVC_RETURN_IF_ERROR(RunLayers(batch, 0, &probe, timer).status());
+    EIGSVC_RETURN_IF_ERROR(RunLayers(batch, longest, &probe, timer).status());
     const ModelDescription& description = model_.description();
     plan.path = options_.export_path;
     plan.max_bytes = options_.max_export_bytes;

@@ -52,8 +52,8 @@ absl::btree_map<std::string, std::string> Metadata(const EigenvalueExport::Plan&
   return metadata;
 }
 
-// Whether some λ of this kind can be other than positive real or zero. The first example alone cannot tell: a
-// real diagonal's sign may change with the input.
+// Whether some λ of this kind can be other than positive real or zero. One example cannot tell: a real
+// diagonal's sign may change with the input.
 bool MayHavePhase(const Transition& transition) {
   if (std::holds_alternative<ScalarPerUnit>(transition.kind) ||
       std::holds_alternative<Nilpotent>(transition.kind)) {
@@ -74,17 +74,19 @@ absl::Status ExportProbe::OnTransition(int layer, absl::string_view mixer, UnitK
                                        Transition transition) {
   EIGSVC_ASSIGN_OR_RETURN(const HostEigenvalues host,
                           ComputeHostEigenvalues(transition, layer, mixer, batch_.rows, batch_.steps));
-  Entry& entry = entries_[{layer, std::string(mixer)}];
+  const auto [at, first_chunk] = entries_.try_emplace({layer, std::string(mixer)});
+  Entry& entry = at->second;
+  entry.has_phase |= MayHavePhase(transition);
+  entry.noise_floor = std::max(entry.noise_floor, host.noise_floor);
+  if (!first_chunk) return absl::OkStatus();
   entry.unit_kind = unit_kind;
   entry.type = host.log_magnitude.scalar_type();
-  entry.has_phase = MayHavePhase(transition);
   entry.constant = host.constant;
   entry.conjugate_pairs = host.conjugate_pairs;
   entry.units = host.log_magnitude.size(2);
   entry.per_unit = host.log_magnitude.size(3);
   entry.multiplicity = host.multiplicity;
   entry.first_step = host.first_step;
-  entry.noise_floor = host.noise_floor;
   return absl::OkStatus();
 }
 
@@ -120,57 +122,82 @@ absl::StatusOr<std::unique_ptr<EigenvalueExport>> EigenvalueExport::Create(Plan 
 }
 
 absl::Status EigenvalueExport::Write(int layer, absl::string_view mixer, int64_t first_row,
-                                     const std::vector<int64_t>& lengths,
-                                     const HostEigenvalues& eigenvalues) {
+                                     const Batch& batch, const HostEigenvalues& eigenvalues) {
   const std::pair<int, std::string> site(layer, std::string(mixer));
   const auto found = plan_.entries.find(site);
   // The probe and this pass ran the same model; what differs is a fault of its own.
   const auto differs = [&](absl::string_view what) {
     return absl::InternalError(
-        absl::StrCat(SiteName(site), " reported ", what, " the first example did not have"));
+        absl::StrCat(SiteName(site), " reported ", what, " the longest example did not have"));
   };
   if (found == plan_.entries.end()) return differs("transitions");
   const ExportProbe::Entry& entry = found->second;
   const at::Tensor& values = eigenvalues.log_magnitude;
-  if (eigenvalues.constant != entry.constant || eigenvalues.first_step != entry.first_step ||
+  if (eigenvalues.constant != entry.constant || eigenvalues.first_step < entry.first_step ||
       values.size(2) != entry.units || values.size(3) != entry.per_unit ||
       values.scalar_type() != entry.type) {
     return differs("a shape or type");
   }
   if (eigenvalues.phase.defined() && !entry.has_phase) return differs("phases");
 
-  const int64_t rows = static_cast<int64_t>(lengths.size());
-  const int64_t begin =
-      FirstStep(entry, plan_.include_first_step) - entry.first_step;  // of source, along the steps
-  const int64_t steps = std::max<int64_t>(plan_.steps - entry.first_step - begin, 0);
+  const int64_t begin = std::max(eigenvalues.first_step, FirstStep(entry, plan_.include_first_step));
+  const int64_t steps = eigenvalues.first_step + values.size(1) - begin;
+  if (steps <= 0 && !entry.constant) return absl::OkStatus();
   for (const char* quantity : {kLogMagnitude, kPhase}) {
     if (quantity == kPhase && !entry.has_phase) continue;
+    const std::string name = TensorName(site, quantity);
     absl::StatusOr<at::Tensor> filled = CallTorch("export", [&] {
       const bool all_positive = quantity == kPhase && !eigenvalues.phase.defined();
       const at::Tensor source = all_positive         ? at::zeros_like(values)
                                 : quantity == kPhase ? eigenvalues.phase
                                                      : values;
       if (entry.constant) return source;
-      at::Tensor block = at::full({rows, steps, entry.units, entry.per_unit},
+      at::Tensor block = at::full({batch.rows, steps, entry.units, entry.per_unit},
                                   std::numeric_limits<double>::quiet_NaN(), values.options());
-      for (int64_t row = 0; row < rows; ++row) {
-        const int64_t kept = std::min(lengths[row] - entry.first_step, source.size(1)) - begin;
-        if (kept > 0) block[row].narrow(0, 0, kept).copy_(source[row].narrow(0, begin, kept));
+      for (int64_t row = 0; row < batch.rows; ++row) {
+        const int64_t kept = std::min(batch.lengths[row] - begin, steps);
+        if (kept <= 0) continue;
+        block[row].narrow(0, 0, kept).copy_(source[row].narrow(0, begin - eigenvalues.first_step, kept));
       }
       return block;
     });
     EIGSVC_RETURN_IF_ERROR(filled.status());
-    const int64_t offset =
-        entry.constant || rows == 0 ? 0 : first_row * (static_cast<int64_t>(filled->nbytes()) / rows);
-    EIGSVC_RETURN_IF_ERROR(writer_.WriteAt(TensorName(site, quantity), offset, BytesOf(*filled)));
+    EIGSVC_RETURN_IF_ERROR(entry.constant ? writer_.WriteAt(name, 0, BytesOf(*filled))
+                                          : WriteBlock(name, entry, first_row, begin, *filled));
   }
   return absl::OkStatus();
 }
 
-absl::Status EigenvalueExport::WriteLengths(int64_t first_row, const std::vector<int64_t>& lengths) {
-  return writer_.WriteAt(
-      "lengths", first_row * 8,
-      absl::MakeConstSpan(reinterpret_cast<const std::byte*>(lengths.data()), lengths.size() * 8));
+absl::Status EigenvalueExport::EndRows(int64_t first_row, const Batch& batch) {
+  // These rows may be shorter than the longest of the analysis.
+  for (const auto& [site, entry] : plan_.entries) {
+    const int64_t begin = std::max(batch.steps, FirstStep(entry, plan_.include_first_step));
+    if (entry.constant || begin >= plan_.steps) continue;
+    EIGSVC_ASSIGN_OR_RETURN(const at::Tensor rest, CallTorch("export", [&] {
+                              return at::full({batch.rows, plan_.steps - begin, entry.units, entry.per_unit},
+                                              std::numeric_limits<double>::quiet_NaN(),
+                                              at::TensorOptions().dtype(entry.type));
+                            }));
+    for (const char* quantity : {kLogMagnitude, kPhase}) {
+      if (quantity == kPhase && !entry.has_phase) continue;
+      EIGSVC_RETURN_IF_ERROR(WriteBlock(TensorName(site, quantity), entry, first_row, begin, rest));
+    }
+  }
+  return writer_.WriteAt("lengths", first_row * 8,
+                         absl::MakeConstSpan(reinterpret_cast<const std::byte*>(batch.lengths.data()),
+                                             batch.lengths.size() * 8));
+}
+
+absl::Status EigenvalueExport::WriteBlock(const std::string& name, const ExportProbe::Entry& entry,
+                                          int64_t first_row, int64_t first_step, const at::Tensor& block) {
+  const int64_t first = FirstStep(entry, plan_.include_first_step);
+  const int64_t rows = block.size(0), row_bytes = static_cast<int64_t>(block.nbytes()) / rows;
+  const int64_t step_bytes = row_bytes / block.size(1);
+  for (int64_t row = 0; row < rows; ++row) {
+    const int64_t offset = ((first_row + row) * (plan_.steps - first) + first_step - first) * step_bytes;
+    EIGSVC_RETURN_IF_ERROR(writer_.WriteAt(name, offset, BytesOf(block).subspan(row * row_bytes, row_bytes)));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace eigsvc

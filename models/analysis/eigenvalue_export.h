@@ -62,16 +62,20 @@ class EigenvalueExport {
   // message.
   static absl::StatusOr<std::unique_ptr<EigenvalueExport>> Create(Plan plan);
 
-  // Rows [first_row, first_row + lengths.size()).
-  absl::Status Write(int layer, absl::string_view mixer, int64_t first_row,
-                     const std::vector<int64_t>& lengths, const HostEigenvalues& eigenvalues);
-  absl::Status WriteLengths(int64_t first_row, const std::vector<int64_t>& lengths);
+  // A chunk of time of the rows of `batch`, the first of which is `first_row` of the whole; EndRows after
+  // their last chunk.
+  absl::Status Write(int layer, absl::string_view mixer, int64_t first_row, const Batch& batch,
+                     const HostEigenvalues& eigenvalues);
+  absl::Status EndRows(int64_t first_row, const Batch& batch);
   absl::Status Finish() { return writer_.Finish(); }
   int64_t bytes() const { return bytes_; }  // of the values, without the header
 
  private:
   EigenvalueExport(Plan plan, SafetensorsWriter writer, int64_t bytes)
       : plan_(std::move(plan)), writer_(std::move(writer)), bytes_(bytes) {}
+  // block [rows, steps, units, K] of a tensor that changes with the step, from step `first_step` on.
+  absl::Status WriteBlock(const std::string& name, const ExportProbe::Entry& entry, int64_t first_row,
+                          int64_t first_step, const at::Tensor& block);
 
   const Plan plan_;
   SafetensorsWriter writer_;

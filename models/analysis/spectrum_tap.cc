@@ -30,7 +30,7 @@ void AddValues(const at::Tensor& log_magnitude, const at::Tensor& phase, int64_t
 
 }  // namespace
 
-void SpectrumTap::BeginRows(int64_t first_row, const Batch* batch, CountedLayers* counted) {
+void SpectrumTap::BeginRows(int64_t first_row, const Batch* batch, CountedSteps* counted) {
   first_row_ = first_row;
   batch_ = batch;
   counted_ = counted;
@@ -38,7 +38,20 @@ void SpectrumTap::BeginRows(int64_t first_row, const Batch* batch, CountedLayers
 
 bool SpectrumTap::Wants(int layer, absl::string_view mixer) const {
   const std::pair<int, std::string> site(layer, mixer);
-  return counted_->count(site) == 0 && constants_.count(site) == 0;
+  const auto counted = counted_->find(site);
+  return constants_.count(site) == 0 && (counted == counted_->end() || counted->second < batch_->steps);
+}
+
+absl::Status SpectrumTap::EndRows() const {
+  for (const auto& site : changing_) {
+    const auto counted = counted_->find(site);
+    const int64_t steps = counted == counted_->end() ? 0 : counted->second;
+    // A single step may have no transition at all, which is no report.
+    if (steps == batch_->steps || batch_->steps == 1) continue;
+    return absl::InternalError(absl::StrCat("layer ", site.first, ", ", site.second, " reported ", steps,
+                                            " of ", batch_->steps, " steps"));
+  }
+  return absl::OkStatus();
 }
 
 absl::Span<SiteSpectrum> SpectrumTap::SitesOf(int layer, absl::string_view mixer, UnitKind unit_kind,
@@ -70,11 +83,18 @@ absl::Status SpectrumTap::OnTransition(int layer, absl::string_view mixer, UnitK
   const absl::Time start = absl::Now();
   EIGSVC_ASSIGN_OR_RETURN(const HostEigenvalues host,
                           ComputeHostEigenvalues(transition, layer, mixer, batch_->rows, batch_->steps));
-  if (export_ != nullptr)
-    EIGSVC_RETURN_IF_ERROR(export_->Write(layer, mixer, first_row_, batch_->lengths, host));
-
   const int64_t row_count = host.log_magnitude.size(0), step_count = host.log_magnitude.size(1),
                 units = host.log_magnitude.size(2), per_unit = host.log_magnitude.size(3);
+  const std::pair<int, std::string> name(layer, mixer);
+  const auto seen = counted_->find(name);
+  const int64_t counted = seen == counted_->end() ? 0 : seen->second;
+  // Attention has no transition into step 0.
+  if (!host.constant && host.first_step > std::max<int64_t>(counted, 1)) {
+    return absl::InternalError(absl::StrCat("layer ", layer, ", ", mixer, " reported step ", host.first_step,
+                                            " where ", counted, " was to come"));
+  }
+  if (export_ != nullptr) EIGSVC_RETURN_IF_ERROR(export_->Write(layer, mixer, first_row_, *batch_, host));
+
   // A unit's values of a row must be contiguous for Spectrum, and complex ones double.
   at::Tensor log_magnitude, phase;
   EIGSVC_RETURN_IF_ERROR(CallTorchStatus("eigenvalues by unit", [&] {
@@ -94,7 +114,7 @@ absl::Status SpectrumTap::OnTransition(int layer, absl::string_view mixer, UnitK
     return absl::InternalError(absl::StrCat("layer ", layer, ", ", mixer, " reported ", units,
                                             " units after another number before"));
   }
-  const int64_t first_counted = options_.include_first_step ? 0 : 1;
+  const int64_t first_counted = std::max<int64_t>(counted, options_.include_first_step ? 0 : 1);
   for (int64_t unit = 0; unit < units; ++unit) {
     EIGSVC_RETURN_IF_ERROR(stop_.Check());
     sites[unit].multiplicity = host.multiplicity;
@@ -110,7 +130,8 @@ absl::Status SpectrumTap::OnTransition(int layer, absl::string_view mixer, UnitK
       eigenvalues_ += (end - begin) * per_unit;
     }
   }
-  (host.constant ? constants_ : *counted_).emplace(layer, mixer);
+  (host.constant ? constants_ : changing_).insert(name);
+  if (!host.constant) (*counted_)[name] = std::max(counted, host.first_step + step_count);
   time_ += absl::Now() - start;
   return absl::OkStatus();
 }

@@ -1,10 +1,12 @@
 // SpectrumTap: turns the transitions that a forward pass reports into spectra per site.
 //
 // Counts steps 1..length-1 of each row (step 0 acts on a zero state; steps beyond the length are padding),
-// and a constant transition once. Thread rule: one thread.
+// each once whatever the chunks of time are, and a constant transition once an analysis. Thread rule: one
+// thread.
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <set>
 #include <string>
 #include <utility>
@@ -22,9 +24,10 @@
 
 namespace eigsvc {
 
-// (layer, mixer) pairs whose transitions of some rows are already counted. When a batch runs out of memory
-// part of the way and its halves are run again, this keeps them from being counted twice.
-using CountedLayers = std::set<std::pair<int, std::string>>;
+// By (layer, mixer): the steps of some rows that are counted, from the first to this one, exclusive. When a
+// batch runs out of memory part of the way and its halves are run again, perhaps in other chunks of time,
+// this keeps steps from being counted twice.
+using CountedSteps = std::map<std::pair<int, std::string>, int64_t>;
 
 class SpectrumTap final : public TransitionTap {
  public:
@@ -35,7 +38,9 @@ class SpectrumTap final : public TransitionTap {
 
   // The rows of the coming forward pass; `first_row` counts from the start of the analysis. `batch` is read,
   // and `counted` read and extended, until the next call.
-  void BeginRows(int64_t first_row, const Batch* batch, CountedLayers* counted);
+  void BeginRows(int64_t first_row, const Batch* batch, CountedSteps* counted);
+  // INTERNAL unless every site that reports steps has reported those of these rows to the last.
+  absl::Status EndRows() const;
 
   bool Wants(int layer, absl::string_view mixer) const override;
   absl::Status OnTransition(int layer, absl::string_view mixer, UnitKind unit_kind,
@@ -56,8 +61,8 @@ class SpectrumTap final : public TransitionTap {
   EigenvalueExport* const export_;
   int64_t first_row_ = 0;
   const Batch* batch_ = nullptr;
-  CountedLayers* counted_ = nullptr;
-  CountedLayers constants_;
+  CountedSteps* counted_ = nullptr;
+  std::set<std::pair<int, std::string>> constants_, changing_;  // sites seen so far
   std::vector<SiteSpectrum> sites_;
   int64_t eigenvalues_ = 0;
   absl::Duration time_;

@@ -53,8 +53,9 @@ at::Tensor LogAbsOnePlus(const at::Tensor& a, const at::Tensor& b) {
   return at::log1p(2 * a + a * a + b * b) / 2;
 }
 
-// log|λ| and arg λ in (-π, π] of mapped values; float64 throughout.
+// log|λ| and arg λ in (-π, π] of mapped values; in float64 but for a real Δμ of kExp, which is log|λ| itself.
 Eigenvalues Discretized(const at::Tensor& values, Discretization discretization) {
+  if (discretization == Discretization::kExp && !values.is_complex()) return {values, {}};
   const at::Tensor full = ToFull(values);
   const at::Tensor a = full.is_complex() ? at::real(full) : full;
   // Adding zero turns -0 into +0, so that negative real values have phase π, never -π.

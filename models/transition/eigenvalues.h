@@ -17,8 +17,9 @@ struct Eigenvalues {
 
 // ScalarPerUnit, Diagonal, Nilpotent: closed forms. DiagonalPlusLowRank: N-R times d and d - eig(vᵀu) where d
 // is constant over N and R < N; a symmetric problem where R = 1, all is real and u∘v >= 0; otherwise as
-// dense. Dense: a general solver in float64; a matrix that is not finite gives NaN. All but ScalarPerUnit are
-// computed in float64. INVALID_ARGUMENT for inconsistent shapes; INTERNAL when the solver does not converge.
+// dense. Dense: a general solver in float64; a matrix that is not finite gives NaN. All but what is given as
+// log λ already (ScalarPerUnit, a real Diagonal with kExp) is computed in float64. INVALID_ARGUMENT for
+// inconsistent shapes; INTERNAL when the solver does not converge.
 absl::StatusOr<Eigenvalues> ComputeEigenvalues(const Transition& transition);
 
 }  // namespace eigsvc

@@ -12,9 +12,12 @@ namespace eigsvc {
 class TransitionTap {
  public:
   virtual ~TransitionTap() = default;
-  // `mixer` has static lifetime: "attention", "mamba2".
+  // Whether it wants what is still to come of a (layer, mixer). `mixer` has static lifetime: "attention",
+  // "mamba2".
   virtual bool Wants(int layer, absl::string_view mixer) const = 0;
-  // Called at most once a (layer, mixer, chunk of time). The tap may keep nothing but scalars per unit.
+  // Called once for each chunk of time of a (layer, mixer), in rising order of first_step and without a gap:
+  // a wide transition comes in many chunks, so that none of them is large. A constant transition needs one
+  // call. The tap may keep nothing but scalars per unit.
   virtual absl::Status OnTransition(int layer, absl::string_view mixer, UnitKind unit_kind,
                                     Transition transition) = 0;
 };

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <string>
 #include <thread>
@@ -19,6 +20,7 @@
 #include "c10/core/GradMode.h"
 #include "c10/util/Exception.h"
 #include "models/analysis/labelled.h"
+#include "models/base/status_macros.h"
 #include "models/transition/eigenvalues.h"
 #include "models/zoo/registry.h"
 #include "tests/analysis/fakes.h"
@@ -48,7 +50,9 @@ double LogLambda(int layer, int64_t token, int64_t unit) {
 // An odd layer is like attention: it has no transition into step 0.
 int64_t FirstStep(int layer) { return layer % 2; }
 
-absl::Status ReportScalars(int layer, const at::Tensor& x, const LayerContext& context) {
+// Reports chunks of at most `chunk` steps; `before` may throw ahead of the chunk from its step on.
+absl::Status ReportChunks(int layer, const at::Tensor& x, const LayerContext& context, int64_t chunk,
+                          const std::function<void(int64_t step)>& before = nullptr) {
   if (context.tap == nullptr || !context.tap->Wants(layer, "fake")) return absl::OkStatus();
   at::Tensor values = at::full({x.size(0), x.size(1), kUnits}, 0.0, at::kFloat);
   const at::Tensor tokens = x.to(at::kLong).contiguous();
@@ -58,10 +62,17 @@ absl::Status ReportScalars(int layer, const at::Tensor& x, const LayerContext& c
           static_cast<float>(LogLambda(layer, tokens.const_data_ptr<int64_t>()[i], unit));
     }
   }
-  const int64_t first = FirstStep(layer);
-  return context.tap->OnTransition(
-      layer, "fake", UnitKind::kChannel,
-      {ScalarPerUnit{values.narrow(1, first, x.size(1) - first), 16}, false, first, 1e-7});
+  for (int64_t first = FirstStep(layer); first < x.size(1); first += chunk) {
+    if (before) before(first);
+    const at::Tensor part = values.narrow(1, first, std::min(chunk, x.size(1) - first));
+    EIGSVC_RETURN_IF_ERROR(context.tap->OnTransition(layer, "fake", UnitKind::kChannel,
+                                                     {ScalarPerUnit{part, 16}, false, first, 1e-7}));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReportScalars(int layer, const at::Tensor& x, const LayerContext& context) {
+  return ReportChunks(layer, x, context, x.size(1));
 }
 
 // What the analysis of examples [first, last) of FakeTask must count, value by value.
@@ -291,6 +302,59 @@ TEST(AnalysisTest, ABatchThatDoesNotFitIsHalvedAndNothingIsCountedTwice) {
   }
   EXPECT_EQ(result.examples, 41);
   EXPECT_LE(result.batch_size, 5);
+}
+
+TEST(AnalysisTest, ChunksOfTimeAreCountedOnceHoweverTheyAreCut) {
+  const FakeTask task(41, kVocab, /*steps=*/12, /*longest=*/9);
+  for (const int64_t chunk : {1, 2, 5, 11}) {
+    const FakeModel model(3, kVocab, [chunk](int layer, const at::Tensor& x, const LayerContext& context) {
+      return ReportChunks(layer, x, context, chunk);
+    });
+    EIGSVC_ASSERT_OK_AND_ASSIGN(const AnalysisResult result, Analyse(model, task));
+    ASSERT_EQ(result.sites.size(), 3u * kUnits);
+    for (const SiteSpectrum& site : result.sites) {
+      EXPECT_TRUE(site.spectrum.parts() == ExpectedSpectrum(task, site.site, 0, 41).parts()) << chunk;
+    }
+  }
+}
+
+TEST(AnalysisTest, AHalvedBatchMayCutTimeElsewhere) {
+  // Memory for 5 rows at most, found out inside the second layer when half of its steps are counted; fewer
+  // rows then come in longer chunks.
+  const FakeModel model(3, kVocab, [](int layer, const at::Tensor& x, const LayerContext& context) {
+    return ReportChunks(layer, x, context, x.size(0) > 5 ? 2 : 3, [&](int64_t step) {
+      TORCH_CHECK_WITH(OutOfMemoryError, layer != 1 || step < 5 || x.size(0) <= 5, "out of memory");
+    });
+  });
+  const FakeTask task(41, kVocab, 9, 9);
+  AnalysisOptions options;
+  options.batch_size = 32;
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const AnalysisResult result, Analyse(model, task, options));
+  ASSERT_EQ(result.sites.size(), 3u * kUnits);
+  for (const SiteSpectrum& site : result.sites) {
+    EXPECT_TRUE(site.spectrum.parts() == ExpectedSpectrum(task, site.site, 0, 41).parts())
+        << site.site.layer << " " << site.site.unit;
+  }
+  EXPECT_LE(result.batch_size, 5);
+}
+
+TEST(AnalysisTest, StepsThatAreLeftOutAreCaught) {
+  // From step 3 on nothing, or a gap.
+  for (const int64_t resumed : {9, 6}) {
+    const FakeModel model(1, kVocab, [&](int layer, const at::Tensor& x, const LayerContext& context) {
+      for (const auto& [first, last] : {std::pair<int64_t, int64_t>(0, 3), {resumed, 9}}) {
+        if (first == last) continue;
+        const at::Tensor values = at::full({x.size(0), last - first, 1}, -1.0);
+        EIGSVC_RETURN_IF_ERROR(context.tap->OnTransition(layer, "liar", UnitKind::kHead,
+                                                         {ScalarPerUnit{values, 1}, false, first, 0}));
+      }
+      return absl::OkStatus();
+    });
+    EXPECT_THAT(Analyse(model, FakeTask(9, kVocab, 9, 9)),
+                StatusIs(StatusCode::kInternal,
+                         HasSubstr(resumed == 9 ? "layer 0, liar reported 3 of 9 steps"
+                                                : "layer 0, liar reported step 6 where 3 was to come")));
+  }
 }
 
 TEST(AnalysisTest, OneRowThatDoesNotFitEndsTheRun) {

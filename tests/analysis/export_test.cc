@@ -1,4 +1,5 @@
 // The export read back by the archive's own reader, against closed forms.
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -9,6 +10,7 @@
 #include "ATen/ops/full.h"
 #include "models/analysis/analysis.h"
 #include "models/archive/archive.h"
+#include "models/base/status_macros.h"
 #include "tests/analysis/fakes.h"
 #include "tests/testing/status_matchers.h"
 
@@ -24,27 +26,34 @@ using ::testing::HasSubstr;
 constexpr int64_t kVocab = 23;
 
 // Three layers: "decay" starts at step 0 and has three real eigenvalues that change sign with the token (not
-// with the first example's); "attention" starts at step 1; "fixed" is constant.
-absl::Status Report(int layer, const at::Tensor& x, const LayerContext& context) {
+// with the first example's); "attention" starts at step 1; "fixed" is constant. The first two come in chunks
+// of `chunk` steps.
+absl::Status ReportChunks(int64_t chunk, int layer, const at::Tensor& x, const LayerContext& context) {
   const at::Tensor tokens = x.squeeze(-1).to(at::kDouble);
-  Transition transition;
-  absl::string_view mixer;
-  if (layer == 0) {
-    mixer = "decay";
-    const at::Tensor values = ((11.5 - tokens) / 16).unsqueeze(-1).unsqueeze(-1).expand({-1, -1, 2, 3});
-    transition.kind = Diagonal{values, Discretization::kNone, false, 4};
-  } else if (layer == 1) {
-    mixer = "attention";
-    const at::Tensor later = tokens.narrow(1, 1, x.size(1) - 1);
-    transition.kind = ScalarPerUnit{(later * -0.125).to(at::kFloat).unsqueeze(-1), 0};
-    transition.first_step = 1;
-  } else {
-    mixer = "fixed";
-    transition.kind = ScalarPerUnit{at::full({1, 1, 5}, -0.5, at::kFloat), 1};
-    transition.constant = true;
-  }
+  const absl::string_view mixer = layer == 0 ? "decay" : layer == 1 ? "attention" : "fixed";
   if (!context.tap->Wants(layer, mixer)) return absl::OkStatus();
-  return context.tap->OnTransition(layer, mixer, UnitKind::kHead, std::move(transition));
+  if (layer == 2) {
+    return context.tap->OnTransition(
+        layer, mixer, UnitKind::kHead,
+        {ScalarPerUnit{at::full({1, 1, 5}, -0.5, at::kFloat), 1}, /*constant=*/true, 0, 0});
+  }
+  for (int64_t first = layer; first < x.size(1); first += chunk) {
+    const at::Tensor part = tokens.narrow(1, first, std::min(chunk, x.size(1) - first));
+    Transition transition;
+    if (layer == 0) {
+      const at::Tensor values = ((11.5 - part) / 16).unsqueeze(-1).unsqueeze(-1).expand({-1, -1, 2, 3});
+      transition.kind = Diagonal{values, Discretization::kNone, false, 4};
+    } else {
+      transition.kind = ScalarPerUnit{(part * -0.125).to(at::kFloat).unsqueeze(-1), 0};
+    }
+    transition.first_step = first;
+    EIGSVC_RETURN_IF_ERROR(context.tap->OnTransition(layer, mixer, UnitKind::kHead, std::move(transition)));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Report(int layer, const at::Tensor& x, const LayerContext& context) {
+  return ReportChunks(x.size(1), layer, x, context);
 }
 
 class ExportTest : public ::testing::Test {
@@ -53,17 +62,21 @@ class ExportTest : public ::testing::Test {
   const FakeTask task_{7, kVocab, /*steps=*/6, /*longest=*/5};
 };
 class ExportBatchesTest : public ExportTest,
-                          public ::testing::WithParamInterface<std::tuple<int64_t, bool>> {};
+                          public ::testing::WithParamInterface<std::tuple<int64_t, bool, int64_t>> {};
 
 TEST_P(ExportBatchesTest, HoldsEveryEigenvalueAtItsPlace) {
-  const auto [batch_size, include_first] = GetParam();
+  const auto [batch_size, include_first, chunk] = GetParam();
+  const FakeModel model(3, kVocab,
+                        [chunk = chunk](int layer, const at::Tensor& x, const LayerContext& context) {
+                          return ReportChunks(chunk, layer, x, context);
+                        });
   AnalysisOptions options;
   options.batch_size = batch_size;
   options.include_first_step = include_first;
   options.export_path = ::testing::TempDir() + "export_test.safetensors";
   options.export_metadata = {{"checkpoint_sha256", "abc"}};
   EIGSVC_ASSERT_OK_AND_ASSIGN(const AnalysisResult result,
-                              RunAnalysis(model_, task_, options, nullptr, StopToken()));
+                              RunAnalysis(model, task_, options, nullptr, StopToken()));
   EIGSVC_ASSERT_OK_AND_ASSIGN(const Archive archive, Archive::Open(options.export_path));
   const auto& tensors = archive.tensors();
   ASSERT_EQ(tensors.size(), 5u);
@@ -124,7 +137,46 @@ TEST_P(ExportBatchesTest, HoldsEveryEigenvalueAtItsPlace) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Batches, ExportBatchesTest,
-                         ::testing::Combine(::testing::Values(0, 1, 3, 7), ::testing::Bool()));
+                         ::testing::Combine(::testing::Values(0, 1, 3, 7), ::testing::Bool(),
+                                            ::testing::Values(1, 4, 6)));
+
+// Rows as wide as they are long, so that most batches end before the longest of the analysis does; one of a
+// single step has no transition of attention at all.
+TEST_F(ExportTest, RowsShorterThanTheLongestEndInNan) {
+  class Ragged final : public Task {
+   public:
+    absl::string_view name() const override { return "ragged"; }
+    const Settings& parameters() const override { return parameters_; }
+    int64_t vocab_size() const override { return kVocab; }
+    int64_t example_count(Split) const override { return 3; }
+    absl::StatusOr<Batch> Draw(Split, int64_t first, int64_t count) const override {
+      static constexpr int64_t kLengths[3] = {1, 4, 2};
+      Batch batch;
+      batch.rows = count;
+      for (int64_t row = first; row < first + count; ++row) batch.lengths.push_back(kLengths[row]);
+      batch.steps = *std::max_element(batch.lengths.begin(), batch.lengths.end());
+      batch.tokens.assign(batch.rows * batch.steps, 3);
+      batch.targets.assign(batch.rows * batch.steps, kIgnoredTarget);
+      return batch;
+    }
+    Score ComputeScore(absl::Span<const Prediction>) const override { return {}; }
+
+   private:
+    const Settings parameters_;
+  };
+  AnalysisOptions options;
+  options.batch_size = 1;
+  options.export_path = ::testing::TempDir() + "export_ragged.safetensors";
+  EIGSVC_ASSERT_OK(RunAnalysis(model_, Ragged(), options, nullptr, StopToken()));
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Archive archive, Archive::Open(options.export_path));
+  const ArchiveTensor& attention = archive.tensors().at("layers.1.attention.log_magnitude");
+  ASSERT_EQ(attention.shape, (std::vector<int64_t>{3, 3, 1, 1}));
+  const std::vector<int> inside = {0, 0, 0, 1, 1, 1, 1, 0, 0};
+  for (size_t i = 0; i < inside.size(); ++i) {
+    const double value = ElementAsDouble(attention, static_cast<int64_t>(i));
+    EXPECT_TRUE(inside[i] ? value == -0.375 : std::isnan(value)) << i << ": " << value;
+  }
+}
 
 TEST_F(ExportTest, TooLargeAnExportIsRefusedBeforeAnythingIsWritten) {
   AnalysisOptions options;
