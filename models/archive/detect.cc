@@ -13,74 +13,13 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/strip.h"
 #include "models/archive/file_bytes.h"
+#include "models/archive/layouts.h"
 #include "models/base/status_macros.h"
 
 namespace eigsvc {
 namespace {
-
-// '#' stands for the layer's number.
-struct Layout {
-  absl::string_view family, name, mixer;
-  std::vector<absl::string_view> embeddings;  // one of them
-  std::vector<absl::string_view> layer_keys;  // all of them, in every layer
-};
-
-const std::vector<Layout>& Layouts() {
-  static const auto* const layouts = new std::vector<Layout>{
-      {"mamba2",
-       "state-spaces",
-       "mamba2",
-       {"backbone.embedding.weight"},
-       {"backbone.layers.#.mixer.A_log", "backbone.layers.#.mixer.in_proj.weight",
-        "backbone.layers.#.mixer.conv1d.weight", "backbone.layers.#.mixer.dt_bias",
-        "backbone.layers.#.mixer.D", "backbone.layers.#.mixer.out_proj.weight"}},
-      {"mamba2",
-       "huggingface",
-       "mamba2",
-       {"backbone.embeddings.weight"},
-       {"backbone.layers.#.mixer.A_log", "backbone.layers.#.mixer.in_proj.weight",
-        "backbone.layers.#.mixer.conv1d.weight", "backbone.layers.#.mixer.dt_bias",
-        "backbone.layers.#.mixer.D", "backbone.layers.#.mixer.out_proj.weight"}},
-      {"mamba2",
-       "paper",
-       "mamba2",
-       {"encoder.word_embeddings.weight", "encoder.weight"},
-       {"blocks.#.mamba.A_log", "blocks.#.mamba.in_proj.weight", "blocks.#.mamba.conv1d.weight",
-        "blocks.#.mamba.dt_bias", "blocks.#.mamba.D", "blocks.#.mamba.out_proj.weight"}},
-      {"llama",
-       "meta",
-       "attention",
-       {"tok_embeddings.weight"},
-       {"layers.#.attention.wq.weight", "layers.#.attention.wk.weight", "layers.#.attention.wv.weight",
-        "layers.#.attention.wo.weight", "layers.#.attention_norm.weight", "layers.#.feed_forward.w1.weight"}},
-      {"llama",
-       "huggingface",
-       "attention",
-       {"model.embed_tokens.weight"},
-       {"model.layers.#.self_attn.q_proj.weight", "model.layers.#.self_attn.k_proj.weight",
-        "model.layers.#.self_attn.v_proj.weight", "model.layers.#.self_attn.o_proj.weight",
-        "model.layers.#.input_layernorm.weight", "model.layers.#.post_attention_layernorm.weight",
-        "model.layers.#.mlp.gate_proj.weight"}},
-      {"gpt2",
-       "huggingface",
-       "attention",
-       {"wte.weight"},
-       {"h.#.attn.c_attn.weight", "h.#.attn.c_proj.weight", "h.#.ln_1.weight", "h.#.mlp.c_fc.weight"}},
-      {"gpt2",
-       "huggingface",
-       "attention",
-       {"transformer.wte.weight"},
-       {"transformer.h.#.attn.c_attn.weight", "transformer.h.#.attn.c_proj.weight",
-        "transformer.h.#.ln_1.weight", "transformer.h.#.mlp.c_fc.weight"}},
-      {"softmax-attention",
-       "paper",
-       "attention",
-       {"encoder.word_embeddings.weight", "encoder.weight"},
-       {"layers.#.attention.Wqkv.weight", "layers.#.attention.out_proj.weight", "layers.#.norm.weight"}},
-  };
-  return *layouts;
-}
 
 // A key of layer 0 (or outside the layers) that tells a family this version does not run.
 struct Telltale {
@@ -93,7 +32,6 @@ constexpr Telltale kTelltales[] = {
     {".mamba.beta", "the paper's time-invariant SSD"},
     {".mixer.A_b_log", "a bidirectional Mamba"},
     {".attention.Wvqkn.weight", "the paper's norm attention"},
-    {".self_attn.q_norm.weight", "a Llama relative with normalised queries (Qwen3, Olmo2, Gemma3)"},
     {".self_attn.sinks", "gpt-oss"},
     {".pre_feedforward_layernorm.weight", "Gemma2"},
     {".post_feedforward_layernorm.weight", "Olmo2 or Gemma2"},
@@ -130,19 +68,45 @@ std::string Key(absl::string_view pattern, int64_t layer) {
 
 std::string Named(const Layout& layout) { return absl::StrCat(layout.family, " (layout ", layout.name, ")"); }
 
-// The keys that layer 0 and the embedding lack, most telling first.
+// The layer's number in a key that starts as `pattern` does up to its '#'; nothing for other keys.
+std::optional<int64_t> LayerOf(absl::string_view key, absl::string_view pattern) {
+  if (!absl::ConsumePrefix(&key, pattern.substr(0, pattern.find('#')))) return std::nullopt;
+  int64_t number;
+  // Six digits: more layers than an archive may have tensors.
+  const size_t dot = key.find('.');
+  if (dot > 6 || !absl::SimpleAtoi(key.substr(0, dot), &number) || number < 0) return std::nullopt;
+  return number;
+}
+
+bool InSomeLayer(const Archive& archive, absl::string_view pattern) {
+  const std::string prefix(pattern.substr(0, pattern.find('#')));
+  for (auto at = archive.tensors().lower_bound(prefix);
+       at != archive.tensors().end() && absl::StartsWith(at->first, prefix); ++at) {
+    const std::optional<int64_t> layer = LayerOf(at->first, pattern);
+    if (layer && at->first == Key(pattern, *layer)) return true;
+  }
+  return false;
+}
+
+// The keys that layer 0, some layer and the embedding lack, most telling first.
 std::vector<std::string> Missing(const Archive& archive, const Layout& layout) {
   std::vector<std::string> missing;
   for (const absl::string_view pattern : layout.layer_keys) {
     if (std::string key = Key(pattern, 0); !archive.tensors().contains(key))
       missing.push_back(std::move(key));
   }
+  for (const absl::string_view pattern : layout.some_layer_keys) {
+    if (!InSomeLayer(archive, pattern)) missing.emplace_back(pattern);
+  }
   const auto present = [&](absl::string_view key) { return archive.tensors().contains(key); };
-  if (std::none_of(layout.embeddings.begin(), layout.embeddings.end(), present)) {
+  if (!layout.embeddings.empty() &&
+      std::none_of(layout.embeddings.begin(), layout.embeddings.end(), present)) {
     missing.push_back(absl::StrJoin(layout.embeddings, " or "));
   }
   return missing;
 }
+
+size_t KeyCount(const Layout& layout) { return layout.layer_keys.size() + layout.some_layer_keys.size(); }
 
 absl::Status Unknown(const Archive& archive) {
   const Layout* nearest = nullptr;
@@ -150,8 +114,7 @@ absl::Status Unknown(const Archive& archive) {
   double best = -1;
   for (const Layout& layout : Layouts()) {
     std::vector<std::string> missing = Missing(archive, layout);
-    const double share =
-        1 - static_cast<double>(missing.size()) / static_cast<double>(layout.layer_keys.size() + 1);
+    const double share = 1 - static_cast<double>(missing.size()) / static_cast<double>(KeyCount(layout) + 1);
     if (share > best) {
       best = share;
       nearest = &layout;
@@ -208,31 +171,54 @@ absl::Status Contradiction(absl::string_view setting, absl::string_view value, c
       ", but the keys are those of ", Named(layout), "; a model of another family is not run as this one"));
 }
 
-// The number of layers, each of which must have all keys of the layout.
+// The number of layers, each of which must have all keys that the layout has in every layer.
 absl::StatusOr<int64_t> CountLayers(const Archive& archive, const Layout& layout) {
-  const absl::string_view first = layout.layer_keys[0];
+  const absl::string_view first =
+      layout.layer_keys.empty() ? layout.some_layer_keys[0] : layout.layer_keys[0];
   const std::string prefix(first.substr(0, first.find('#')));
   int64_t layers = 0;
   for (auto at = archive.tensors().lower_bound(prefix);
        at != archive.tensors().end() && absl::StartsWith(at->first, prefix); ++at) {
-    const absl::string_view rest = absl::string_view(at->first).substr(prefix.size());
-    int64_t number;
-    // Six digits: more layers than an archive may have tensors.
-    if (const size_t dot = rest.find('.');
-        dot <= 6 && absl::SimpleAtoi(rest.substr(0, dot), &number) && number >= 0) {
-      layers = std::max(layers, number + 1);
-    }
+    if (const std::optional<int64_t> layer = LayerOf(at->first, first)) layers = std::max(layers, *layer + 1);
   }
   for (int64_t layer = 0; layer < layers; ++layer) {
     for (const absl::string_view pattern : layout.layer_keys) {
       if (const std::string key = Key(pattern, layer); !archive.tensors().contains(key)) {
-        return absl::FailedPreconditionError(
-            absl::StrCat(Quoted(archive.name()), " has the keys of ", Named(layout), " and ", layers,
-                         " layers, but lacks \"", key, "\"; layers of several kinds are not supported yet"));
+        return absl::FailedPreconditionError(absl::StrCat(Quoted(archive.name()), " has the keys of ",
+                                                          Named(layout), " and ", layers,
+                                                          " layers, but lacks \"", key, "\""));
       }
     }
   }
   return layers;
+}
+
+// The layouts that the settings' family, layout and model_type allow; all of them where they say nothing.
+absl::StatusOr<std::vector<const Layout*>> Allowed(const Settings& settings) {
+  EIGSVC_ASSIGN_OR_RETURN(const std::string family, settings.TextOr("family", ""));
+  EIGSVC_ASSIGN_OR_RETURN(const std::string name, settings.TextOr("layout", ""));
+  EIGSVC_ASSIGN_OR_RETURN(const std::string model_type, settings.TextOr("model_type", ""));
+  std::vector<const Layout*> allowed;
+  for (const Layout& layout : Layouts()) {
+    const bool typed = !layout.model_types.empty() &&
+                       std::find(layout.model_types.begin(), layout.model_types.end(), model_type) !=
+                           layout.model_types.end();
+    if (!family.empty() && family != layout.family) continue;
+    if (!family.empty() && !name.empty() && name != layout.name) continue;
+    if (family.empty() && !model_type.empty() && !typed) continue;
+    allowed.push_back(&layout);
+  }
+  return allowed;
+}
+
+// Of those whose keys are all there, the one with the most; null where there is none.
+const Layout* BestMatch(const Archive& archive, const std::vector<const Layout*>& layouts) {
+  const Layout* best = nullptr;
+  for (const Layout* layout : layouts) {
+    if (!Missing(archive, *layout).empty()) continue;
+    if (best == nullptr || KeyCount(*layout) > KeyCount(*best)) best = layout;
+  }
+  return best;
 }
 
 std::string Shape(const ArchiveTensor& tensor) {
@@ -308,14 +294,18 @@ absl::Status CheckFamily(const Archive& archive, const Layout& layout, const Set
 absl::StatusOr<Detection> Detect(const Archive& archive, const Settings& overrides) {
   Settings settings = archive.settings().MergedWith(overrides);
   EIGSVC_RETURN_IF_ERROR(RefuseTelltales(archive));
-  const auto layout = std::find_if(Layouts().begin(), Layouts().end(), [&](const Layout& candidate) {
-    return Missing(archive, candidate).empty();
-  });
-  if (layout == Layouts().end()) return Unknown(archive);
-  for (const absl::string_view setting : {"model_type", "family"}) {
-    if (!settings.Has(setting)) continue;
-    EIGSVC_ASSIGN_OR_RETURN(const std::string value, settings.Text(setting));
-    if (value != layout->family) return Contradiction(setting, value, settings, *layout);
+  EIGSVC_ASSIGN_OR_RETURN(const std::vector<const Layout*> allowed, Allowed(settings));
+  const Layout* layout = BestMatch(archive, allowed);
+  if (layout == nullptr) {
+    std::vector<const Layout*> all;
+    for (const Layout& other : Layouts()) all.push_back(&other);
+    layout = BestMatch(archive, all);
+    if (layout == nullptr) return Unknown(archive);
+    for (const absl::string_view setting : {"family", "model_type"}) {
+      if (!settings.Has(setting)) continue;
+      EIGSVC_ASSIGN_OR_RETURN(const std::string value, settings.Text(setting));
+      return Contradiction(setting, value, settings, *layout);
+    }
   }
   EIGSVC_RETURN_IF_ERROR(CheckFamily(archive, *layout, settings));
   EIGSVC_ASSIGN_OR_RETURN(const int64_t layers, CountLayers(archive, *layout));

@@ -8,13 +8,12 @@
 #include "ATen/ops/cat.h"
 #include "absl/functional/function_ref.h"
 #include "models/base/status_macros.h"
+#include "models/mixers/attention.h"
 #include "models/tensor/attention_lse.h"
 #include "models/transition/softmax.h"
 
 namespace eigsvc {
 namespace {
-
-constexpr absl::string_view kAttentionMixer = "attention";
 
 at::Tensor JoinPieces(const std::vector<at::Tensor>& pieces) {
   return pieces.size() == 1 ? pieces[0] : at::cat(pieces, 1);
@@ -40,12 +39,10 @@ absl::Status ForEachPiece(int64_t steps, int64_t most, const StopToken* stop,
   return absl::OkStatus();
 }
 
-// [B,T,H,d] behind what the state holds under `name`, as [B,H,T,d]; kept there when there is a state to keep
-// it.
-at::Tensor Append(const at::Tensor& heads, const char* name, LayerState* state) {
+// [B,T,H,d] behind what the state holds under `name`, as [B,H,T,d]; kept there.
+at::Tensor Append(const at::Tensor& heads, const char* name, LayerState& state) {
   at::Tensor all = heads.transpose(1, 2);
-  if (state == nullptr) return all;
-  at::Tensor& kept = state->tensors[name];
+  at::Tensor& kept = state.tensors[name];
   if (kept.defined()) all = at::cat({kept, all}, 2);
   kept = all;
   return all;
@@ -54,14 +51,12 @@ at::Tensor Append(const at::Tensor& heads, const char* name, LayerState* state) 
 }  // namespace
 
 absl::StatusOr<at::Tensor> AttentionModel::DoLayer(int index, const Weights& weights, const at::Tensor& x,
-                                                   LayerState* state, const LayerContext& context) const {
-  const int64_t steps = x.size(1), first = state != nullptr ? state->position : 0;
+                                                   LayerState& state, const LayerContext& context) const {
+  const int64_t steps = x.size(1), first = state.position;
   const int64_t most = context.stop != nullptr ? PositionsPerPiece(weights, x) : steps;
-  LayerState own;
   std::vector<at::Tensor> q, k, v;
   EIGSVC_RETURN_IF_ERROR(ForEachPiece(steps, most, context.stop, [&](int64_t begin, int64_t length) {
-    AttentionHeads heads =
-        Project(weights, x.narrow(1, begin, length), first + begin, state != nullptr ? *state : own);
+    AttentionHeads heads = Project(weights, x.narrow(1, begin, length), first + begin, state);
     q.push_back(std::move(heads.q));
     k.push_back(std::move(heads.k));
     v.push_back(std::move(heads.v));
@@ -75,12 +70,8 @@ absl::StatusOr<at::Tensor> AttentionModel::DoLayer(int index, const Weights& wei
   options.stop = context.stop;
   EIGSVC_ASSIGN_OR_RETURN(const AttentionOutput attention, CausalAttention(queries, keys, values, options));
 
-  at::Tensor previous_lse;
-  if (state != nullptr) {
-    previous_lse = state->tensors["lse"];
-    state->tensors["lse"] = attention.lse.narrow(-1, steps - 1, 1);
-    state->position += steps;
-  }
+  const at::Tensor previous_lse = state.tensors["lse"];
+  state.tensors["lse"] = attention.lse.narrow(-1, steps - 1, 1);
   const bool has_eigenvalues = previous_lse.defined() || steps > 1;
   if (has_eigenvalues && context.tap != nullptr && context.tap->Wants(index, kAttentionMixer)) {
     EIGSVC_RETURN_IF_ERROR(context.tap->OnTransition(
@@ -98,9 +89,8 @@ absl::StatusOr<at::Tensor> AttentionModel::DoLayer(int index, const Weights& wei
 
 void DescribeAttention(const AttentionShape& shape, int64_t layers, ModelDescription& description) {
   description.layers = layers;
-  description.layer_descriptions.assign(
-      layers, {std::string(kAttentionMixer), UnitKind::kHead, shape.heads, /*eigenvalues_per_unit=*/1,
-               /*multiplicity=*/0});
+  description.mixers.assign(layers, {{std::string(kAttentionMixer), UnitKind::kHead, shape.heads,
+                                      /*eigenvalues_per_unit=*/1, /*multiplicity=*/0}});
   description.gauge = "dsf";
 }
 

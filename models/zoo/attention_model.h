@@ -39,7 +39,7 @@ class AttentionModel : public SequenceModel {
                             const at::Tensor& attended) const = 0;
 
   absl::StatusOr<at::Tensor> DoLayer(int index, const Weights& weights, const at::Tensor& x,
-                                     LayerState* state, const LayerContext& context) const final;
+                                     LayerState& state, const LayerContext& context) const final;
 };
 
 // The parts of a description that follow from the shape.

@@ -8,6 +8,7 @@ namespace eigsvc {
 FamilyEntry Gpt2Family();              // gpt2.cc
 FamilyEntry LlamaFamily();             // llama.cc
 FamilyEntry Mamba2Family();            // mamba2.cc
+FamilyEntry Qwen3Family();             // qwen3.cc
 FamilyEntry SoftmaxAttentionFamily();  // softmax_attention.cc
 
 }  // namespace eigsvc

@@ -88,9 +88,7 @@ int64_t Mamba2Model::SegmentSteps(const Weights& weights, const at::Tensor& x) c
 }
 
 absl::StatusOr<at::Tensor> Mamba2Model::DoLayer(int index, const Weights& weights, const at::Tensor& x,
-                                                LayerState* state, const LayerContext& context) const {
-  LayerState own;
-  LayerState& carried = state != nullptr ? *state : own;
+                                                LayerState& carried, const LayerContext& context) const {
   const bool wanted = context.tap != nullptr && context.tap->Wants(index, kMamba2Mixer);
   const int64_t steps = x.size(1), segment = SegmentSteps(weights, x);
   std::vector<at::Tensor> outputs, decays;
@@ -108,7 +106,6 @@ absl::StatusOr<at::Tensor> Mamba2Model::DoLayer(int index, const Weights& weight
     EIGSVC_RETURN_IF_ERROR(
         context.tap->OnTransition(index, kMamba2Mixer, UnitKind::kHead, std::move(transition)));
   }
-  carried.position += steps;
   return JoinSteps(outputs);
 }
 
@@ -135,8 +132,8 @@ void PlanSsm(const SsmShape& shape, int layer, const std::string& prefix, bool c
 
 void DescribeSsm(const SsmShape& shape, int64_t layers, ModelDescription& description) {
   description.layers = layers;
-  description.layer_descriptions.assign(
-      layers, {std::string(kMamba2Mixer), UnitKind::kHead, shape.heads, 1, shape.head_width * shape.order});
+  description.mixers.assign(
+      layers, {{std::string(kMamba2Mixer), UnitKind::kHead, shape.heads, 1, shape.head_width * shape.order}});
   description.gauge = "raw";
 }
 

@@ -51,7 +51,7 @@ class Mamba2Model : public SequenceModel {
   virtual SegmentOutput Segment(const Weights& weights, const at::Tensor& x, LayerState& state) const = 0;
 
   absl::StatusOr<at::Tensor> DoLayer(int index, const Weights& weights, const at::Tensor& x,
-                                     LayerState* state, const LayerContext& context) const final;
+                                     LayerState& state, const LayerContext& context) const final;
   int64_t SegmentSteps(const Weights& weights, const at::Tensor& x) const;
 
   const SsmShape shape_;

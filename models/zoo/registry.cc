@@ -28,10 +28,7 @@ absl::StatusOr<at::Tensor> StoredForm(const WeightSpec& spec, const ModelWeights
 
 absl::Span<const FamilyEntry> Families() {
   static const auto* const families = new std::vector<FamilyEntry>{
-      Mamba2Family(),
-      LlamaFamily(),
-      Gpt2Family(),
-      SoftmaxAttentionFamily(),
+      Mamba2Family(), LlamaFamily(), Gpt2Family(), SoftmaxAttentionFamily(), Qwen3Family(),
   };
   return *families;
 }

@@ -1,49 +1,21 @@
 #include "models/zoo/sequence_model.h"
 
-#include <map>
-#include <set>
+#include <algorithm>
 #include <utility>
+#include <vector>
 
+#include "ATen/core/IListRef.h"
+#include "ATen/ops/cat.h"
 #include "absl/strings/str_cat.h"
 #include "models/base/status_macros.h"
 #include "models/tensor/torch_call.h"
 
 namespace eigsvc {
 
-void Weights::Set(absl::string_view name, at::Tensor tensor) {
-  tensors_[std::string(name)] = std::move(tensor);
-}
-bool Weights::Has(absl::string_view name) const { return tensors_.contains(name); }
-const at::Tensor& Weights::operator[](absl::string_view name) const { return tensors_.find(name)->second; }
-
-std::vector<at::Tensor> ModelWeights::Distinct() const {
-  std::vector<at::Tensor> distinct;
-  std::set<const void*> seen;
-  const auto add = [&](const Weights& weights) {
-    for (const auto& [name, tensor] : weights.all()) {
-      if (seen.insert(tensor.unsafeGetTensorImpl()).second) distinct.push_back(tensor);
-    }
-  };
-  add(outer);
-  for (const Weights& layer : layers) add(layer);
-  return distinct;
-}
-
-ModelWeights ModelWeights::Clone(bool requires_grad) const {
-  std::map<const void*, at::Tensor> copies;
-  const auto clone = [&](const Weights& weights) {
-    Weights result;
-    for (const auto& [name, tensor] : weights.all()) {
-      at::Tensor& copy = copies[tensor.unsafeGetTensorImpl()];
-      if (!copy.defined()) copy = tensor.detach().clone().set_requires_grad(requires_grad);
-      result.Set(name, copy);
-    }
-    return result;
-  };
-  ModelWeights result;
-  result.outer = clone(outer);
-  for (const Weights& layer : layers) result.layers.push_back(clone(layer));
-  return result;
+int64_t PieceSteps(double operations_per_step, const at::Tensor& x) {
+  const double budget = x.is_cpu() ? 3e9 : 3e11;
+  const double steps = budget / (operations_per_step * static_cast<double>(x.size(0)) + 1);
+  return static_cast<int64_t>(std::clamp(steps, 64.0, static_cast<double>(std::max<int64_t>(x.size(1), 64))));
 }
 
 SequenceModel::SequenceModel(ModelDescription description, WeightPlan plan, ModelWeights weights,
@@ -71,8 +43,24 @@ absl::StatusOr<at::Tensor> SequenceModel::Embed(const ModelWeights& weights, con
 
 absl::StatusOr<at::Tensor> SequenceModel::Layer(int index, const Weights& weights, const at::Tensor& x,
                                                 LayerState* state, const LayerContext& context) const {
-  return CallTorch(absl::StrCat("layer ", index), [&] { return DoLayer(index, weights, x, state, context); });
+  return CallTorch(absl::StrCat("layer ", index), [&]() -> absl::StatusOr<at::Tensor> {
+    LayerState own;
+    LayerState& carried = state != nullptr ? *state : own;
+    const int64_t steps = x.size(1), piece = context.stop != nullptr ? StepsPerPiece(weights, x) : steps;
+    std::vector<at::Tensor> outputs;
+    for (int64_t begin = 0; begin < steps; begin += piece) {
+      if (context.stop != nullptr) EIGSVC_RETURN_IF_ERROR(context.stop->Check());
+      const int64_t length = std::min(piece, steps - begin);
+      EIGSVC_ASSIGN_OR_RETURN(at::Tensor output,
+                              DoLayer(index, weights, x.narrow(1, begin, length), carried, context));
+      outputs.push_back(std::move(output));
+      carried.position += length;
+    }
+    return outputs.size() == 1 ? outputs[0] : at::cat(outputs, 1);
+  });
 }
+
+int64_t SequenceModel::StepsPerPiece(const Weights&, const at::Tensor& x) const { return x.size(1); }
 
 absl::StatusOr<at::Tensor> SequenceModel::Head(const ModelWeights& weights, const at::Tensor& x) const {
   return CallTorch("head", [&] { return DoHead(weights, x); });

@@ -12,63 +12,27 @@
 #include "absl/container/btree_map.h"
 #include "absl/status/statusor.h"
 #include "models/base/settings.h"
-#include "models/base/stop_token.h"
-#include "models/transition/tap.h"
-#include "models/zoo/weight_plan.h"
+#include "models/mixers/module.h"
+#include "models/mixers/weights.h"
 
 namespace eigsvc {
-
-// Named tensors of one layer, or of what is outside the layers. Names are the family's canonical ones.
-class Weights {
- public:
-  void Set(absl::string_view name, at::Tensor tensor);
-  bool Has(absl::string_view name) const;
-  // REQUIRES Has(name): loading checked every name and shape.
-  const at::Tensor& operator[](absl::string_view name) const;
-  const absl::btree_map<std::string, at::Tensor>& all() const { return tensors_; }
-
- private:
-  absl::btree_map<std::string, at::Tensor> tensors_;
-};
-
-struct ModelWeights {
-  Weights outer;  // embedding, final norm, head
-  std::vector<Weights> layers;
-  // Every tensor once, for optimisers: tied ones are the same object.
-  std::vector<at::Tensor> Distinct() const;
-  // Own copies to train; tied tensors stay tied.
-  ModelWeights Clone(bool requires_grad) const;
-};
-
-// What a layer carries between chunks of time: key/value caches, convolution tails, SSM states, the last
-// log-sum-exp. A fresh one starts a sequence.
-struct LayerState {
-  int64_t position = 0;  // steps seen so far
-  absl::btree_map<std::string, at::Tensor> tensors;
-};
-
-struct LayerContext {
-  TransitionTap* tap = nullptr;
-  const StopToken* stop = nullptr;  // checked inside long layers, at least every 100 ms of work
-};
 
 // What is known of a model without running it.
 struct ModelDescription {
   std::string family, layout;
   int64_t layers = 0, width = 0, vocab_size = 0, parameters = 0;
   int64_t max_positions = 0;  // longest sequence it can run; 0: no limit
-  struct LayerDescription {
-    std::string mixer;  // "mamba2", "attention"
-    UnitKind unit_kind = UnitKind::kHead;
-    int64_t units = 0;
-    int64_t eigenvalues_per_unit = 1;  // stored per unit and step
-    int64_t multiplicity = 1;          // of each; 0: infinite
-  };
-  std::vector<LayerDescription> layer_descriptions;
+  // By layer: what moves information over time there. None where a layer is position-wise, two where mixers
+  // run side by side.
+  std::vector<std::vector<MixerDescription>> mixers;
   std::string gauge;            // "dsf" (normaliser in the state) or "raw"
   std::string rotation = "io";  // rotary embeddings live in q and k
   Settings settings;            // canonical settings: enough to build the same architecture again
 };
+
+// Steps of x [B,T,D] that make a piece of work of well under 100 ms on two cores, or on a device 100 times
+// faster; at least 64, so that a matrix product is not bound by reading its weights.
+int64_t PieceSteps(double operations_per_step, const at::Tensor& x);
 
 class SequenceModel {
  public:
@@ -83,7 +47,8 @@ class SequenceModel {
   // tokens [B,T] int64 already checked against vocab_size -> x [B,T,D].
   absl::StatusOr<at::Tensor> Embed(const ModelWeights& weights, const at::Tensor& tokens,
                                    int64_t first_position) const;
-  // x [B,T,D] -> [B,T,D]. `state` may be null: the chunk is the whole sequence.
+  // x [B,T,D] -> [B,T,D]. `state` may be null: the chunk is the whole sequence. Long chunks are cut into
+  // pieces here, with the state carried exactly from one to the next, so that no family has to.
   absl::StatusOr<at::Tensor> Layer(int index, const Weights& weights, const at::Tensor& x, LayerState* state,
                                    const LayerContext& context) const;
   // x [B,T,D] -> logits [B,T,V].
@@ -101,7 +66,10 @@ class SequenceModel {
   virtual at::Tensor DoEmbed(const ModelWeights& weights, const at::Tensor& tokens,
                              int64_t first_position) const = 0;
   virtual absl::StatusOr<at::Tensor> DoLayer(int index, const Weights& weights, const at::Tensor& x,
-                                             LayerState* state, const LayerContext& context) const = 0;
+                                             LayerState& state, const LayerContext& context) const = 0;
+  // Steps of x that DoLayer is given at a time, so that the stop token is looked at every 100 ms and an
+  // activation's memory is bounded; asked where there is a stop token. The default is all of them.
+  virtual int64_t StepsPerPiece(const Weights& weights, const at::Tensor& x) const;
   virtual at::Tensor DoHead(const ModelWeights& weights, const at::Tensor& x) const = 0;
 
   ModelDescription description_;

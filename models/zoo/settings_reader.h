@@ -1,9 +1,13 @@
 // SettingsReader: settings under whichever of several names a source uses ("d_model", "hidden_size"); the
-// first error sticks, so that a family reads all of its settings and checks once.
+// first error sticks, so that a family reads all of its settings and checks once. What was asked for, and
+// what it came to, is remembered: that is a family's canonical settings, and its list of the names it knows.
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -18,7 +22,7 @@ class SettingsReader {
  public:
   using Names = absl::Span<const absl::string_view>;
 
-  explicit SettingsReader(const Settings& settings) : settings_(settings) {}
+  explicit SettingsReader(const Settings& settings);
 
   // The first of `names` that is present, else `fallback`, else FAILED_PRECONDITION under the first name.
   int64_t Int(Names names, std::optional<int64_t> fallback = std::nullopt);
@@ -26,11 +30,20 @@ class SettingsReader {
   bool Bool(Names names, std::optional<bool> fallback = std::nullopt);
   std::string Text(Names names, std::optional<std::string> fallback = std::nullopt);
   std::vector<double> Reals(Names names, std::vector<double> fallback);
+  std::vector<int64_t> Ints(Names names, std::vector<int64_t> fallback);
+  std::vector<std::string> Texts(Names names, std::vector<std::string> fallback);
 
   bool Has(Names names) const;
 
   // INVALID_ARGUMENT naming the setting unless low <= value <= high.
   int64_t IntWithin(Names names, int64_t low, int64_t high, std::optional<int64_t> fallback = std::nullopt);
+
+  // Everything asked for so far, under the first of its names, as it was read or fell back: enough to build
+  // the same architecture again. Shapes decided some of it, so it may say more than the source did.
+  Settings Resolved(absl::string_view family, absl::string_view layout) const;
+  // INVALID_ARGUMENT naming the first top-level key of `typed` that was never asked for: for settings that a
+  // user typed, where a misspelt one must not silently mean the default.
+  absl::Status RefuseUnknown(const Settings& typed, absl::string_view family) const;
 
   void Fail(absl::Status status);
   const absl::Status& status() const { return status_; }
@@ -39,7 +52,12 @@ class SettingsReader {
   // The name to ask for: the first present one, or the first.
   absl::string_view Choose(Names names) const;
 
+  template <typename T>
+  T Keep(Names names, T value);
+
   const Settings& settings_;
+  std::set<std::string> asked_;  // top-level names
+  std::shared_ptr<nlohmann::json> resolved_;
   absl::Status status_;
 };
 

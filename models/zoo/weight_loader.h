@@ -10,9 +10,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "models/archive/archive.h"
+#include "models/mixers/weights.h"
 #include "models/zoo/registry.h"
 #include "models/zoo/sequence_model.h"
-#include "models/zoo/weight_plan.h"
 
 namespace eigsvc {
 

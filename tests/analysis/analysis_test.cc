@@ -247,7 +247,7 @@ TEST(AnalysisTest, TiesGoToTheLowestClass) {
     at::Tensor DoEmbed(const ModelWeights&, const at::Tensor& tokens, int64_t) const override {
       return tokens.to(at::kFloat).unsqueeze(-1);
     }
-    absl::StatusOr<at::Tensor> DoLayer(int, const Weights&, const at::Tensor& x, LayerState*,
+    absl::StatusOr<at::Tensor> DoLayer(int, const Weights&, const at::Tensor& x, LayerState&,
                                        const LayerContext&) const override {
       return x;
     }

@@ -47,7 +47,7 @@ class FakeModel final : public SequenceModel {
   at::Tensor DoEmbed(const ModelWeights&, const at::Tensor& tokens, int64_t) const override {
     return tokens.to(at::kFloat).unsqueeze(-1);
   }
-  absl::StatusOr<at::Tensor> DoLayer(int index, const Weights&, const at::Tensor& x, LayerState*,
+  absl::StatusOr<at::Tensor> DoLayer(int index, const Weights&, const at::Tensor& x, LayerState&,
                                      const LayerContext& context) const override {
     if (absl::Status status = on_layer_(index, x, context); !status.ok()) return status;
     return x;

@@ -146,7 +146,6 @@ TEST(DetectTest, ContradictionsNameBothSides) {
 
 TEST(DetectTest, RelativesAreRefusedByNameAndNeverRunAsTheKnownFamily) {
   const std::pair<const char*, const char*> relatives[] = {
-      {"model.layers.0.self_attn.q_norm.weight", "normalised queries"},
       {"model.layers.0.self_attn.q_proj.bias", "Qwen2"},
       {"model.layers.0.self_attn.sinks", "gpt-oss"},
       {"model.layers.0.pre_feedforward_layernorm.weight", "Gemma2"},
@@ -158,6 +157,13 @@ TEST(DetectTest, RelativesAreRefusedByNameAndNeverRunAsTheKnownFamily) {
     fake.outer.push_back(key);
     EXPECT_THAT(Detect(fake.Build(), {}), Refused(what)) << key;
   }
+  Fake qwen3 = Llama();  // its keys are those of a Llama and two more
+  for (const char* key :
+       {"model.layers.#.self_attn.q_norm.weight", "model.layers.#.self_attn.k_norm.weight"}) {
+    qwen3.layer.push_back(key);
+  }
+  ExpectDetected(qwen3.Build(), "qwen3", "huggingface", "attention");
+  EXPECT_THAT(Detect(qwen3.Build(R"({"model_type": "llama2"})"), {}), Refused("those of qwen3"));
   Fake biased = Llama();
   biased.layer.push_back("model.layers.#.self_attn.q_proj.bias");
   ExpectDetected(biased.Build(R"({"attention_bias": true})"), "llama", "huggingface", "attention");

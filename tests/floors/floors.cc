@@ -24,7 +24,7 @@ const std::map<std::string, Rooms, std::less<>>& Arrows() {
     return rooms;
   };
   static const Rooms models =
-      with(matter, {"models/spectrum", "models/layers", "models/zoo", "models/tasks"});
+      with(matter, {"models/spectrum", "models/layers", "models/mixers", "models/zoo", "models/tasks"});
   static const auto* arrows = new std::map<std::string, Rooms, std::less<>>{
       // ground
       {"models/base", {}},
@@ -35,8 +35,9 @@ const std::map<std::string, Rooms, std::less<>>& Arrows() {
       {"models/tensor", {"models/base", "models/archive"}},
       {"models/transition", {"models/base", "models/tensor", "models/kernels"}},
       {"models/layers", matter},
+      {"models/mixers", with(matter, {"models/layers"})},
       // shelves: never each other
-      {"models/zoo", with(matter, {"models/layers"})},
+      {"models/zoo", with(matter, {"models/layers", "models/mixers"})},
       {"models/tasks", {"models/base"}},
       // study
       {"models/analysis", models},
@@ -62,8 +63,9 @@ const std::map<std::string, Rooms, std::less<>>& Arrows() {
 }
 
 const Rooms& TorchRooms() {
-  static const auto* rooms = new Rooms{"models/tensor",   "models/transition", "models/layers", "models/zoo",
-                                       "models/analysis", "models/training",   "server/worker"};
+  static const auto* rooms =
+      new Rooms{"models/tensor", "models/transition", "models/layers",   "models/mixers",
+                "models/zoo",    "models/analysis",   "models/training", "server/worker"};
   return *rooms;
 }
 

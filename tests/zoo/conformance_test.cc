@@ -69,7 +69,7 @@ TEST_P(FamilyTest, DescribesItself) {
   EXPECT_EQ(description.layout, GetParam().layout);
   EXPECT_GE(description.vocab_size, kTinyVocabulary);
   EXPECT_EQ(description.layers, static_cast<int64_t>(model->weights().layers.size()));
-  EXPECT_EQ(description.layers, static_cast<int64_t>(description.layer_descriptions.size()));
+  EXPECT_EQ(description.layers, static_cast<int64_t>(description.mixers.size()));
   int64_t parameters = 0;
   for (const at::Tensor& tensor : model->weights().Distinct()) parameters += tensor.numel();
   EXPECT_EQ(description.parameters, parameters);
@@ -116,21 +116,26 @@ TEST_P(FamilyTest, ReportsFiniteEigenvaluesOfEveryLayer) {
   RecordingTap tap;
   constexpr int64_t kBatch = 2, kSteps = 13;
   EIGSVC_ASSERT_OK(model->Forward(model->weights(), Tokens(3, kBatch, kSteps), {&tap}));
-  ASSERT_EQ(static_cast<int64_t>(tap.seen.size()), model->description().layers);
-  for (const auto& [layer, seen] : tap.seen) {
-    ASSERT_EQ(seen.size(), 1u);
-    const auto& described = model->description().layer_descriptions[layer];
-    EXPECT_EQ(seen[0].mixer, described.mixer);
-    EXPECT_EQ(seen[0].unit_kind, described.unit_kind);
-    EXPECT_GT(seen[0].transition.noise_floor, 0);
-    EXPECT_LT(seen[0].transition.noise_floor, 1e-2);
-    EIGSVC_ASSERT_OK_AND_ASSIGN(const Eigenvalues eigenvalues, ComputeEigenvalues(seen[0].transition));
-    EXPECT_EQ(eigenvalues.multiplicity, described.multiplicity);
-    const std::vector<int64_t> shape = {kBatch, kSteps - seen[0].transition.first_step, described.units,
-                                        described.eigenvalues_per_unit};
-    EXPECT_EQ(eigenvalues.log_magnitude.sizes().vec(), shape);
-    EXPECT_TRUE(at::isfinite(eigenvalues.log_magnitude).all().item<bool>());
-    EXPECT_FALSE(eigenvalues.log_magnitude.requires_grad());
+  for (int layer = 0; layer < model->description().layers; ++layer) {
+    const std::vector<MixerDescription>& mixers = model->description().mixers[layer];
+    const auto& seen = tap.seen[layer];
+    ASSERT_EQ(seen.size(), mixers.size()) << "layer " << layer;
+    for (size_t i = 0; i < mixers.size(); ++i) {
+      const Transition& transition = seen[i].transition;
+      EXPECT_EQ(seen[i].mixer, mixers[i].mixer);
+      EXPECT_EQ(seen[i].unit_kind, mixers[i].unit_kind);
+      EXPECT_EQ(transition.constant, mixers[i].constant);
+      EXPECT_GT(transition.noise_floor, 0);
+      EXPECT_LT(transition.noise_floor, 1e-2);
+      EIGSVC_ASSERT_OK_AND_ASSIGN(const Eigenvalues eigenvalues, ComputeEigenvalues(transition));
+      EXPECT_EQ(eigenvalues.multiplicity, mixers[i].multiplicity);
+      const int64_t rows = transition.constant ? 1 : kBatch;
+      const int64_t steps = transition.constant ? 1 : kSteps - transition.first_step;
+      const std::vector<int64_t> shape = {rows, steps, mixers[i].units, mixers[i].eigenvalues_per_unit};
+      EXPECT_EQ(eigenvalues.log_magnitude.sizes().vec(), shape);
+      EXPECT_TRUE(at::isfinite(eigenvalues.log_magnitude).all().item<bool>());
+      EXPECT_FALSE(eigenvalues.log_magnitude.requires_grad());
+    }
   }
 }
 

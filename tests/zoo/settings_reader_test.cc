@@ -6,7 +6,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "models/zoo/weight_plan.h"
+#include "models/mixers/weights.h"
 #include "tests/testing/status_matchers.h"
 
 namespace eigsvc {

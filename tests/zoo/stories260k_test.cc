@@ -70,7 +70,7 @@ class Stories260kTest : public ::testing::Test {
 TEST_F(Stories260kTest, TellsTheGoldenStoryWithTheGoldenLogits) {
   const auto model = Load(c10::kFloat);
   EXPECT_EQ(model->description().layout, "meta");
-  EXPECT_EQ(model->description().layer_descriptions[0].units, 8);
+  EXPECT_EQ(model->description().mixers[0][0].units, 8);
   const auto golden_ids = golden_["greedy_ids"].get<std::vector<int64_t>>();
   std::vector<LayerState> states(model->weights().layers.size());
   std::vector<int64_t> ids = {golden_ids[0]};

@@ -1,0 +1,26 @@
+// The table of checkpoint layouts: by which keys and which model_type each is known. One entry a family's
+// layout; the families themselves are in models/zoo.
+#pragma once
+
+#include <vector>
+
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+
+namespace eigsvc {
+
+// '#' stands for the layer's number.
+struct Layout {
+  absl::string_view family, name;
+  absl::string_view mixer;                     // of its layers: "mamba2", or "mamba + attention"
+  std::vector<absl::string_view> model_types;  // of its config.json; empty: there is none, or no such entry
+  std::vector<absl::string_view> embeddings;   // one of these keys; empty: none needed
+  std::vector<absl::string_view> layer_keys;   // all of them, in every layer
+  std::vector<absl::string_view> some_layer_keys;  // each in at least one layer (hybrids)
+};
+
+// Where the keys of several fit and no setting decides, the one with the most keys is taken, then the
+// earlier.
+absl::Span<const Layout> Layouts();
+
+}  // namespace eigsvc

@@ -1,0 +1,74 @@
+#include "models/mixers/feed_forward.h"
+
+#include "ATen/TensorOperators.h"
+#include "ATen/ops/gelu.h"
+#include "ATen/ops/relu.h"
+#include "ATen/ops/sigmoid.h"
+#include "ATen/ops/silu.h"
+#include "ATen/ops/tanh.h"
+#include "absl/strings/str_cat.h"
+#include "models/layers/mlp.h"
+
+namespace eigsvc {
+
+absl::StatusOr<Activation> ActivationOf(absl::string_view setting, absl::string_view name) {
+  if (name == "silu" || name == "swish") return Activation::kSilu;
+  if (name == "gelu") return Activation::kGelu;
+  if (name == "gelu_new" || name == "gelu_pytorch_tanh") return Activation::kGeluTanh;
+  if (name == "relu") return Activation::kRelu;
+  if (name == "relu2") return Activation::kReluSquared;
+  if (name == "sigmoid") return Activation::kSigmoid;
+  if (name == "tanh") return Activation::kTanh;
+  return absl::FailedPreconditionError(
+      absl::StrCat("setting \"", setting, "\" is \"", name,
+                   "\"; supported: silu, gelu, gelu_new, gelu_pytorch_tanh, relu, relu2, sigmoid, tanh"));
+}
+
+at::Tensor Activate(Activation activation, const at::Tensor& x) {
+  switch (activation) {
+    case Activation::kSilu:
+      return at::silu(x);
+    case Activation::kGelu:
+      return at::gelu(x, "none");
+    case Activation::kGeluTanh:
+      return at::gelu(x, "tanh");
+    case Activation::kRelu:
+      return at::relu(x);
+    case Activation::kReluSquared:
+      return at::relu(x).square();
+    case Activation::kSigmoid:
+      return at::sigmoid(x);
+    case Activation::kTanh:
+      return at::tanh(x);
+    case Activation::kIdentity:
+      break;
+  }
+  return x;
+}
+
+void GatedFeedForward::Plan(const WeightPlanner& planner) const {
+  planner.Linear(Name("gate_proj"), spec_.hidden, spec_.width, spec_.bias);
+  planner.Linear(Name("up_proj"), spec_.hidden, spec_.width, spec_.bias);
+  planner.Linear(Name("down_proj"), spec_.width, spec_.hidden, spec_.bias);
+}
+
+absl::StatusOr<at::Tensor> GatedFeedForward::Run(const LayerCall& call, const at::Tensor& x) const {
+  if (spec_.activation == Activation::kSilu) {
+    return SwiGlu(x, {Weight(call, "gate_proj.weight"), WeightOrNone(call, "gate_proj.bias"),
+                      Weight(call, "up_proj.weight"), WeightOrNone(call, "up_proj.bias"),
+                      Weight(call, "down_proj.weight"), WeightOrNone(call, "down_proj.bias")});
+  }
+  return Linear(call, "down_proj",
+                Activate(spec_.activation, Linear(call, "gate_proj", x)) * Linear(call, "up_proj", x));
+}
+
+void FeedForward::Plan(const WeightPlanner& planner) const {
+  planner.Linear(Name("up_proj"), spec_.hidden, spec_.width, spec_.bias);
+  planner.Linear(Name("down_proj"), spec_.width, spec_.hidden, spec_.bias);
+}
+
+absl::StatusOr<at::Tensor> FeedForward::Run(const LayerCall& call, const at::Tensor& x) const {
+  return Linear(call, "down_proj", Activate(spec_.activation, Linear(call, "up_proj", x)));
+}
+
+}  // namespace eigsvc

@@ -1,0 +1,47 @@
+// Position-wise networks as modules: the gated MLP of Llama and its kin, and the plain one of GPT-2 and its.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "models/mixers/module.h"
+
+namespace eigsvc {
+
+enum class Activation { kSilu, kGelu, kGeluTanh, kRelu, kReluSquared, kSigmoid, kTanh, kIdentity };
+
+// transformers' names: silu, swish, gelu, gelu_new, gelu_pytorch_tanh, relu, relu2, sigmoid, tanh.
+// FAILED_PRECONDITION otherwise, naming the setting.
+absl::StatusOr<Activation> ActivationOf(absl::string_view setting, absl::string_view name);
+at::Tensor Activate(Activation activation, const at::Tensor& x);
+
+struct FeedForwardSpec {
+  int64_t width = 0, hidden = 0;
+  Activation activation = Activation::kSilu;
+  bool bias = false;
+};
+
+// down_proj(activation(gate_proj(x))·up_proj(x)).
+class GatedFeedForward final : public Module {
+ public:
+  GatedFeedForward(std::string name, FeedForwardSpec spec) : Module(std::move(name)), spec_(spec) {}
+  void Plan(const WeightPlanner& planner) const override;
+  absl::StatusOr<at::Tensor> Run(const LayerCall& call, const at::Tensor& x) const override;
+
+ private:
+  const FeedForwardSpec spec_;
+};
+
+// down_proj(activation(up_proj(x))).
+class FeedForward final : public Module {
+ public:
+  FeedForward(std::string name, FeedForwardSpec spec) : Module(std::move(name)), spec_(spec) {}
+  void Plan(const WeightPlanner& planner) const override;
+  absl::StatusOr<at::Tensor> Run(const LayerCall& call, const at::Tensor& x) const override;
+
+ private:
+  const FeedForwardSpec spec_;
+};
+
+}  // namespace eigsvc

@@ -1,0 +1,107 @@
+#include "models/mixers/weights.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <set>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_split.h"
+
+namespace eigsvc {
+
+void Weights::Set(absl::string_view name, at::Tensor tensor) {
+  tensors_[std::string(name)] = std::move(tensor);
+}
+bool Weights::Has(absl::string_view name) const { return tensors_.contains(name); }
+const at::Tensor& Weights::operator[](absl::string_view name) const { return tensors_.find(name)->second; }
+
+std::vector<at::Tensor> ModelWeights::Distinct() const {
+  std::vector<at::Tensor> distinct;
+  std::set<const void*> seen;
+  const auto add = [&](const Weights& weights) {
+    for (const auto& [name, tensor] : weights.all()) {
+      if (seen.insert(tensor.unsafeGetTensorImpl()).second) distinct.push_back(tensor);
+    }
+  };
+  add(outer);
+  for (const Weights& layer : layers) add(layer);
+  return distinct;
+}
+
+ModelWeights ModelWeights::Clone(bool requires_grad) const {
+  std::map<const void*, at::Tensor> copies;
+  const auto clone = [&](const Weights& weights) {
+    Weights result;
+    for (const auto& [name, tensor] : weights.all()) {
+      at::Tensor& copy = copies[tensor.unsafeGetTensorImpl()];
+      if (!copy.defined()) copy = tensor.detach().clone().set_requires_grad(requires_grad);
+      result.Set(name, copy);
+    }
+    return result;
+  };
+  ModelWeights result;
+  result.outer = clone(outer);
+  for (const Weights& layer : layers) result.layers.push_back(clone(layer));
+  return result;
+}
+
+Draw DrawConstant(double value) {
+  return [value](Random&) { return value; };
+}
+
+Draw DrawNormal(double deviation) {
+  return [deviation](Random& random) { return deviation * random.Normal(); };
+}
+
+Draw DrawUniform(double low, double high) {
+  return [low, high](Random& random) { return low + (high - low) * random.Unit(); };
+}
+
+Draw DrawLinear(int64_t fan_in) {
+  const double bound = 1 / std::sqrt(static_cast<double>(fan_in));
+  return DrawUniform(-bound, bound);
+}
+
+std::vector<int64_t> WeightSpec::StoredShape() const {
+  std::vector<int64_t> stored = shape;
+  if (transposed) std::reverse(stored.begin(), stored.end());
+  return stored;
+}
+
+WeightSpec& WeightPlanner::Add(const std::string& name, std::vector<int64_t> shape, Draw draw) const {
+  const std::pair<std::string, std::string>* best = nullptr;
+  for (const auto& entry : keys_) {
+    if (absl::StartsWith(name, entry.first) && (best == nullptr || entry.first.size() > best->first.size())) {
+      best = &entry;
+    }
+  }
+  const std::string stored = best == nullptr ? name : best->second + name.substr(best->first.size());
+  plan_.push_back({layer_, name, key_prefix_ + stored, std::move(shape), std::move(draw)});
+  return plan_.back();
+}
+
+void WeightPlanner::Linear(const std::string& name, int64_t out, int64_t in, bool bias) const {
+  Add(name + ".weight", {out, in}, draw_ ? draw_ : DrawLinear(in));
+  if (bias) Add(name + ".bias", {out}, DrawConstant(0));
+}
+
+bool MatchesPattern(const std::string& text, const std::string& pattern) {
+  const std::vector<std::string> parts = absl::StrSplit(pattern, '*');
+  if (parts.size() == 1) return text == pattern;
+  const std::string& first = parts.front();
+  const std::string& last = parts.back();
+  if (text.size() < first.size() + last.size() || !absl::StartsWith(text, first) ||
+      !absl::EndsWith(text, last)) {
+    return false;
+  }
+  size_t position = first.size();
+  for (size_t i = 1; i + 1 < parts.size(); ++i) {
+    const size_t found = text.find(parts[i], position);
+    if (found == std::string::npos) return false;
+    position = found + parts[i].size();
+  }
+  return position <= text.size() - last.size();
+}
+
+}  // namespace eigsvc

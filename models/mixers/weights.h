@@ -1,0 +1,97 @@
+// Weights by their canonical names, and WeightPlan: every tensor of a model: its canonical name, its key and
+// shape in a checkpoint, and how it is drawn when fresh. One plan serves loading, initialising and saving, so
+// the three cannot disagree.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ATen/core/Tensor.h"
+#include "absl/container/btree_map.h"
+#include "absl/strings/string_view.h"
+#include "models/base/random.h"
+
+namespace eigsvc {
+
+// Named tensors of one layer, or of what is outside the layers. Names are the family's canonical ones.
+class Weights {
+ public:
+  void Set(absl::string_view name, at::Tensor tensor);
+  bool Has(absl::string_view name) const;
+  // REQUIRES Has(name): loading checked every name and shape.
+  const at::Tensor& operator[](absl::string_view name) const;
+  const absl::btree_map<std::string, at::Tensor>& all() const { return tensors_; }
+
+ private:
+  absl::btree_map<std::string, at::Tensor> tensors_;
+};
+
+struct ModelWeights {
+  Weights outer;  // embedding, final norm, head
+  std::vector<Weights> layers;
+  // Every tensor once, for optimisers: tied ones are the same object.
+  std::vector<at::Tensor> Distinct() const;
+  // Own copies to train; tied tensors stay tied.
+  ModelWeights Clone(bool requires_grad) const;
+};
+
+// One element of a fresh tensor.
+using Draw = std::function<double(Random&)>;
+
+Draw DrawConstant(double value);
+Draw DrawNormal(double deviation);
+Draw DrawUniform(double low, double high);
+// torch.nn.Linear's and Conv1d's own default, kaiming_uniform(a = √5): uniform within ±1/√fan_in.
+Draw DrawLinear(int64_t fan_in);
+
+struct WeightSpec {
+  int layer = kOuter;          // or kOuter: embedding, final norm, head
+  std::string name;            // canonical, as the family's forward pass asks for it
+  std::string key;             // in the checkpoint
+  std::vector<int64_t> shape;  // as the forward pass uses it
+  Draw draw;
+  bool transposed = false;    // the checkpoint stores the transpose (GPT-2's Conv1D)
+  bool keep_float32 = false;  // at least float32 whatever the model's dtype (decay rates, step sizes)
+  // Canonical name of the outer tensor that this one is (tied embeddings), which the plan lists earlier. The
+  // key may be absent from a checkpoint and is not written.
+  std::string tied_to;
+
+  static constexpr int kOuter = -1;
+  std::vector<int64_t> StoredShape() const;
+};
+
+using WeightPlan = std::vector<WeightSpec>;
+
+// Pairs (canonical, stored): a name that starts with the first has the second in its place in a checkpoint.
+// The longest match wins; without one, the name is stored as it is.
+using KeyMap = std::vector<std::pair<std::string, std::string>>;
+
+// Adds the weights of one layer (or of the outside) to a plan. A name's key is the prefix and the name, or
+// what `keys` has for it.
+class WeightPlanner {
+ public:
+  // `keys` must outlive the planner. `draw` is of Linear's weights; none: torch's own default.
+  WeightPlanner(WeightPlan& plan, int layer, std::string key_prefix, const KeyMap& keys, Draw draw = nullptr)
+      : plan_(plan), layer_(layer), key_prefix_(std::move(key_prefix)), keys_(keys), draw_(std::move(draw)) {}
+
+  // The added entry, for what else it needs; valid until the next call.
+  WeightSpec& Add(const std::string& name, std::vector<int64_t> shape, Draw draw) const;
+  // "NAME.weight" [out,in] and, with bias, "NAME.bias" [out] of zeros.
+  void Linear(const std::string& name, int64_t out, int64_t in, bool bias) const;
+  int layer() const { return layer_; }
+
+ private:
+  WeightPlan& plan_;
+  const int layer_;
+  const std::string key_prefix_;
+  const KeyMap& keys_;
+  const Draw draw_;
+};
+
+// `pattern` may hold any number of '*', each standing for any text.
+bool MatchesPattern(const std::string& text, const std::string& pattern);
+
+}  // namespace eigsvc

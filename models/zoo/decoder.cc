@@ -1,0 +1,155 @@
+#include "models/zoo/decoder.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "ATen/TensorOperators.h"
+#include "ATen/ops/embedding.h"
+#include "ATen/ops/tanh.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "models/base/status_macros.h"
+#include "models/layers/mlp.h"
+#include "models/zoo/weight_loader.h"
+
+namespace eigsvc {
+namespace {
+
+WeightPlan DecoderPlan(const DecoderSpec& spec) {
+  WeightPlan plan;
+  const int64_t width = spec.description.width, vocabulary = spec.description.vocab_size;
+  const Draw draw = DrawNormal(spec.draw_deviation);
+  const KeyMap outer_keys = {{"embedding", spec.embedding_key},
+                             {"positions", spec.positions_key},
+                             {"embedding_norm", spec.embedding_norm_key},
+                             {"norm", spec.norm_key},
+                             {"head", spec.head_key}};
+  const WeightPlanner outer(plan, WeightSpec::kOuter, "", outer_keys, draw);
+  outer.Linear("embedding", vocabulary, width, /*bias=*/false);
+  if (!spec.positions_key.empty()) {
+    outer.Linear("positions", spec.description.max_positions, width, /*bias=*/false);
+  }
+  if (!spec.embedding_norm_key.empty()) PlanNorm(outer, "embedding_norm", spec.norm, width);
+  if (!spec.norm_key.empty()) PlanNorm(outer, "norm", spec.norm, width);
+  outer.Linear("head", vocabulary, width, spec.head_bias);
+  if (spec.tied) (spec.head_bias ? plan[plan.size() - 2] : plan.back()).tied_to = "embedding.weight";
+
+  for (size_t layer = 0; layer < spec.layers.size(); ++layer) {
+    const std::string prefix = absl::StrReplaceAll(spec.layer_prefix, {{"#", absl::StrCat(layer)}});
+    const WeightPlanner planner(plan, static_cast<int>(layer), prefix, spec.layer_keys, draw);
+    std::string last_norm;  // branches side by side may share one
+    for (const Sublayer& sublayer : spec.layers[layer]) {
+      for (const Branch& branch : sublayer.branches) {
+        if (!branch.norm.empty() && branch.norm != last_norm)
+          PlanNorm(planner, branch.norm, spec.norm, width);
+        last_norm = branch.norm;
+        branch.module->Plan(planner);
+      }
+      if (!sublayer.post_norm.empty()) PlanNorm(planner, sublayer.post_norm, spec.norm, width);
+    }
+  }
+  return plan;
+}
+
+ModelDescription Described(const DecoderSpec& spec) {
+  ModelDescription description = spec.description;
+  description.layers = static_cast<int64_t>(spec.layers.size());
+  description.mixers.clear();
+  for (const std::vector<Sublayer>& layer : spec.layers) {
+    std::vector<MixerDescription>& mixers = description.mixers.emplace_back();
+    for (const Sublayer& sublayer : layer) {
+      for (const Branch& branch : sublayer.branches) {
+        for (MixerDescription& mixer : branch.module->Mixers()) mixers.push_back(std::move(mixer));
+      }
+    }
+  }
+  return description;
+}
+
+class Decoder final : public SequenceModel {
+ public:
+  Decoder(DecoderSpec spec, WeightPlan plan, ModelWeights weights, at::ScalarType dtype)
+      : SequenceModel(Described(spec), std::move(plan), std::move(weights), dtype), spec_(std::move(spec)) {
+    for (const std::vector<Sublayer>& layer : spec_.layers) {
+      for (const Sublayer& sublayer : layer) {
+        double extra = 0;
+        for (const Branch& branch : sublayer.branches) extra += branch.module->ExtraOperations();
+        most_extra_ = std::max(most_extra_, extra);
+      }
+    }
+  }
+
+ private:
+  at::Tensor DoEmbed(const ModelWeights& weights, const at::Tensor& tokens,
+                     int64_t first_position) const override {
+    at::Tensor x = at::embedding(weights.outer["embedding.weight"], tokens);
+    if (spec_.embedding_scale != 1) x = x * spec_.embedding_scale;
+    if (!spec_.positions_key.empty()) {
+      x = x + weights.outer["positions.weight"].narrow(0, first_position, tokens.size(1));
+    }
+    return spec_.embedding_norm_key.empty() ? x : ApplyNorm(spec_.norm, weights.outer, "embedding_norm", x);
+  }
+
+  absl::StatusOr<at::Tensor> DoLayer(int index, const Weights& weights, const at::Tensor& input,
+                                     LayerState& state, const LayerContext& context) const override {
+    const LayerCall call{index, weights, state, context};
+    at::Tensor x = input;
+    for (const Sublayer& sublayer : spec_.layers[index]) {
+      at::Tensor sum, normed;
+      std::string last_norm;
+      for (const Branch& branch : sublayer.branches) {
+        if (branch.norm.empty()) {
+          normed = x.to(dtype());
+        } else if (branch.norm != last_norm) {
+          normed = ApplyNorm(spec_.norm, weights, branch.norm, x);
+        }
+        last_norm = branch.norm;
+        const at::Tensor scaled = branch.input_scale == 1 ? normed : normed * branch.input_scale;
+        EIGSVC_ASSIGN_OR_RETURN(at::Tensor output, branch.module->Run(call, scaled));
+        if (branch.output_scale != 1) output = output * branch.output_scale;
+        sum = sum.defined() ? sum + output : output;
+      }
+      if (!sublayer.post_norm.empty()) sum = ApplyNorm(spec_.norm, weights, sublayer.post_norm, sum);
+      if (spec_.residual_in_float32 && dtype() != at::kDouble) x = x.to(at::kFloat);
+      x = x + sum;
+    }
+    return x;
+  }
+
+  int64_t StepsPerPiece(const Weights& weights, const at::Tensor& x) const override {
+    double per_step = most_extra_;
+    for (const auto& [name, tensor] : weights.all()) per_step += 2.0 * static_cast<double>(tensor.numel());
+    return PieceSteps(per_step, x);
+  }
+
+  at::Tensor DoHead(const ModelWeights& weights, const at::Tensor& x) const override {
+    const at::Tensor normed =
+        spec_.norm_key.empty() ? x.to(dtype()) : ApplyNorm(spec_.norm, weights.outer, "norm", x);
+    at::Tensor logits = Linear(normed, weights.outer["head.weight"],
+                               spec_.head_bias ? weights.outer["head.bias"] : at::Tensor());
+    if (spec_.logits_scale != 1) logits = logits * spec_.logits_scale;
+    if (spec_.logits_cap > 0) logits = at::tanh(logits / spec_.logits_cap) * spec_.logits_cap;
+    return logits;
+  }
+
+  const DecoderSpec spec_;
+  double most_extra_ = 0;
+};
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<const SequenceModel>> LoadDecoder(DecoderSpec spec, const Archive& archive,
+                                                                 const LoadOptions& options) {
+  WeightPlan plan = DecoderPlan(spec);
+  EIGSVC_ASSIGN_OR_RETURN(ModelWeights weights, LoadWeights(archive, plan, spec.ignored_keys, options));
+  return std::make_shared<Decoder>(std::move(spec), std::move(plan), std::move(weights), options.dtype);
+}
+
+absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeDecoder(DecoderSpec spec, uint64_t seed,
+                                                                       const LoadOptions& options) {
+  WeightPlan plan = DecoderPlan(spec);
+  EIGSVC_ASSIGN_OR_RETURN(ModelWeights weights, InitializeWeights(plan, seed, options));
+  return std::make_shared<Decoder>(std::move(spec), std::move(plan), std::move(weights), options.dtype);
+}
+
+}  // namespace eigsvc
