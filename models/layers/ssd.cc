@@ -7,7 +7,6 @@
 #include "ATen/TensorOperators.h"
 #include "ATen/core/IListRef.h"
 #include "ATen/ops/addcmul.h"
-#include "ATen/ops/constant_pad_nd.h"
 #include "ATen/ops/cumsum.h"
 #include "ATen/ops/exp.h"
 #include "ATen/ops/full.h"
@@ -15,18 +14,10 @@
 #include "ATen/ops/stack.h"
 #include "ATen/ops/triu.h"
 #include "ATen/ops/zeros.h"
+#include "models/layers/blocks.h"
 
 namespace eigsvc {
 namespace {
-
-// [B,T,...] -> [B,K,Q,...], T padded with zeros: Δ = 0 and log λ = 0 leave the state as it is.
-at::Tensor IntoBlocks(const at::Tensor& tensor, int64_t blocks, int64_t block) {
-  const int64_t missing = blocks * block - tensor.size(1);
-  if (missing == 0) return tensor.unflatten(1, {blocks, block});
-  std::vector<int64_t> padding(2 * (tensor.dim() - 1), 0);
-  padding.back() = missing;
-  return at::constant_pad_nd(tensor, padding).unflatten(1, {blocks, block});
-}
 
 // exp(Σ_{s<k<=l} log λ_k) for l >= s and 0 above the diagonal: [B,K,H,Q] running sums in float64 ->
 // [B,K,H,Q,Q]. A difference of float32 running sums would lose the small ones beside a large total; float64
@@ -55,6 +46,7 @@ SsdOutput Ssd(const SsdInput& input, int64_t block) {
   const int64_t blocks = (steps + block - 1) / block;
   block = (steps + blocks - 1) / blocks;
 
+  // Padding's Δ = 0 and log λ = 0 leave the state as it is.
   const at::Tensor dt = IntoBlocks(input.dt, blocks, block);                   // [B,K,Q,H]
   const at::Tensor x = IntoBlocks(input.x, blocks, block) * dt.unsqueeze(-1);  // [B,K,Q,H,P]
   const at::Tensor b = IntoBlocks(input.b, blocks, block).transpose(2, 3);     // [B,K,G,Q,N]
