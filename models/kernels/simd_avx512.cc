@@ -1,0 +1,21 @@
+// simd_lanes.h with 64-byte registers.
+#include "models/kernels/simd_lanes.h"
+
+namespace eigsvc::kernels {
+namespace {
+
+template <typename T>
+SimdSolver<T> Solver() {
+  using Qr = SimdQr<T, 64>;
+  return {64 / sizeof(T), &Qr::WorkElements,
+          [](const EigenProblem<T>& problem, int64_t first, int count, T* work) {
+            Qr(problem.order, work).Run(problem, first, count);
+          }};
+}
+
+}  // namespace
+
+SimdSolver<float> Avx512Float() { return Solver<float>(); }
+SimdSolver<double> Avx512Double() { return Solver<double>(); }
+
+}  // namespace eigsvc::kernels
