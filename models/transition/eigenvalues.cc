@@ -14,7 +14,6 @@
 #include "ATen/ops/hypot.h"
 #include "ATen/ops/imag.h"
 #include "ATen/ops/isfinite.h"
-#include "ATen/ops/linalg_eigvals.h"
 #include "ATen/ops/linalg_eigvalsh.h"
 #include "ATen/ops/log.h"
 #include "ATen/ops/log1p.h"
@@ -26,6 +25,7 @@
 #include "absl/strings/str_join.h"
 #include "models/base/status_macros.h"
 #include "models/tensor/torch_call.h"
+#include "models/transition/dense_eigenvalues.h"
 
 namespace eigsvc {
 namespace {
@@ -83,14 +83,6 @@ Eigenvalues Discretized(const at::Tensor& values, Discretization discretization)
   return result;
 }
 
-// Eigenvalues of matrices [..,N,N] in float64, as complex numbers; NaN where a matrix is not finite.
-at::Tensor GeneralEigenvalues(const at::Tensor& matrix) {
-  const at::Tensor full = ToFull(matrix);
-  const at::Tensor bad = at::isfinite(full).logical_not().flatten(-2).any(-1);
-  const at::Tensor values = at::linalg_eigvals(full.masked_fill(bad.unsqueeze(-1).unsqueeze(-1), 0));
-  return values.masked_fill(bad.unsqueeze(-1), std::numeric_limits<double>::quiet_NaN());
-}
-
 // Eigenvalues of diag(d) - u vᵀ in float64, real or complex, before discretisation.
 at::Tensor LowRankEigenvalues(const DiagonalPlusLowRank& kind) {
   const at::Tensor d = ToFull(kind.d), u = ToFull(kind.u), v = ToFull(kind.v);
@@ -98,7 +90,7 @@ at::Tensor LowRankEigenvalues(const DiagonalPlusLowRank& kind) {
   if (rank < size && (d == d.narrow(-1, 0, 1)).all().item<bool>()) {
     // d·I - u vᵀ: d itself on the N-R dimensions that vᵀ does not see, d - eig(vᵀu) on the rest.
     const at::Tensor inner = at::matmul(v.transpose(-1, -2), u);
-    const at::Tensor seen = rank == 1 ? inner.squeeze(-1) : GeneralEigenvalues(inner);
+    const at::Tensor seen = rank == 1 ? inner.squeeze(-1) : DenseEigenvalues(inner);
     const at::Tensor rest = d.narrow(-1, 0, size - rank);
     const at::Tensor moved = d.narrow(-1, 0, rank) - seen;
     return at::cat({rest.to(moved.scalar_type()), moved}, -1);
@@ -114,7 +106,7 @@ at::Tensor LowRankEigenvalues(const DiagonalPlusLowRank& kind) {
       return at::linalg_eigvalsh(at::diag_embed(d) - at::matmul(z, z.transpose(-1, -2)));
     }
   }
-  return GeneralEigenvalues(at::diag_embed(d) - at::matmul(u, v.transpose(-1, -2)));
+  return DenseEigenvalues(at::diag_embed(d) - at::matmul(u, v.transpose(-1, -2)));
 }
 
 struct Compute {
@@ -149,7 +141,7 @@ struct Compute {
     EIGSVC_RETURN_IF_ERROR(CheckShape(kind.matrix, 5, "matrix"));
     EIGSVC_RETURN_IF_ERROR(CheckSame(kind.matrix.sizes().slice(4), kind.matrix.sizes().slice(3, 1),
                                      "matrix in its last dimension"));
-    Eigenvalues result = Discretized(GeneralEigenvalues(kind.matrix), kind.discretization);
+    Eigenvalues result = Discretized(DenseEigenvalues(kind.matrix), kind.discretization);
     result.multiplicity = kind.multiplicity;
     return result;
   }

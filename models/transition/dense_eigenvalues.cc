@@ -1,0 +1,97 @@
+#include "models/transition/dense_eigenvalues.h"
+
+#include <algorithm>
+#include <atomic>
+#include <limits>
+#include <vector>
+
+#include "ATen/Parallel.h"
+#include "ATen/TensorOperators.h"
+#include "ATen/ops/complex.h"
+#include "ATen/ops/empty.h"
+#include "ATen/ops/empty_like.h"
+#include "ATen/ops/isfinite.h"
+#include "ATen/ops/linalg_eigvals.h"
+#include "ATen/ops/nonzero.h"
+#include "c10/core/impl/VirtualGuardImpl.h"
+#include "models/kernels/batched_eigenvalues.h"
+
+namespace eigsvc {
+namespace {
+
+// By LibTorch, one matrix after the other.
+at::Tensor GeneralEigenvalues(const at::Tensor& matrix) {
+  const at::Tensor bad = at::isfinite(matrix).logical_not().flatten(-2).any(-1);
+  const at::Tensor values = at::linalg_eigvals(matrix.masked_fill(bad.unsqueeze(-1).unsqueeze(-1), 0));
+  return values.masked_fill(bad.unsqueeze(-1), std::numeric_limits<double>::quiet_NaN());
+}
+
+bool HasKernel(const at::Tensor& matrix) {
+  if (matrix.is_complex() || matrix.size(-1) < 1 || matrix.size(-1) > kMaxBatchedOrder) return false;
+#ifdef EIGSVC_CUDA_KERNELS
+  if (matrix.is_cuda()) return true;
+#endif
+  return matrix.is_cpu();
+}
+
+// Part of the batch, from `begin` on.
+EigenProblem<double> Part(EigenProblem<double> problem, int64_t begin, int64_t count) {
+  const int64_t order = problem.order;
+  problem.matrices += begin * order * order;
+  problem.real += begin * order;
+  problem.imaginary += begin * order;
+  problem.outcomes += begin;
+  problem.count = count;
+  return problem;
+}
+
+absl::Status SolveOnCpu(const EigenProblem<double>& problem) {
+  constexpr int64_t kLaneMultiple = 64;
+  const int64_t blocks = (problem.count + kLaneMultiple - 1) / kLaneMultiple;
+  std::atomic<bool> out_of_memory = false;
+  at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
+    const int64_t first = begin * kLaneMultiple;
+    const int64_t count = std::min(end * kLaneMultiple, problem.count) - first;
+    if (!EigenvaluesOnCpu(Part(problem, first, count)).ok()) out_of_memory = true;
+  });
+  return out_of_memory ? absl::ResourceExhaustedError("no memory for the eigenvalue solver")
+                       : absl::OkStatus();
+}
+
+absl::Status Solve(const EigenProblem<double>& problem, const c10::Device& device) {
+#ifdef EIGSVC_CUDA_KERNELS
+  if (device.is_cuda()) {
+    return EigenvaluesOnCuda(problem,
+                             c10::impl::VirtualGuardImpl(device.type()).getStream(device).native_handle());
+  }
+#endif
+  (void)device;
+  return SolveOnCpu(problem);
+}
+
+}  // namespace
+
+at::Tensor DenseEigenvalues(const at::Tensor& matrix) {
+  const at::Tensor full = matrix.to(matrix.is_complex() ? at::kComplexDouble : at::kDouble).contiguous();
+  if (!HasKernel(full) || full.numel() == 0) return GeneralEigenvalues(full);
+  const int64_t order = full.size(-1), count = full.numel() / (order * order);
+  const at::Tensor real = at::empty({count, order}, full.options()), imaginary = at::empty_like(real);
+  const at::Tensor outcomes = at::empty({count}, full.options().dtype(at::kInt));
+  const absl::Status solved = Solve({full.const_data_ptr<double>(), count, static_cast<int>(order),
+                                     real.mutable_data_ptr<double>(), imaginary.mutable_data_ptr<double>(),
+                                     reinterpret_cast<EigenOutcome*>(outcomes.mutable_data_ptr<int32_t>())},
+                                    full.device());
+  if (!solved.ok()) return GeneralEigenvalues(full);
+  at::Tensor values = at::complex(real, imaginary);
+  const at::Tensor failed =
+      at::nonzero(outcomes == static_cast<int32_t>(EigenOutcome::kNotConverged)).squeeze(-1);
+  if (failed.numel() > 0) {
+    values.index_copy_(0, failed,
+                       GeneralEigenvalues(full.view({count, order, order}).index_select(0, failed)));
+  }
+  std::vector<int64_t> shape = full.sizes().vec();
+  shape.pop_back();
+  return values.view(shape);
+}
+
+}  // namespace eigsvc
