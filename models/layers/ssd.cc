@@ -46,11 +46,11 @@ SsdOutput Ssd(const SsdInput& input, int64_t block) {
   const int64_t blocks = (steps + block - 1) / block;
   block = (steps + blocks - 1) / blocks;
 
-  // Padding's Δ = 0 and log λ = 0 leave the state as it is.
-  const at::Tensor dt = IntoBlocks(input.dt, blocks, block);                   // [B,K,Q,H]
-  const at::Tensor x = IntoBlocks(input.x, blocks, block) * dt.unsqueeze(-1);  // [B,K,Q,H,P]
-  const at::Tensor b = IntoBlocks(input.b, blocks, block).transpose(2, 3);     // [B,K,G,Q,N]
-  const at::Tensor c = IntoBlocks(input.c, blocks, block).transpose(2, 3);     // [B,K,G,Q,N]
+  // Padding's x = 0 and log λ = 0 leave the state as it is.
+  at::Tensor x = IntoBlocks(input.x, blocks, block);  // [B,K,Q,H,P]
+  if (input.dt.defined()) x = x * IntoBlocks(input.dt, blocks, block).unsqueeze(-1);
+  const at::Tensor b = IntoBlocks(input.b, blocks, block).transpose(2, 3);  // [B,K,G,Q,N]
+  const at::Tensor c = IntoBlocks(input.c, blocks, block).transpose(2, 3);  // [B,K,G,Q,N]
   const at::Tensor running =
       at::cumsum(IntoBlocks(input.log_decay, blocks, block).transpose(2, 3), -1, at::kDouble);  // [B,K,H,Q]
   const at::Tensor total = running.narrow(-1, block - 1, 1);

@@ -12,7 +12,7 @@ namespace eigsvc {
 // and c.
 struct SsdInput {
   at::Tensor x;              // [B,T,H,P]
-  at::Tensor dt;             // [B,T,H], Δ >= 0
+  at::Tensor dt;             // [B,T,H], Δ >= 0; undefined for one
   at::Tensor log_decay;      // [B,T,H], Δ·A <= 0
   at::Tensor b, c;           // [B,T,G,N], H a multiple of G
   at::Tensor initial_state;  // [B,H,P,N], or undefined for zero
