@@ -1,6 +1,6 @@
 # The front door. Every target sets up what it needs; all are idempotent.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test build test test-full demo bench fuzz format lint clean
+.PHONY: help setup setup-test build test test-full conformance demo bench fuzz format lint clean
 SHELL := /bin/bash
 
 CACHE := $(or $(EIGSVC_CACHE),$(HOME)/.cache/eigsvc)
@@ -35,6 +35,12 @@ test: setup-test  ## Every test of an unchanged tree once; FORCE=1 runs them aga
 
 test-full: test  ## Sanitizers, training, the long conformance runs, longer fuzzing
 	@BUF=$(BUF) EIGSVC_SHARED_DIR=$(EIGSVC_SHARED_DIR) tests/run_full.sh
+
+conformance: setup-test  ## Every family against independent implementations (SEED=, CASES=llama,mamba2)
+	@$(call configure,build,dev)
+	@ninja -C build --quiet conformance_check
+	@EIGSVC_SHARED_DIR=$(EIGSVC_SHARED_DIR) OMP_NUM_THREADS=1 $(EIGSVC_ORACLE_PYTHON) tests/conformance/run.py --seed $(or $(SEED),1) \
+	  $(if $(CASES),--family $(CASES),--all) --check build/bin/conformance_check --report build/conformance.json
 
 bench: setup-test  ## Ratios against public implementations, side by side in one run
 	@$(call configure,build-release,release)

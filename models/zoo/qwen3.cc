@@ -32,8 +32,8 @@ absl::StatusOr<DecoderSpec> Qwen3Spec(const Settings& settings, const Archive* a
   attention.qkv_bias = attention.output_bias = reader.Bool({"attention_bias"}, false);
   attention.qk_norm = AttentionSpec::QkNorm::kPerHead;
   attention.norm = {NormSpec::Kind::kRms, reader.Real({"rms_norm_eps"}, 1e-6)};
-  attention.rotary = RotarySpec{
-      attention.key_size, reader.Real({"rope_parameters.rope_theta", "rope_theta"}, 10000.0), {}, {}};
+  attention.rotary =
+      RotarySpec{attention.key_size, reader.Real({"rope_parameters.rope_theta", "rope_theta"}, 10000.0)};
   const FeedForwardSpec mlp{attention.width, reader.IntWithin({"intermediate_size"}, 1, kLargest, 128)};
 
   DecoderSpec spec;

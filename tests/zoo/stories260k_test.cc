@@ -1,12 +1,8 @@
 // A trained Llama (data/checkpoints/stories260K) against its golden.json, computed with a float64 NumPy
-// reference, and its eigenvalues at 512 steps, where scores reach 360, against float64 with the whole matrix
-// of scores.
-#include <unistd.h>
-
+// reference, and its float32 eigenvalues at 512 steps, where scores reach 360, against float64 with the whole
+// matrix of scores. Its float64 eigenvalues are a case of tests/conformance.
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
-#include <filesystem>
 #include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -22,13 +18,11 @@
 #include "ATen/ops/matmul.h"
 #include "ATen/ops/ones.h"
 #include "ATen/ops/tensor.h"
-#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "models/archive/archive.h"
 #include "models/layers/norm.h"
 #include "models/layers/rope.h"
-#include "models/tensor/from_archive.h"
 #include "models/zoo/registry.h"
 #include "tests/testing/paths.h"
 #include "tests/testing/recording_tap.h"
@@ -107,31 +101,6 @@ TEST_F(Stories260kTest, GivesASentenceTheGoldenLikelihood) {
     total += nll;
   }
   EXPECT_NEAR(total / static_cast<double>(ids.size() - 1), golden_["encode_mean_nll"].get<double>(), 1e-5);
-}
-
-TEST_F(Stories260kTest, Float64EigenvaluesEqualTheFullMatrixEndToEnd) {
-  if (std::string(EIGSVC_ORACLE_PYTHON).empty())
-    GTEST_SKIP() << "no oracle: configure with EIGSVC_ORACLE_PYTHON";
-  const std::string directory = ::testing::TempDir() + absl::StrCat("eigsvc_stories_", getpid());
-  std::filesystem::create_directories(directory);
-  std::filesystem::create_symlink(checkpoint_, directory + "/model.safetensors");
-  const std::string command =
-      absl::StrCat("'", EIGSVC_ORACLE_PYTHON, "' '", testing::SourcePath("tests/zoo/oracle_attention.py"),
-                   "' meta --seed 3 '", directory, "'");
-  ASSERT_EQ(std::system(command.c_str()), 0) << command;
-  EIGSVC_ASSERT_OK_AND_ASSIGN(const Archive expected, Archive::Open(directory + "/expected.safetensors"));
-  std::filesystem::remove_all(directory);
-  const auto tensor = [&](const std::string& key) { return *TensorFromArchive(expected.tensors().at(key)); };
-  const auto model = Load(c10::kDouble);
-  RecordingTap tap;
-  EIGSVC_ASSERT_OK_AND_ASSIGN(const at::Tensor logits,
-                              model->Forward(model->weights(), tensor("tokens"), {&tap}));
-  EXPECT_LE(MaxDifference(logits, tensor("logits")), 1e-9);
-  for (int layer = 0; layer < 5; ++layer) {
-    const at::Tensor lse = tensor(absl::StrCat("lse.", layer));
-    const at::Tensor exact = (lse.narrow(2, 0, 511) - lse.narrow(2, 1, 511)).transpose(1, 2);
-    EXPECT_LE(MaxDifference(tap.LogMagnitude(layer), exact), 1e-9) << "layer " << layer;
-  }
 }
 
 // What float32 analyses promise: log λ within max(5e-6, 4 ulp of the largest score) on the same q and k,

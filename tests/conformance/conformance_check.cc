@@ -1,0 +1,56 @@
+// conformance_check [--report FILE.json] CASE...: compares each case's directory (README.md) and prints a
+// line for each; exit status 1 where one failed. conformance_check --registry prints FAMILY/LAYOUT of every
+// family.
+#include <fstream>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "ATen/Parallel.h"
+#include "models/zoo/registry.h"
+#include "tests/conformance/compare.h"
+
+int main(int argc, char** argv) {
+  using eigsvc::testing::CaseResult;
+  std::string report;
+  std::vector<std::string> directories;
+  for (int i = 1; i < argc; ++i) {
+    const std::string argument = argv[i];
+    if (argument == "--registry") {
+      for (const eigsvc::FamilyEntry& family : eigsvc::Families()) {
+        for (const std::string& layout : family.layouts) std::cout << family.name << "/" << layout << "\n";
+      }
+      return 0;
+    }
+    if (argument == "--report" && i + 1 < argc) {
+      report = argv[++i];
+    } else {
+      directories.push_back(argument);
+    }
+  }
+  at::set_num_threads(1);  // the models are tiny
+  nlohmann::json cases = nlohmann::json::array();
+  size_t failed = 0;
+  for (const std::string& directory : directories) {
+    const CaseResult result = eigsvc::testing::CheckCase(directory);
+    const bool passed = result.failures.empty();
+    if (!passed) ++failed;
+    std::cout << (passed ? "pass  " : "FAIL  ") << result.name << "  logits " << result.logits_float32
+              << " (float32) " << result.logits_float64 << " (float64), eigenvalues at " << result.eigenvalues
+              << " of the allowed\n";
+    for (const std::string& failure : result.failures) std::cout << "      " << failure << "\n";
+    cases.push_back({{"name", result.name},
+                     {"family", result.family},
+                     {"layout", result.layout},
+                     {"reference", result.reference},
+                     {"logits_float32", result.logits_float32},
+                     {"logits_float64", result.logits_float64},
+                     {"eigenvalues", result.eigenvalues},
+                     {"failures", result.failures},
+                     {"passed", passed}});
+  }
+  if (!report.empty()) std::ofstream(report) << cases.dump(1) << "\n";
+  std::cout << directories.size() - failed << " of " << directories.size() << " cases passed\n";
+  return failed == 0 ? 0 : 1;
+}

@@ -1,0 +1,302 @@
+"""Mamba-2: Hugging Face's layout against transformers; the layout of state-spaces/mamba, transformers' older gated norm and
+the block of arXiv 2510.09379 against a float64 NumPy twin, written one step at a time from the references' sources."""
+
+import functools
+import json
+import math
+
+import numpy as np
+import torch
+import transformers
+from safetensors.numpy import save_file
+from transformers.models.mamba2 import modeling_mamba2
+
+import case
+import hugging_face
+
+TWIN = "float64 NumPy twin, step by step (tests/conformance/oracles/mamba2.py)"
+
+# --- transformers ---
+# Releases before 5 clamp Δ from below by time_step_min in the path without kernels, sum the states of chunks over the
+# wrong axis (transformers issues 34817, 47246) and normalise the gated output over its whole width where the kernels do
+# so by group. The release in the test environment has none of that: it clamps by time_step_limit and groups by n_groups.
+# The asserts below fail if another release is put there.
+
+
+def make(directory, rng, steps=None, **settings):
+    config = transformers.Mamba2Config(vocab_size=40, hidden_size=settings["num_heads"] * settings["head_dim"] // 2,
+                                       num_hidden_layers=2, chunk_size=16, **settings)
+    model = transformers.Mamba2ForCausalLM(config)
+    mixer = model.backbone.layers[0].mixer
+    assert mixer.norm.group_size * config.n_groups == mixer.intermediate_size
+    segment_sum, seen = modeling_mamba2.segment_sum, []
+
+    def recording(tensor):
+        seen.append(tensor.detach().clone())  # first call of a layer: Δ·A [B,H,chunks,chunk]; second: its sums
+        return segment_sum(tensor)
+
+    modeling_mamba2.segment_sum = recording
+    try:
+        steps = steps or 2 * int(rng.integers(9, 25)) + 1  # odd, and several chunks of 16
+        tokens, logits = hugging_face.run(directory, rng, model, steps, deviation=0.2)
+    finally:
+        modeling_mamba2.segment_sum = segment_sum
+    assert len(seen) == 2 * config.num_hidden_layers, len(seen)
+    case.write(directory, reference=hugging_face.REFERENCE, tokens=tokens, logits=logits, transitions={
+        f"layers.{layer}.mamba2": case.log_magnitude(
+            seen[2 * layer].flatten(2)[:, :, :steps].transpose(1, 2).unsqueeze(-1).numpy())
+        for layer in range(config.num_hidden_layers)})
+
+
+# --- the twin ---
+
+
+def sigmoid(x):
+    return np.where(x >= 0, 1 / (1 + np.exp(-np.abs(x))), np.exp(-np.abs(x)) / (1 + np.exp(-np.abs(x))))
+
+
+def silu(x):
+    return x * sigmoid(x)
+
+
+def softplus(x):
+    return np.where(x > 20, x, np.logaddexp(0, x))
+
+
+def gelu(x):
+    return 0.5 * x * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+
+
+def linear(weights, name, x):
+    y = x @ weights[name + ".weight"].T
+    return y + weights[name + ".bias"] if name + ".bias" in weights else y
+
+
+def norm(weights, name, x, rms, eps=1e-5):
+    if not rms:
+        x = x - x.mean(-1, keepdims=True)
+    y = x / np.sqrt((x * x).mean(-1, keepdims=True) + eps) * weights[name + ".weight"]
+    return y if rms else y + weights[name + ".bias"]
+
+
+def ssm(weights, prefix, xbc, dt_raw, heads, groups, width, limit):
+    """width: channels of x. Returns y before any gate, and Δ·A."""
+    batch, steps, _ = xbc.shape
+    kernel = weights[prefix + "conv1d.weight"][:, 0, :]
+    taps = kernel.shape[1]
+    padded = np.concatenate([np.zeros((batch, taps - 1, xbc.shape[2])), xbc], axis=1)
+    mixed = sum(padded[:, k:k + steps] * kernel[:, k] for k in range(taps))
+    mixed = silu(mixed + weights.get(prefix + "conv1d.bias", 0))
+    order = (xbc.shape[2] - width) // (2 * groups)
+    x = mixed[..., :width].reshape(batch, steps, heads, -1)
+    b = mixed[..., width:width + groups * order].reshape(batch, steps, groups, order).repeat(heads // groups, axis=2)
+    c = mixed[..., width + groups * order:].reshape(batch, steps, groups, order).repeat(heads // groups, axis=2)
+    dt = np.clip(softplus(dt_raw + weights[prefix + "dt_bias"]), *limit)
+    log_decay = dt * -np.exp(weights[prefix + "A_log"])
+    h = np.zeros((batch, heads, x.shape[3], order)) + weights.get(prefix + "init_states", 0)
+    y = np.zeros_like(x)
+    for t in range(steps):
+        h = np.exp(log_decay[:, t])[..., None, None] * h
+        h = h + (dt[:, t, :, None] * x[:, t])[..., None] * b[:, t, :, None, :]
+        y[:, t] = (h * c[:, t, :, None, :]).sum(-1)
+    y = y + weights[prefix + "D"].reshape(heads, -1) * x
+    return y.reshape(batch, steps, width), log_decay
+
+
+def official(weights, tokens, layers, *, width, groups, norm_groups, rms, limit, embedding):
+    """width: channels of x. Returns logits and every layer's Δ·A."""
+    x = weights[embedding][tokens]
+    decays = []
+    for layer in range(layers):
+        block = f"backbone.layers.{layer}."
+        mixer = block + "mixer."
+        heads = weights[mixer + "A_log"].shape[0]
+        mlp = weights[mixer + "out_proj.weight"].shape[1] - width
+        projected = linear(weights, mixer + "in_proj", norm(weights, block + "norm", x, rms))
+        z0, x0, z, xbc, dt_raw = np.split(projected, np.cumsum(
+            [mlp, mlp, width, weights[mixer + "conv1d.weight"].shape[0]]), axis=-1)
+        y, log_decay = ssm(weights, mixer, xbc, dt_raw, heads, groups, width, limit)
+        y = y * silu(z)
+        if mixer + "norm.weight" in weights:
+            grouped = y.reshape(*y.shape[:2], norm_groups, -1)
+            grouped = grouped / np.sqrt((grouped * grouped).mean(-1, keepdims=True) + 1e-5)
+            y = grouped.reshape(y.shape) * weights[mixer + "norm.weight"]
+        y = np.concatenate([silu(z0) * x0, y], axis=-1)
+        x = x + linear(weights, mixer + "out_proj", y)
+        decays.append(log_decay)
+    return norm(weights, "backbone.norm_f", x, rms) @ weights.get("lm_head.weight", weights[embedding]).T, decays
+
+
+def paper(weights, tokens, layers, *, prenorm):
+    x = weights["encoder.word_embeddings.weight"][tokens]
+    decays = []
+    for layer in range(layers):
+        block = f"blocks.{layer}."
+        mixer = block + "mamba."
+        heads = weights[mixer + "A_log"].shape[0]
+        width = weights[mixer + "out_proj.weight"].shape[1]
+        y = norm(weights, block + "norm", x, False) if prenorm else x
+        xbc, dt_raw = np.split(linear(weights, mixer + "in_proj", y), [-heads], axis=-1)
+        y, log_decay = ssm(weights, mixer, xbc, dt_raw, heads, 1, width, (0, math.inf))
+        y = gelu(linear(weights, mixer + "out_proj", y))
+        if block + "glu.linear.weight" in weights:
+            first, second = np.split(linear(weights, block + "glu.linear", y), 2, axis=-1)
+            y = first * sigmoid(second)
+        x = x + y
+        if not prenorm:
+            x = norm(weights, block + "norm", x, False)
+        decays.append(log_decay)
+    return linear(weights, "decoder", x), decays
+
+
+def draw(rng, shapes):
+    """float32, as they are stored; decay rates and norms around 1."""
+    return {key: (rng.normal(float(key.endswith(("norm.weight", "norm_f.weight"))), 0.3, shape)).astype(np.float32)
+            for key, shape in shapes.items()}
+
+
+def double(weights):
+    return {key: value.astype(np.float64) for key, value in weights.items()}
+
+
+def save_torch(weights, path):
+    torch.save({key: torch.from_numpy(value) for key, value in weights.items()}, path)
+
+
+def write(directory, tokens, logits, decays, **facts):
+    case.write(directory, reference=TWIN, tokens=tokens, logits=logits, dtypes=("float64", "float32"),
+               transitions={f"layers.{i}.mamba2": case.log_magnitude(decay[..., None]) for i, decay in enumerate(decays)},
+               **facts)
+
+
+def official_shapes(layout, vocabulary, width, layers, *, heads, head_width, order, groups, taps, mlp=0, gated_norm=True,
+                    rms=True, bias=False, conv_bias=True, wide_skip=False, tied=True):
+    inner, embedding = heads * head_width, "backbone.embedding.weight"
+    if layout == "huggingface":
+        embedding = "backbone.embeddings.weight"
+    conv = inner + 2 * groups * order
+    norms = [f"backbone.layers.{layer}.norm" for layer in range(layers)] + ["backbone.norm_f"]
+    shapes = {embedding: (vocabulary, width)}
+    shapes.update({name + ".weight": (width,) for name in norms})
+    if not rms:
+        shapes.update({name + ".bias": (width,) for name in norms})
+    if not tied:
+        shapes["lm_head.weight"] = (vocabulary, width)
+    for layer in range(layers):
+        mixer = f"backbone.layers.{layer}.mixer."
+        rows = 2 * mlp + inner + conv + heads
+        shapes.update({mixer + "in_proj.weight": (rows, width), mixer + "out_proj.weight": (width, mlp + inner),
+                       mixer + "conv1d.weight": (conv, 1, taps), mixer + "A_log": (heads,), mixer + "dt_bias": (heads,),
+                       mixer + "D": (inner if wide_skip else heads,)})
+        if conv_bias:
+            shapes[mixer + "conv1d.bias"] = (conv,)
+        if gated_norm:
+            shapes[mixer + "norm.weight"] = (inner,)
+        if bias:
+            shapes.update({mixer + "in_proj.bias": (rows,), mixer + "out_proj.bias": (width,)})
+    return shapes, embedding
+
+
+def make_state_spaces(directory, rng, *, heads, groups, taps=4, limit=None, **options):
+    """pytorch_model.bin beside a config.json without model_type, as mamba_ssm's save_pretrained writes them."""
+    head_width, order, layers, vocabulary = 2 * int(rng.integers(2, 6)), int(rng.integers(3, 10)), 2, 48
+    mlp = options.get("mlp", 0)
+    width = (heads * head_width + mlp) // 2
+    shapes, embedding = official_shapes("state-spaces", vocabulary, width, layers, heads=heads, head_width=head_width,
+                                        order=order, groups=groups, taps=taps, **options)
+    weights = draw(rng, shapes)
+    tokens = rng.integers(0, vocabulary, (2, int(rng.integers(20, 60))))
+    logits, decays = official(double(weights), tokens, layers, width=heads * head_width, groups=groups, norm_groups=groups,
+                              rms=options.get("rms", True), limit=limit or (0, math.inf), embedding=embedding)
+    ssm_cfg = {"layer": "Mamba2", "d_state": order, "headdim": head_width, "ngroups": groups, "d_conv": taps}
+    if limit:
+        ssm_cfg["dt_limit"] = limit
+    for name, key, default in [("rmsnorm", "gated_norm", True), ("bias", "bias", False), ("conv_bias", "conv_bias", True),
+                               ("D_has_hdim", "wide_skip", False)]:
+        if options.get(key, default) != default:
+            ssm_cfg[name] = not default
+    if mlp:
+        ssm_cfg["d_ssm"] = heads * head_width
+    config = {"d_model": width, "n_layer": layers, "vocab_size": vocabulary - 5, "ssm_cfg": ssm_cfg,
+              "rms_norm": options.get("rms", True), "residual_in_fp32": True, "fused_add_norm": True,
+              "pad_vocab_size_multiple": 16, "tie_embeddings": options.get("tied", True), "attn_layer_idx": [],
+              "attn_cfg": {}, "d_intermediate": 0}
+    checkpoint = directory / "checkpoint"
+    checkpoint.mkdir()
+    if config["tie_embeddings"]:
+        weights["lm_head.weight"] = weights[embedding]
+    save_torch(weights, checkpoint / "pytorch_model.bin")
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    write(directory, tokens, logits, decays)
+
+
+def make_older_norm(directory, rng):
+    """A model of transformers before 5, whose gated norm spans all groups; the setting says so."""
+    heads, groups, head_width, order, layers, vocabulary = 8, 4, 6, 5, 2, 48
+    width, limit = heads * head_width // 2, (0.01, math.inf)
+    shapes, embedding = official_shapes("huggingface", vocabulary, width, layers, heads=heads, head_width=head_width,
+                                        order=order, groups=groups, taps=2, bias=True, tied=False)
+    weights = draw(rng, shapes)
+    tokens = rng.integers(0, vocabulary, (2, int(rng.integers(20, 60))))
+    logits, decays = official(double(weights), tokens, layers, width=heads * head_width, groups=groups, norm_groups=1,
+                              rms=True, limit=limit, embedding=embedding)
+    config = transformers.Mamba2Config(vocab_size=vocabulary, hidden_size=width, num_hidden_layers=layers, num_heads=heads,
+                                       head_dim=head_width, state_size=order, n_groups=groups, conv_kernel=2, use_bias=True,
+                                       time_step_limit=limit, tie_word_embeddings=False)
+    config.save_pretrained(directory / "checkpoint")
+    save_file(weights, directory / "checkpoint/model.safetensors", metadata={"format": "pt"})
+    write(directory, tokens, logits, decays, settings={"gated_norm_groups": 1})
+
+
+def make_paper(directory, rng, *, prenorm, glu, expansion, heads, learned_start=False):
+    """A .pth of a bare state dict, as the authors save them; what it does not say is passed as settings."""
+    head_width, order, taps, layers, vocabulary = 2 * int(rng.integers(2, 6)), int(rng.integers(3, 10)), 4, 2, 48
+    width = heads * head_width
+    inner, conv = expansion * width, expansion * width + 2 * order
+    shapes = {"encoder.word_embeddings.weight": (vocabulary, width), "decoder.weight": (vocabulary, width),
+              "decoder.bias": (vocabulary,)}
+    for layer in range(layers):
+        block = f"blocks.{layer}."
+        mixer = block + "mamba."
+        shapes.update({block + "norm.weight": (width,), block + "norm.bias": (width,),
+                       mixer + "in_proj.weight": (conv + expansion * heads, width),
+                       mixer + "out_proj.weight": (width, inner), mixer + "conv1d.weight": (conv, 1, taps),
+                       mixer + "conv1d.bias": (conv,), mixer + "A_log": (expansion * heads,),
+                       mixer + "dt_bias": (expansion * heads,), mixer + "D": (expansion * heads,)})
+        if glu:
+            shapes.update({block + "glu.linear.weight": (2 * width, width), block + "glu.linear.bias": (2 * width,)})
+        if learned_start:
+            shapes[mixer + "init_states"] = (expansion * heads, head_width, order)
+    weights = draw(rng, shapes)
+    tokens = rng.integers(0, vocabulary, (2, int(rng.integers(20, 60))))
+    logits, decays = paper(double(weights), tokens, layers, prenorm=prenorm)
+    save_torch(weights, directory / "ssd.pth")
+    write(directory, tokens, logits, decays, checkpoint="ssd.pth", settings={"prenorm": prenorm})
+
+
+CASES = {
+    "mamba2/huggingface/groups": functools.partial(make, num_heads=8, head_dim=4, state_size=6, n_groups=2, conv_kernel=3,
+                                                   tie_word_embeddings=False),
+    "mamba2/huggingface/plain": functools.partial(make, num_heads=4, head_dim=8, state_size=8, n_groups=1, conv_kernel=4,
+                                                  tie_word_embeddings=True),
+    "mamba2/huggingface/conv_of_two": functools.partial(make, num_heads=2, head_dim=16, state_size=5, n_groups=2,
+                                                        conv_kernel=2, tie_word_embeddings=True),
+    "mamba2/huggingface/limits": functools.partial(make, num_heads=4, head_dim=8, state_size=8, n_groups=1, conv_kernel=4,
+                                                   time_step_limit=(0.05, 0.4)),
+    "mamba2/huggingface/lower_limit": functools.partial(make, num_heads=4, head_dim=8, state_size=8, n_groups=4,
+                                                        time_step_limit=(0.05, math.inf)),
+    "mamba2/huggingface/biases": functools.partial(make, num_heads=4, head_dim=8, state_size=7, n_groups=1, use_bias=True,
+                                                   use_conv_bias=False),
+    # Shorter than the convolution.
+    "mamba2/huggingface/short": functools.partial(make, steps=3, num_heads=4, head_dim=8, state_size=8, n_groups=1,
+                                                  layer_norm_epsilon=1e-3, residual_in_fp32=False),
+    "mamba2/huggingface/older_norm": make_older_norm,
+    "mamba2/state-spaces/plain": functools.partial(make_state_spaces, heads=4, groups=1),
+    "mamba2/state-spaces/groups": functools.partial(make_state_spaces, heads=8, groups=2, taps=3, tied=False),
+    "mamba2/state-spaces/options": functools.partial(make_state_spaces, heads=6, groups=1, mlp=12, rms=False,
+                                                     gated_norm=False, bias=True, conv_bias=False, wide_skip=True,
+                                                     limit=[0.01, 0.5]),
+    "mamba2/paper/plain": functools.partial(make_paper, prenorm=True, glu=True, expansion=1, heads=2),
+    "mamba2/paper/post_norm": functools.partial(make_paper, prenorm=False, glu=False, expansion=2, heads=2,
+                                                learned_start=True),
+}
