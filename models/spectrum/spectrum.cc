@@ -6,8 +6,15 @@
 #include <numbers>
 #include <utility>
 
+#include "models/spectrum/edges.h"
+
 namespace eigsvc {
 namespace {
+
+using spectrum_edges::kClasses;
+using spectrum_edges::kFirstPositiveClass;
+using spectrum_edges::kInfinity;
+using spectrum_edges::kMomentLimit;
 
 __extension__ typedef __int128 Int128;
 
@@ -19,37 +26,13 @@ constexpr float BinLowFloat(int bin) {
   return std::bit_cast<float>(static_cast<uint32_t>(bin + kFirstBin) << kMantissaShift);
 }
 
-// The line of log|λ| without 0 is cut at the declared edges into classes: below an edge, on it, above it.
-// Counting classes instead of comparing with every edge costs two comparisons a value: a bin is at most one
-// edge wide, so its lower end gives the class but for that edge.
-constexpr double kLog0_1 = -0x1.26bb1bbb55515p+1;
-constexpr double kLog0_5 = -0x1.62e42fefa39efp-1;
-constexpr double kLog0_9 = -0x1.af8e8210a415cp-4;
-constexpr double kLog0_99 = -0x1.495453e6fd4bcp-7;
-constexpr double kLog1_01 = 0x1.460d6ccca367cp-7;
-constexpr double kLog10 = 0x1.26bb1bbb55516p+1;
-constexpr double kLog100 = 0x1.26bb1bbb55516p+2;
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
-
-constexpr int kClasses = 16;
-constexpr int kFirstPositiveClass = 9;
-// By class of a bin's lower end: the next edge of |log|λ||.
-constexpr std::array<double, kClasses> kNextEdge = {
-    -kLog0_99, 0, -kLog0_9, 0, -kLog0_5, 0, -kLog0_1, 0, kInfinity,  // λ < 1
-    kLog1_01,  0, kLog10,   0, kLog100,  0, kInfinity};              // λ > 1
-constexpr std::array<int, kClasses> kPaperBinOfClass = {3, 3, 3, 3, 2, 2, 1, 1, 0, 4, 4, 4, 4, 5, 5, 6};
-constexpr std::array<bool, kClasses> kNear1 = {true,  true,  false, false, false, false,
-                                               false, false, false, true,  true};
-constexpr std::array<bool, kClasses> kAtMost0_1 = {false, false, false, false, false,
-                                                   false, false, true,  true};
-
 // [λ > 1][bin]: the class of the bin's lower end.
 constexpr auto kClassOfBin = [] {
   std::array<std::array<uint8_t, Spectrum::kBins>, 2> table{};
   for (const bool above : {false, true}) {
     int lower_class = above ? kFirstPositiveClass : 0;
     for (int bin = 0; bin < Spectrum::kBins; ++bin) {
-      if (BinLowFloat(bin) > kNextEdge[lower_class]) lower_class += 2;
+      if (BinLowFloat(bin) > spectrum_edges::kNextEdge[lower_class]) lower_class += 2;
       table[above][bin] = static_cast<uint8_t>(lower_class);
     }
   }
@@ -60,7 +43,6 @@ constexpr auto kClassOfBin = [] {
 // the order of addition cannot matter. The number is split in two 64-bit words that add up without carry for
 // a block's length.
 constexpr int kBlock = 1 << 14;
-constexpr double kMomentLimit = 0x1p16;
 
 struct FixedSum {
   int64_t high = 0, low = 0;
@@ -141,7 +123,7 @@ void Spectrum::AddValues(absl::Span<const Real> values, double noise_floor, uint
       const int above = 1 - static_cast<int>(bits >> 31);
       bins[above][bin] += weight;
       const int lower_class = kClassOfBin[above][bin];
-      const double edge = kNextEdge[lower_class];
+      const double edge = spectrum_edges::kNextEdge[lower_class];
       ++classes[lower_class + (size >= edge) + (size > edge)];
       above_1 += x > above_1_edge;
       low = std::min(low, x);
@@ -167,9 +149,9 @@ void Spectrum::AddValues(absl::Span<const Real> values, double noise_floor, uint
     uint64_t moment_count = ones;
     for (int c = 0; c < kClasses; ++c) {
       const uint64_t amount = classes[c] * weight;
-      parts_.paper_bins[kPaperBinOfClass[c]] += amount;
-      if (kNear1[c]) parts_.near_1 += amount;
-      if (kAtMost0_1[c]) parts_.le_0_1 += amount;
+      parts_.paper_bins[spectrum_edges::kPaperBinOfClass[c]] += amount;
+      if (spectrum_edges::kNear1[c]) parts_.near_1 += amount;
+      if (spectrum_edges::kAtMost0_1[c]) parts_.le_0_1 += amount;
       moment_count += classes[c];
     }
     parts_.moment_count += moment_count * weight;

@@ -31,7 +31,7 @@ const std::map<std::string, Rooms, std::less<>>& Arrows() {
       {"models/spectrum", {"models/base"}},
       {"models/archive", {"models/base"}},
       // matter
-      {"models/kernels", {"models/base"}},
+      {"models/kernels", {"models/base", "models/spectrum"}},
       {"models/tensor", {"models/base", "models/archive"}},
       {"models/transition", {"models/base", "models/tensor", "models/kernels"}},
       {"models/layers", matter},

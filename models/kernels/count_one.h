@@ -1,0 +1,102 @@
+// What counting one eigenvalue comes to, on a host or a device.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "models/kernels/spectrum_counts.h"
+
+#if defined(__CUDACC__)
+#define EIGSVC_COUNT __host__ __device__ __forceinline__
+#else
+#define EIGSVC_COUNT inline
+#endif
+
+namespace eigsvc::kernels {
+
+inline constexpr double kMomentScaleSum = 0x1p31, kMomentScaleSquares = 0x1p15;
+
+// Doubles in the order of their codes.
+EIGSVC_COUNT uint64_t OrderedCode(double x) {
+  int64_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  return bits < 0 ? ~static_cast<uint64_t>(bits) : static_cast<uint64_t>(bits) | (uint64_t{1} << 63);
+}
+
+EIGSVC_COUNT int BinOf(double x) {
+  const float narrow = static_cast<float>(x < 0 ? -x : x);
+  uint32_t bits;
+  memcpy(&bits, &narrow, sizeof bits);
+  constexpr int kFirst = (127 + Spectrum::kMinExponent) * Spectrum::kBinsPerOctave;
+  const int bin = static_cast<int>(bits >> (23 - 5)) - kFirst;
+  return bin < 0 ? 0 : bin >= Spectrum::kBins ? Spectrum::kBins - 1 : bin;
+}
+
+// By comparisons: a device has no use for the host's table.
+EIGSVC_COUNT int ClassOf(double x) {
+  namespace edges = spectrum_edges;
+  const double size = x < 0 ? -x : x;
+  const auto step = [size](double edge) { return (size >= edge) + (size > edge); };
+  if (x < 0)
+    return step(-edges::kLog0_99) + step(-edges::kLog0_9) + step(-edges::kLog0_5) + step(-edges::kLog0_1);
+  return edges::kFirstPositiveClass + step(edges::kLog1_01) + step(edges::kLog10) + step(edges::kLog100);
+}
+
+// Fixed-point parts of one value's moments: whole units of 1/scale, and the rest in units of 2^-32 of those.
+struct FixedParts {
+  int64_t high, low;
+};
+EIGSVC_COUNT FixedParts Fixed(double value, double scale, double low_scale) {
+  const int64_t whole = static_cast<int64_t>(value * scale);
+  return {whole, static_cast<int64_t>((value - static_cast<double>(whole) * (1 / scale)) * low_scale)};
+}
+EIGSVC_COUNT FixedParts SumParts(double x) { return Fixed(x, kMomentScaleSum, 0x1p64); }
+EIGSVC_COUNT FixedParts SquareParts(double x) { return Fixed(x * x, kMomentScaleSquares, 0x1p56); }
+EIGSVC_COUNT double Limited(double x) {
+  return x < -spectrum_edges::kMomentLimit  ? -spectrum_edges::kMomentLimit
+         : x > spectrum_edges::kMomentLimit ? spectrum_edges::kMomentLimit
+                                            : x;
+}
+
+// (high·2^shift + low)·weight as four 32-bit limbs of two's complement. |high|, |low| < 2^63.
+struct Limbs {
+  uint64_t limb[4];
+};
+EIGSVC_COUNT Limbs ToLimbs(int64_t high, int64_t low, int shift, uint64_t weight) {
+  // 128-bit arithmetic by halves, which nvcc has on every target: x = high << shift, plus low, times weight.
+  const uint64_t sign = high < 0 ? ~uint64_t{0} : 0;
+  uint64_t l = static_cast<uint64_t>(high) << shift;
+  uint64_t h = (static_cast<uint64_t>(high) >> (64 - shift)) | (sign << shift);
+  const uint64_t before = l;
+  l += static_cast<uint64_t>(low);
+  h += (low < 0 ? ~uint64_t{0} : 0) + (l < before ? 1 : 0);
+  const uint64_t l0 = l & 0xffffffffu, l1 = l >> 32, w0 = weight & 0xffffffffu, w1 = weight >> 32;
+  const uint64_t p00 = l0 * w0, p01 = l0 * w1, p10 = l1 * w0;
+  const uint64_t middle = (p00 >> 32) + (p01 & 0xffffffffu) + (p10 & 0xffffffffu);
+  const uint64_t low_product = (p00 & 0xffffffffu) | (middle << 32);
+  const uint64_t high_product = h * weight + l1 * w1 + (p01 >> 32) + (p10 >> 32) + (middle >> 32);
+  return {{low_product & 0xffffffffu, low_product >> 32, high_product & 0xffffffffu, high_product >> 32}};
+}
+
+inline constexpr double kPi = 3.141592653589793;
+
+// The cell of the radius × phase grid, or -1 for a positive real λ.
+EIGSVC_COUNT int PhaseSlotOf(double log_magnitude, double phase) {
+  const double wrapped = remainder(phase, 2 * kPi);
+  if (wrapped == 0) return -1;
+  const int bin =
+      static_cast<int>(floor((wrapped / kPi + 1) * (Spectrum::kPhaseBins / 2))) % Spectrum::kPhaseBins;
+  int octave = 0;
+  if (log_magnitude != 0) {
+    int exponent;
+    frexp(log_magnitude, &exponent);  // one above ilogb
+    exponent -= 1;
+    exponent = exponent < Spectrum::kMinExponent ? Spectrum::kMinExponent : exponent;
+    exponent = exponent >= Spectrum::kMaxExponent ? Spectrum::kMaxExponent - 1 : exponent;
+    octave = exponent - Spectrum::kMinExponent;
+  }
+  return ((log_magnitude > 0 ? 1 : 0) * spectrum_slots::kOctaves + octave) * Spectrum::kPhaseBins + bin;
+}
+
+}  // namespace eigsvc::kernels

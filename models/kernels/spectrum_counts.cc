@@ -1,0 +1,113 @@
+#include "models/kernels/spectrum_counts.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+#include "models/kernels/count_one.h"
+
+namespace eigsvc {
+namespace {
+
+namespace slots = spectrum_slots;
+namespace edges = spectrum_edges;
+
+void AddLimbs(const kernels::Limbs& limbs, uint64_t* to) {
+  for (int i = 0; i < 4; ++i) to[i] += limbs.limb[i];
+}
+
+void CountOne(double x, double above_1_edge, uint64_t weight, uint64_t* table) {
+  if (!(std::abs(x) > 0 && std::abs(x) < edges::kInfinity)) {
+    const int slot = x == 0 ? slots::kOnes : x == -edges::kInfinity ? slots::kZeros : slots::kNonfinite;
+    table[slot] += weight;
+    if (x != 0) return;
+  } else {
+    table[(x < 0 ? slots::kBelow1 : slots::kBeyond1) + kernels::BinOf(x)] += weight;
+    table[slots::kClasses + kernels::ClassOf(x)] += weight;
+    if (x > above_1_edge) table[slots::kAbove1] += weight;
+  }
+  const kernels::FixedParts sum = kernels::SumParts(kernels::Limited(x)),
+                            squares = kernels::SquareParts(kernels::Limited(x));
+  AddLimbs(kernels::ToLimbs(sum.high, sum.low, 64 - 31, weight), table + slots::kSum);
+  AddLimbs(kernels::ToLimbs(squares.high, squares.low, 56 - 15, weight), table + slots::kSquares);
+  const uint64_t code = kernels::OrderedCode(x == 0 ? 0.0 : x);
+  table[slots::kMin] = std::max(table[slots::kMin], ~code);
+  table[slots::kMax] = std::max(table[slots::kMax], code);
+}
+
+double FromCode(uint64_t code) {
+  return std::bit_cast<double>(code >> 63 ? code & ~(uint64_t{1} << 63) : ~code);
+}
+
+Spectrum::Fixed128 FromLimbs(const uint64_t* limbs) {
+  unsigned __int128 total = 0;
+  for (int i = 3; i >= 0; --i) total = (total << 32) + limbs[i];
+  return {static_cast<int64_t>(static_cast<uint64_t>(total >> 64)), static_cast<uint64_t>(total)};
+}
+
+}  // namespace
+
+template <typename T>
+void CountPlainly(const CountProblem<T>& problem) {
+  const double noise_floor = *problem.noise_floor, above_1_edge = std::max(1e-6, noise_floor);
+  for (int64_t unit = 0; unit < problem.units; ++unit) {
+    uint64_t* const table = problem.slots + unit * slots::kSlots;
+    table[slots::kNoiseFloor] = std::max(table[slots::kNoiseFloor], kernels::OrderedCode(noise_floor));
+    for (int64_t row = 0; row < problem.rows; ++row) {
+      int64_t end = problem.steps;
+      if (problem.lengths != nullptr) end = std::min(end, problem.lengths[row] - problem.offset);
+      for (int64_t step = problem.first; step < end; ++step) {
+        for (int64_t k = 0; k < problem.per_unit; ++k) {
+          const int64_t at = row * problem.row_stride + step * problem.step_stride +
+                             unit * problem.unit_stride + k * problem.value_stride;
+          const double x = problem.log_magnitude[at];
+          if (problem.phase != nullptr) {
+            if (!std::isfinite(problem.phase[at])) {
+              table[slots::kNonfinite] += problem.weight;
+              continue;
+            }
+            const int cell = std::isfinite(x) ? kernels::PhaseSlotOf(x, problem.phase[at]) : -1;
+            if (cell >= 0) problem.phase_slots[unit * slots::kPhaseSlots + cell] += problem.weight;
+          }
+          CountOne(x, above_1_edge, problem.weight, table);
+        }
+      }
+    }
+  }
+}
+
+template void CountPlainly(const CountProblem<float>&);
+template void CountPlainly(const CountProblem<double>&);
+
+Spectrum SpectrumOfSlots(const uint64_t* table, const uint64_t* phase_slots) {
+  Spectrum::Parts parts;
+  parts.below_1.assign(table + slots::kBelow1, table + slots::kBelow1 + Spectrum::kBins);
+  parts.beyond_1.assign(table + slots::kBeyond1, table + slots::kBeyond1 + Spectrum::kBins);
+  if (phase_slots != nullptr &&
+      std::any_of(phase_slots, phase_slots + slots::kPhaseSlots, [](uint64_t n) { return n != 0; })) {
+    parts.phase_grid.assign(phase_slots, phase_slots + slots::kPhaseSlots);
+  }
+  parts.zeros = table[slots::kZeros];
+  parts.ones = table[slots::kOnes];
+  parts.nonfinite = table[slots::kNonfinite];
+  parts.above_1 = table[slots::kAbove1];
+  parts.paper_bins[0] = parts.le_0_1 = parts.zeros;
+  parts.paper_bins[3] = parts.near_1 = parts.moment_count = parts.ones;
+  for (int c = 0; c < edges::kClasses; ++c) {
+    const uint64_t amount = table[slots::kClasses + c];
+    parts.paper_bins[edges::kPaperBinOfClass[c]] += amount;
+    if (edges::kNear1[c]) parts.near_1 += amount;
+    if (edges::kAtMost0_1[c]) parts.le_0_1 += amount;
+    parts.moment_count += amount;
+  }
+  parts.sum = FromLimbs(table + slots::kSum);
+  parts.sum_of_squares = FromLimbs(table + slots::kSquares);
+  if (parts.moment_count != 0) {
+    parts.min = FromCode(~table[slots::kMin]);
+    parts.max = FromCode(table[slots::kMax]);
+  }
+  if (table[slots::kNoiseFloor] != 0) parts.noise_floor = FromCode(table[slots::kNoiseFloor]);
+  return Spectrum(std::move(parts));
+}
+
+}  // namespace eigsvc

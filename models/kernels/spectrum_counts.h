@@ -1,0 +1,61 @@
+// Counts eigenvalues into the parts of a Spectrum where they are: one pass over [B,T,U,K], a table of 64-bit
+// slots a unit, integers only, so that the order of addition cannot matter. Spectrum::Add defines the answer;
+// the plain form here and the CUDA form give its bits.
+#pragma once
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "models/spectrum/edges.h"
+#include "models/spectrum/spectrum.h"
+
+namespace eigsvc {
+
+// Where a unit's slots are. Sums are two's complement of 128 bits in four 32-bit limbs, each in a slot of its
+// own whose carries are taken at the end. Extremes are doubles in an order-preserving code.
+namespace spectrum_slots {
+inline constexpr int kBelow1 = 0;
+inline constexpr int kBeyond1 = kBelow1 + Spectrum::kBins;
+inline constexpr int kClasses = kBeyond1 + Spectrum::kBins;
+inline constexpr int kZeros = kClasses + spectrum_edges::kClasses;
+inline constexpr int kOnes = kZeros + 1;
+inline constexpr int kNonfinite = kOnes + 1;
+inline constexpr int kAbove1 = kNonfinite + 1;
+inline constexpr int kSum = kAbove1 + 1;
+inline constexpr int kSquares = kSum + 4;
+inline constexpr int kMin = kSquares + 4;  // of the complement of the code, so that all slots start at zero
+inline constexpr int kMax = kMin + 1;
+inline constexpr int kNoiseFloor = kMax + 1;
+inline constexpr int kSlots = kNoiseFloor + 1;
+
+inline constexpr int kOctaves = Spectrum::kMaxExponent - Spectrum::kMinExponent;
+inline constexpr int kPhaseSlots = 2 * kOctaves * Spectrum::kPhaseBins;  // a table of its own
+}  // namespace spectrum_slots
+
+template <typename T>
+struct CountProblem {
+  const T* log_magnitude = nullptr;
+  const double* phase = nullptr;  // the same shape and strides; null: positive real
+  int64_t rows = 0, steps = 0, units = 0, per_unit = 0;
+  int64_t row_stride = 0, step_stride = 0, unit_stride = 0, value_stride = 0;  // in elements
+  // Steps of row b that count: from `first` to min(steps, lengths[b] - offset), exclusive. Null: to `steps`.
+  const int64_t* lengths = nullptr;
+  int64_t offset = 0, first = 0;
+  const double* noise_floor = nullptr;  // one number; log|λ| > max(1e-6, *noise_floor) is above 1
+  uint64_t weight = 1;
+  uint64_t* slots = nullptr;        // [units, kSlots], added to
+  uint64_t* phase_slots = nullptr;  // [units, kPhaseSlots], added to; null where phase is
+};
+
+// T is float or double. The plain form.
+template <typename T>
+void CountPlainly(const CountProblem<T>& problem);
+// Pointers are of the current device; queued on `stream` (a cudaStream_t). INTERNAL naming the CUDA error.
+// Where EIGSVC_CUDA_KERNELS is defined.
+template <typename T>
+absl::Status CountOnCuda(const CountProblem<T>& problem, void* stream);
+
+// What a unit's slots amount to. `phase_slots` may be null.
+Spectrum SpectrumOfSlots(const uint64_t* slots, const uint64_t* phase_slots);
+
+}  // namespace eigsvc

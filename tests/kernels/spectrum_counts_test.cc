@@ -1,0 +1,118 @@
+// Counting into slots gives the bits of Spectrum::Add and AddComplex, whatever the values and strides.
+#include "models/kernels/spectrum_counts.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "gtest/gtest.h"
+
+namespace eigsvc {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+// Everything that a branch decides on, and a spread over all bins.
+std::vector<double> Values(size_t count, uint64_t seed) {
+  std::vector<double> values = {0.0,    -0.0,    -kInfinity, kInfinity, std::nan(""),
+                                5e-324, -5e-324, 1e300,      -1e300};
+  for (const double edge : {0.1, 0.5, 0.9, 0.99, 1.01, 10.0, 100.0}) {
+    for (const double x :
+         {std::log(edge), std::nextafter(std::log(edge), 9), std::nextafter(std::log(edge), -9)}) {
+      values.push_back(x);
+    }
+  }
+  for (const double x : {1e-6, std::nextafter(1e-6, 1), 2e-5, 0x1p16, -0x1p16, 0x1p17, 0x1p-30, 0x1p12}) {
+    values.push_back(x);
+  }
+  std::mt19937_64 generator(seed);
+  std::uniform_real_distribution<double> exponent(-34, 14), unit(0, 1);
+  while (values.size() < count) {
+    values.push_back((unit(generator) < 0.6 ? -1 : 1) * std::exp2(exponent(generator)));
+  }
+  std::shuffle(values.begin(), values.end(), generator);
+  return values;
+}
+
+struct Shape {
+  int64_t rows, steps, units, per_unit;
+  bool steps_inside;  // [B,U,T,K] in memory instead of [B,T,U,K]
+};
+
+template <typename T>
+void Check(const Shape& shape, bool with_phase, uint64_t weight, double noise_floor) {
+  const int64_t total = shape.rows * shape.steps * shape.units * shape.per_unit;
+  const std::vector<double> wide = Values(total, total + weight);
+  const std::vector<T> values(wide.begin(), wide.begin() + total);
+  std::vector<double> phase;
+  std::mt19937_64 generator(7);
+  std::uniform_real_distribution<double> angle(-8, 8);
+  for (int64_t i = 0; with_phase && i < total; ++i) {
+    const double special[] = {0.0, M_PI, -M_PI, M_PI / 2, std::nan(""), kInfinity, 2 * M_PI};
+    phase.push_back(i % 5 == 0 ? special[i / 5 % 7] : angle(generator));
+  }
+  std::vector<int64_t> lengths;
+  for (int64_t row = 0; row < shape.rows; ++row) lengths.push_back(3 + shape.steps - row % 3);
+
+  CountProblem<T> problem;
+  problem.log_magnitude = values.data();
+  problem.phase = with_phase ? phase.data() : nullptr;
+  problem.rows = shape.rows;
+  problem.steps = shape.steps;
+  problem.units = shape.units;
+  problem.per_unit = shape.per_unit;
+  problem.row_stride = shape.steps * shape.units * shape.per_unit;
+  problem.step_stride = shape.steps_inside ? shape.per_unit : shape.units * shape.per_unit;
+  problem.unit_stride = shape.steps_inside ? shape.steps * shape.per_unit : shape.per_unit;
+  problem.value_stride = 1;
+  problem.lengths = lengths.data();
+  problem.offset = 3;
+  problem.first = 1;
+  problem.noise_floor = &noise_floor;
+  problem.weight = weight;
+  std::vector<uint64_t> slots(shape.units * spectrum_slots::kSlots),
+      cells(shape.units * spectrum_slots::kPhaseSlots);
+  problem.slots = slots.data();
+  problem.phase_slots = cells.data();
+  CountPlainly(problem);
+
+  for (int64_t unit = 0; unit < shape.units; ++unit) {
+    Spectrum expected;
+    for (int64_t row = 0; row < shape.rows; ++row) {
+      for (int64_t step = 1; step < shape.steps - row % 3; ++step) {
+        for (int64_t k = 0; k < shape.per_unit; ++k) {
+          const int64_t at =
+              row * problem.row_stride + step * problem.step_stride + unit * problem.unit_stride + k;
+          if (with_phase) {
+            const double x = values[at];
+            expected.AddComplex({&x, 1}, {&phase[at], 1}, noise_floor, weight);
+          } else {
+            expected.Add(absl::MakeConstSpan(&values[at], 1), noise_floor, weight);
+          }
+        }
+      }
+    }
+    const Spectrum found = SpectrumOfSlots(slots.data() + unit * spectrum_slots::kSlots,
+                                           cells.data() + unit * spectrum_slots::kPhaseSlots);
+    EXPECT_EQ(found.parts(), expected.parts()) << "unit " << unit;
+    EXPECT_GT(found.count(), 10u);
+  }
+}
+
+TEST(SpectrumCountsTest, EqualsSpectrumBitForBit) {
+  Check<double>({3, 40, 2, 5, false}, false, 1, 0);
+  Check<double>({3, 40, 2, 5, true}, false, 6, 1e-5);
+  Check<float>({2, 100, 3, 1, true}, false, 1, 2e-5);
+  Check<double>({2, 60, 2, 4, false}, true, 1, 0);
+  Check<double>({2, 60, 2, 4, true}, true, 12345678901, 1e-9);
+}
+
+TEST(SpectrumCountsTest, AnEmptyTableIsAnEmptySpectrum) {
+  const std::vector<uint64_t> slots(spectrum_slots::kSlots);
+  EXPECT_EQ(SpectrumOfSlots(slots.data(), nullptr).parts(), Spectrum().parts());
+}
+
+}  // namespace
+}  // namespace eigsvc
