@@ -44,7 +44,7 @@ conformance: setup-test  ## Every family against independent implementations (SE
 
 bench: setup-test  ## Ratios against public implementations, side by side in one run
 	@$(call configure,build-release,release)
-	@ninja -C build-release --quiet forward_bench
+	@ninja -C build-release --quiet forward_bench kernels_bench
 	@tests/bench/run.sh build-release/bin
 
 fuzz: setup-test  ## Fuzz the readers of untrusted files; SECONDS_EACH=600 for longer

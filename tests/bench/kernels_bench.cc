@@ -1,0 +1,215 @@
+// The batched kernels beside what else there is, interleaved in one run: LibTorch's eigvals on the host and
+// the device (LAPACK, cuSOLVER) and histc. Prints Markdown tables of medians with their spread; ratios above
+// 1 mean ours is faster. kernels_bench [ROUNDS]
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "ATen/Parallel.h"
+#include "ATen/TensorOperators.h"
+#include "ATen/core/Tensor.h"
+#include "ATen/core/grad_mode.h"
+#include "ATen/detail/CUDAHooksInterface.h"
+#include "ATen/ops/empty.h"
+#include "ATen/ops/empty_like.h"
+#include "ATen/ops/full.h"
+#include "ATen/ops/histc.h"
+#include "ATen/ops/linalg_eigvals.h"
+#include "ATen/ops/randn.h"
+#include "ATen/ops/sum.h"
+#include "ATen/ops/zeros.h"
+#include "c10/core/impl/VirtualGuardImpl.h"
+#include "models/kernels/batched_eigenvalues.h"
+#include "models/kernels/spectrum_counts.h"
+
+namespace eigsvc {
+namespace {
+
+bool HasCuda() { return at::detail::getCUDAHooks().hasCUDA() && at::detail::getCUDAHooks().getNumGPUs() > 0; }
+
+void Wait() {
+  if (HasCuda()) c10::impl::VirtualGuardImpl(c10::kCUDA).synchronizeDevice(0);
+}
+
+double Seconds(const std::function<void()>& body) {
+  Wait();
+  const auto start = std::chrono::steady_clock::now();
+  body();
+  Wait();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+struct Runner {
+  std::string name;
+  std::function<void()> body;
+  double work = 1;  // what a rate is of: matrices, bytes
+  std::vector<double> seconds = {};
+
+  double Rate(double quantile) const {  // work a second
+    std::vector<double> sorted = seconds;
+    std::sort(sorted.begin(), sorted.end());
+    return work / sorted[static_cast<size_t>((1 - quantile) * static_cast<double>(sorted.size() - 1))];
+  }
+};
+
+void Interleave(std::vector<Runner>& runners, int rounds) {
+  for (Runner& runner : runners) runner.body();  // warm
+  for (int round = 0; round < rounds; ++round) {
+    for (Runner& runner : runners) runner.seconds.push_back(Seconds(runner.body));
+  }
+}
+
+struct Buffers {
+  at::Tensor matrices, real, imaginary, outcomes;
+  template <typename T>
+  EigenProblem<T> Problem() const {
+    return {matrices.const_data_ptr<T>(),
+            matrices.size(0),
+            static_cast<int>(matrices.size(1)),
+            real.mutable_data_ptr<T>(),
+            imaginary.mutable_data_ptr<T>(),
+            reinterpret_cast<EigenOutcome*>(outcomes.mutable_data_ptr<int32_t>())};
+  }
+};
+
+Buffers MakeBuffers(int64_t count, int64_t order, at::ScalarType type, const c10::Device& device) {
+  Buffers buffers;
+  const auto options = at::TensorOptions().dtype(type).device(device);
+  buffers.matrices = at::randn({count, order, order}, options) / std::sqrt(static_cast<double>(order));
+  buffers.real = at::empty({count, order}, options);
+  buffers.imaginary = at::empty_like(buffers.real);
+  buffers.outcomes = at::empty({count}, options.dtype(at::kInt));
+  return buffers;
+}
+
+template <typename T>
+void SolveOnHost(const Buffers& buffers) {
+  const EigenProblem<T> whole = buffers.Problem<T>();
+  constexpr int64_t kBlock = 64;
+  at::parallel_for(0, (whole.count + kBlock - 1) / kBlock, 1, [&](int64_t begin, int64_t end) {
+    EigenProblem<T> part = whole;
+    const int64_t first = begin * kBlock;
+    part.count = std::min(end * kBlock, whole.count) - first;
+    part.matrices += first * whole.order * whole.order;
+    part.real += first * whole.order;
+    part.imaginary += first * whole.order;
+    part.outcomes += first;
+    (void)EigenvaluesOnCpu(part);
+  });
+}
+
+template <typename T>
+void RaceEigenvalues(at::ScalarType type, const char* name, int rounds) {
+  const bool cuda = HasCuda();
+  std::printf(
+      "\n| %s, n | ours, device /s | ours, host /s | LAPACK, host /s | cuSOLVER, device /s | host ratio "
+      "(min..max) | device / LAPACK | device / cuSOLVER |\n|---|---|---|---|---|---|---|---|\n",
+      name);
+  for (const int64_t order : {8, 16, 32, 64, 128}) {
+    const int64_t host_count = std::max<int64_t>(64, 4000000 / (order * order * order));
+    const Buffers host = MakeBuffers(host_count, order, type, c10::kCPU);
+    std::vector<Runner> runners;
+    runners.push_back({"host", [&] { SolveOnHost<T>(host); }, static_cast<double>(host_count)});
+    runners.push_back({"lapack",
+                       [&] {  // a matrix a call, dealt over the same threads, each BLAS on one
+                         at::parallel_for(0, host_count, 1, [&](int64_t begin, int64_t end) {
+                           at::linalg_eigvals(host.matrices.narrow(0, begin, end - begin));
+                         });
+                       },
+                       static_cast<double>(host_count)});
+    std::optional<Buffers> device, few;
+#ifdef EIGSVC_CUDA_KERNELS
+    if (cuda) {
+      const int64_t count = std::min<int64_t>(1 << 20, (int64_t{1} << 28) / (order * order));
+      device = MakeBuffers(count, order, type, c10::Device(c10::kCUDA, 0));
+      few = MakeBuffers(64, order, type, c10::Device(c10::kCUDA, 0));
+      runners.push_back({"device",
+                         [&] {
+                           (void)EigenvaluesOnCuda(device->Problem<T>(),
+                                                   c10::impl::VirtualGuardImpl(c10::kCUDA)
+                                                       .getStream(c10::Device(c10::kCUDA, 0))
+                                                       .native_handle());
+                         },
+                         static_cast<double>(count)});
+      runners.push_back({"cusolver", [&] { at::linalg_eigvals(few->matrices); }, 64});
+    }
+#endif
+    Interleave(runners, rounds);
+    const double host_rate = runners[0].Rate(0.5), lapack = runners[1].Rate(0.5);
+    const auto spread = [&](double a, double b) { return runners[0].Rate(a) / runners[1].Rate(b); };
+    if (cuda && runners.size() > 3) {
+      std::printf("| %lld | %.3g | %.3g | %.3g | %.3g | %.1f (%.1f..%.1f) | %.0f | %.0f |\n",
+                  static_cast<long long>(order), runners[2].Rate(0.5), host_rate, lapack,
+                  runners[3].Rate(0.5), host_rate / lapack, spread(0, 1), spread(1, 0),
+                  runners[2].Rate(0.5) / lapack, runners[2].Rate(0.5) / runners[3].Rate(0.5));
+    } else {
+      std::printf("| %lld | – | %.3g | %.3g | – | %.1f (%.1f..%.1f) | – | – |\n",
+                  static_cast<long long>(order), host_rate, lapack, host_rate / lapack, spread(0, 1),
+                  spread(1, 0));
+    }
+  }
+}
+
+#ifdef EIGSVC_CUDA_KERNELS
+void RaceCounts(int rounds) {
+  const c10::Device device(c10::kCUDA, 0);
+  constexpr int64_t kCount = int64_t{1} << 28;
+  const at::Tensor table =
+      at::zeros({64, spectrum_slots::kSlots}, at::TensorOptions().dtype(at::kLong).device(device));
+  const at::Tensor floor = at::full({1}, 5e-6, at::TensorOptions().dtype(at::kDouble).device(device));
+  std::printf(
+      "\n| 2^28 float32 values | ours GB/s | histc, 2048 bins GB/s | read (sum) GB/s | ours / read | ours / "
+      "histc |\n|---|---|---|---|---|---|\n");
+  for (const bool one_bin : {false, true}) {
+    const auto options = at::TensorOptions().dtype(at::kFloat).device(device);
+    const at::Tensor values = one_bin ? at::full({kCount}, -0.37, options) : at::randn({kCount}, options);
+    CountProblem<float> problem;
+    problem.log_magnitude = values.const_data_ptr<float>();
+    problem.rows = 1;
+    problem.units = 64;
+    problem.steps = kCount / 64;
+    problem.per_unit = 1;
+    problem.row_stride = kCount;
+    problem.unit_stride = kCount / 64;
+    problem.step_stride = problem.value_stride = 1;
+    problem.noise_floor = floor.const_data_ptr<double>();
+    problem.slots = reinterpret_cast<uint64_t*>(table.mutable_data_ptr<int64_t>());
+    const double bytes = 4.0 * kCount;
+    std::vector<Runner> runners = {
+        {"ours",
+         [&] {
+           (void)CountOnCuda(problem,
+                             c10::impl::VirtualGuardImpl(c10::kCUDA).getStream(device).native_handle());
+         },
+         bytes},
+        {"histc", [&] { at::histc(values, 2048, -6, 6); }, bytes},
+        {"sum", [&] { at::sum(values); }, bytes}};
+    Interleave(runners, rounds);
+    const double ours = runners[0].Rate(0.5), histc = runners[1].Rate(0.5), read = runners[2].Rate(0.5);
+    std::printf("| %s | %.0f | %.0f | %.0f | %.2f | %.1f |\n", one_bin ? "all in one bin" : "normal",
+                ours / 1e9, histc / 1e9, read / 1e9, ours / read, ours / histc);
+  }
+}
+#endif
+
+int Main(int rounds) {
+  const at::NoGradGuard no_grad;
+  std::printf("%d threads, %d rounds\n", at::get_num_threads(), rounds);
+  RaceEigenvalues<float>(at::kFloat, "float32", rounds);
+  RaceEigenvalues<double>(at::kDouble, "float64", rounds);
+#ifdef EIGSVC_CUDA_KERNELS
+  if (HasCuda()) RaceCounts(rounds);
+#endif
+  return 0;
+}
+
+}  // namespace
+}  // namespace eigsvc
+
+int main(int argc, char** argv) { return eigsvc::Main(argc > 1 ? std::max(1, std::atoi(argv[1])) : 5); }
