@@ -24,35 +24,71 @@ EIGSVC_COUNT uint64_t OrderedCode(double x) {
   return bits < 0 ? ~static_cast<uint64_t>(bits) : static_cast<uint64_t>(bits) | (uint64_t{1} << 63);
 }
 
-EIGSVC_COUNT int BinOf(double x) {
-  const float narrow = static_cast<float>(x < 0 ? -x : x);
-  uint32_t bits;
-  memcpy(&bits, &narrow, sizeof bits);
+constexpr EIGSVC_COUNT int BinOfBits(uint32_t bits) {
   constexpr int kFirst = (127 + Spectrum::kMinExponent) * Spectrum::kBinsPerOctave;
-  const int bin = static_cast<int>(bits >> (23 - 5)) - kFirst;
+  const int bin = static_cast<int>((bits & 0x7fffffffu) >> (23 - 5)) - kFirst;
   return bin < 0 ? 0 : bin >= Spectrum::kBins ? Spectrum::kBins - 1 : bin;
 }
-
-// By comparisons: a device has no use for the host's table.
-EIGSVC_COUNT int ClassOf(double x) {
-  namespace edges = spectrum_edges;
-  const double size = x < 0 ? -x : x;
-  const auto step = [size](double edge) { return (size >= edge) + (size > edge); };
-  if (x < 0)
-    return step(-edges::kLog0_99) + step(-edges::kLog0_9) + step(-edges::kLog0_5) + step(-edges::kLog0_1);
-  return edges::kFirstPositiveClass + step(edges::kLog1_01) + step(edges::kLog10) + step(edges::kLog100);
+EIGSVC_COUNT int BinOf(double x) {
+  const float narrow = static_cast<float>(x);
+  uint32_t bits;
+  memcpy(&bits, &narrow, sizeof bits);
+  return BinOfBits(bits);
 }
 
-// Fixed-point parts of one value's moments: whole units of 1/scale, and the rest in units of 2^-32 of those.
+// The edge in a value's bin of its own sign, or -1. Bins are narrower than edges are apart.
+EIGSVC_COUNT int EdgeOf(bool below, int bin) {
+  namespace edges = spectrum_edges;
+  // Written out: a device has no use for the host's arrays.
+  if (below) {
+    if (bin == BinOf(edges::kLog0_99)) return 0;
+    if (bin == BinOf(edges::kLog0_9)) return 1;
+    if (bin == BinOf(edges::kLog0_5)) return 2;
+    if (bin == BinOf(edges::kLog0_1)) return 3;
+  } else {
+    if (bin == BinOf(edges::kLog1_01)) return 4;
+    if (bin == BinOf(edges::kLog10)) return 5;
+    if (bin == BinOf(edges::kLog100)) return 6;
+  }
+  return -1;
+}
+EIGSVC_COUNT double EdgeSize(int edge) {
+  namespace edges = spectrum_edges;
+  return edge == 0   ? -edges::kLog0_99
+         : edge == 1 ? -edges::kLog0_9
+         : edge == 2 ? -edges::kLog0_5
+         : edge == 3 ? -edges::kLog0_1
+         : edge == 4 ? edges::kLog1_01
+         : edge == 5 ? edges::kLog10
+                     : edges::kLog100;
+}
+
+// A product that is rounded before it is used: compilers may fuse a plain one into a later sum.
+EIGSVC_COUNT double RoundedSquare(double x) {
+#if defined(__CUDA_ARCH__)
+  return __dmul_rn(x, x);
+#else
+  return x * x;
+#endif
+}
+
+// Fixed-point parts of one value's moments, as Spectrum forms them: nearest integers from the bits of sums.
+// REQUIRES |value·scale| < 2^51.
 struct FixedParts {
   int64_t high, low;
 };
 EIGSVC_COUNT FixedParts Fixed(double value, double scale, double low_scale) {
-  const int64_t whole = static_cast<int64_t>(value * scale);
-  return {whole, static_cast<int64_t>((value - static_cast<double>(whole) * (1 / scale)) * low_scale)};
+  constexpr double kNearest = 0x1.8p52;
+  const double sum = value * scale + kNearest, whole = sum - kNearest;
+  const double rest = (value - whole * (1 / scale)) * low_scale + kNearest;
+  int64_t bits, rest_bits, offset;
+  memcpy(&bits, &sum, sizeof bits);
+  memcpy(&rest_bits, &rest, sizeof rest_bits);
+  memcpy(&offset, &kNearest, sizeof offset);
+  return {bits - offset, rest_bits - offset};
 }
 EIGSVC_COUNT FixedParts SumParts(double x) { return Fixed(x, kMomentScaleSum, 0x1p64); }
-EIGSVC_COUNT FixedParts SquareParts(double x) { return Fixed(x * x, kMomentScaleSquares, 0x1p56); }
+EIGSVC_COUNT FixedParts SquareParts(double x) { return Fixed(RoundedSquare(x), kMomentScaleSquares, 0x1p56); }
 EIGSVC_COUNT double Limited(double x) {
   return x < -spectrum_edges::kMomentLimit  ? -spectrum_edges::kMomentLimit
          : x > spectrum_edges::kMomentLimit ? spectrum_edges::kMomentLimit

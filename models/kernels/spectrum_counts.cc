@@ -1,6 +1,7 @@
 #include "models/kernels/spectrum_counts.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 
@@ -23,7 +24,10 @@ void CountOne(double x, double above_1_edge, uint64_t weight, uint64_t* table) {
     if (x != 0) return;
   } else {
     table[(x < 0 ? slots::kBelow1 : slots::kBeyond1) + kernels::BinOf(x)] += weight;
-    table[slots::kClasses + kernels::ClassOf(x)] += weight;
+    if (const int edge = kernels::EdgeOf(x < 0, kernels::BinOf(x)); edge >= 0) {
+      if (std::abs(x) == kernels::EdgeSize(edge)) table[slots::kOnEdge + edge] += weight;
+      if (std::abs(x) > kernels::EdgeSize(edge)) table[slots::kBeyondEdge + edge] += weight;
+    }
     if (x > above_1_edge) table[slots::kAbove1] += weight;
   }
   const kernels::FixedParts sum = kernels::SumParts(kernels::Limited(x)),
@@ -33,6 +37,26 @@ void CountOne(double x, double above_1_edge, uint64_t weight, uint64_t* table) {
   const uint64_t code = kernels::OrderedCode(x == 0 ? 0.0 : x);
   table[slots::kMin] = std::max(table[slots::kMin], ~code);
   table[slots::kMax] = std::max(table[slots::kMax], code);
+}
+
+// Whole bins lie in one class, but for those with an edge in them.
+std::array<uint64_t, edges::kClasses> ClassCounts(const uint64_t* table) {
+  std::array<uint64_t, edges::kClasses> classes{};
+  for (const bool below : {true, false}) {
+    int current = below ? 0 : edges::kFirstPositiveClass;
+    for (int bin = 0; bin < Spectrum::kBins; ++bin) {
+      uint64_t amount = table[(below ? slots::kBelow1 : slots::kBeyond1) + bin];
+      if (const int edge = kernels::EdgeOf(below, bin); edge >= 0) {
+        const uint64_t on = table[slots::kOnEdge + edge], beyond = table[slots::kBeyondEdge + edge];
+        classes[current] += amount - on - beyond;
+        classes[current + 1] += on;
+        current += 2;
+        amount = beyond;
+      }
+      classes[current] += amount;
+    }
+  }
+  return classes;
 }
 
 double FromCode(uint64_t code) {
@@ -93,8 +117,9 @@ Spectrum SpectrumOfSlots(const uint64_t* table, const uint64_t* phase_slots) {
   parts.above_1 = table[slots::kAbove1];
   parts.paper_bins[0] = parts.le_0_1 = parts.zeros;
   parts.paper_bins[3] = parts.near_1 = parts.moment_count = parts.ones;
+  const std::array<uint64_t, edges::kClasses> classes = ClassCounts(table);
   for (int c = 0; c < edges::kClasses; ++c) {
-    const uint64_t amount = table[slots::kClasses + c];
+    const uint64_t amount = classes[c];
     parts.paper_bins[edges::kPaperBinOfClass[c]] += amount;
     if (edges::kNear1[c]) parts.near_1 += amount;
     if (edges::kAtMost0_1[c]) parts.le_0_1 += amount;

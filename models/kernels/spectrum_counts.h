@@ -16,8 +16,9 @@ namespace eigsvc {
 namespace spectrum_slots {
 inline constexpr int kBelow1 = 0;
 inline constexpr int kBeyond1 = kBelow1 + Spectrum::kBins;
-inline constexpr int kClasses = kBeyond1 + Spectrum::kBins;
-inline constexpr int kZeros = kClasses + spectrum_edges::kClasses;
+inline constexpr int kOnEdge = kBeyond1 + Spectrum::kBins;  // of the values in the edge's bin
+inline constexpr int kBeyondEdge = kOnEdge + spectrum_edges::kEdges;
+inline constexpr int kZeros = kBeyondEdge + spectrum_edges::kEdges;
 inline constexpr int kOnes = kZeros + 1;
 inline constexpr int kNonfinite = kOnes + 1;
 inline constexpr int kAbove1 = kNonfinite + 1;

@@ -30,6 +30,8 @@ constexpr std::array<bool, kClasses> kNear1 = {true,  true,  false, false, false
 constexpr std::array<bool, kClasses> kAtMost0_1 = {false, false, false, false, false,
                                                    false, false, true,  true};
 
+constexpr int kEdges = 7;
+
 // |log|λ|| enters the moments as this at most, so that 2^39 values fit.
 constexpr double kMomentLimit = 0x1p16;
 

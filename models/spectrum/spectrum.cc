@@ -44,13 +44,20 @@ constexpr auto kClassOfBin = [] {
 // a block's length.
 constexpr int kBlock = 1 << 14;
 
+// The integer nearest to `value`, |value| < 2^51, from the bits of a sum: conversions are slow on a device,
+// and on a host they do not vectorise.
+constexpr double kNearest = 0x1.8p52;
+int64_t Nearest(double value) {
+  return std::bit_cast<int64_t>(value + kNearest) - std::bit_cast<int64_t>(kNearest);
+}
+
 struct FixedSum {
   int64_t high = 0, low = 0;
   // REQUIRES |value| < 2^48 / high_scale.
   void Add(double value, double high_scale, double high_unit, double low_scale) {
-    const int64_t whole = static_cast<int64_t>(value * high_scale);
-    high += whole;
-    low += static_cast<int64_t>((value - static_cast<double>(whole) * high_unit) * low_scale);
+    const double whole = (value * high_scale + kNearest) - kNearest;
+    high += Nearest(value * high_scale);
+    low += Nearest((value - whole * high_unit) * low_scale);
   }
   Int128 Total(int shift) const { return Int128{high} * (Int128{1} << shift) + low; }
 };

@@ -112,17 +112,19 @@ void RaceEigenvalues(at::ScalarType type, const char* name, int rounds) {
       "(min..max) | device / LAPACK | device / cuSOLVER |\n|---|---|---|---|---|---|---|---|\n",
       name);
   for (const int64_t order : {8, 16, 32, 64, 128}) {
-    const int64_t host_count = std::max<int64_t>(64, 4000000 / (order * order * order));
+    // Several packs a thread for ours; a fraction of it for LAPACK, at its rate.
+    const int64_t host_count = 64 * at::get_num_threads() * (order <= 32 ? 8 : 2);
+    const int64_t lapack_count = std::max<int64_t>(host_count / 8, at::get_num_threads());
     const Buffers host = MakeBuffers(host_count, order, type, c10::kCPU);
     std::vector<Runner> runners;
     runners.push_back({"host", [&] { SolveOnHost<T>(host); }, static_cast<double>(host_count)});
     runners.push_back({"lapack",
                        [&] {  // a matrix a call, dealt over the same threads, each BLAS on one
-                         at::parallel_for(0, host_count, 1, [&](int64_t begin, int64_t end) {
+                         at::parallel_for(0, lapack_count, 1, [&](int64_t begin, int64_t end) {
                            at::linalg_eigvals(host.matrices.narrow(0, begin, end - begin));
                          });
                        },
-                       static_cast<double>(host_count)});
+                       static_cast<double>(lapack_count)});
     std::optional<Buffers> device, few;
 #ifdef EIGSVC_CUDA_KERNELS
     if (cuda) {
