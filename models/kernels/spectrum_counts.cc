@@ -24,7 +24,7 @@ void CountOne(double x, double above_1_edge, uint64_t weight, uint64_t* table) {
     if (x != 0) return;
   } else {
     table[(x < 0 ? slots::kBelow1 : slots::kBeyond1) + kernels::BinOf(x)] += weight;
-    if (const int edge = kernels::EdgeOf(x < 0, kernels::BinOf(x)); edge >= 0) {
+    if (const int edge = kernels::EdgeOfSlot(kernels::BinOf(x) + (x < 0 ? 0 : Spectrum::kBins)); edge >= 0) {
       if (std::abs(x) == kernels::EdgeSize(edge)) table[slots::kOnEdge + edge] += weight;
       if (std::abs(x) > kernels::EdgeSize(edge)) table[slots::kBeyondEdge + edge] += weight;
     }
@@ -46,7 +46,7 @@ std::array<uint64_t, edges::kClasses> ClassCounts(const uint64_t* table) {
     int current = below ? 0 : edges::kFirstPositiveClass;
     for (int bin = 0; bin < Spectrum::kBins; ++bin) {
       uint64_t amount = table[(below ? slots::kBelow1 : slots::kBeyond1) + bin];
-      if (const int edge = kernels::EdgeOf(below, bin); edge >= 0) {
+      if (const int edge = kernels::EdgeOfSlot(below ? bin : bin + Spectrum::kBins); edge >= 0) {
         const uint64_t on = table[slots::kOnEdge + edge], beyond = table[slots::kBeyondEdge + edge];
         classes[current] += amount - on - beyond;
         classes[current + 1] += on;

@@ -15,28 +15,21 @@ namespace {
 namespace slots = spectrum_slots;
 
 constexpr int kThreads = 256;
-constexpr int kUnroll = 4;      // loads in flight a thread
-constexpr int kPerThread = 64;  // values: enough to pay for clearing and adding up the table
+constexpr int kUnroll = 4;  // loads in flight a lane
 constexpr int kTables = 2 * Spectrum::kBins;
 constexpr int kRare = slots::kSum - slots::kOnEdge;  // the slots of what is rare, in their order
+// Values of one row that a warp takes at a time; as many of them a block as pay for clearing and adding up
+// its table.
+constexpr int kSegment = 2048;
+constexpr int kSegmentsPerBlock = 64;
 
 using Slot = unsigned long long;
-
-// Quotients by one divisor for dividends below 2^31 (Granlund & Montgomery 1994).
-struct FastDivisor {
-  uint32_t divisor = 1, magic = 0, shift = 0;
-  explicit FastDivisor(uint32_t d) : divisor(d) {
-    while ((uint64_t{1} << shift) < d) ++shift;
-    magic = static_cast<uint32_t>(((uint64_t{1} << 32) * ((uint64_t{1} << shift) - d)) / d + 1);
-  }
-  __device__ __forceinline__ uint32_t Quotient(uint32_t x) const { return (__umulhi(x, magic) + x) >> shift; }
-};
 
 template <typename T>
 struct Launched {
   CountProblem<T> problem;
-  FastDivisor per_row, per_unit;
-  uint32_t total;  // values of a unit
+  int64_t per_row;   // values of a row, those beyond its length included
+  int64_t segments;  // of a row
 };
 
 __device__ __forceinline__ int64_t WarpSum(int64_t x) {
@@ -48,23 +41,32 @@ __device__ __forceinline__ double WarpLeast(double x) {
   return x;
 }
 
+// Sums of the bits of what Fixed() adds up; the bits of its constant are taken off at the end.
 struct Moments {
   int64_t sum_high = 0, sum_low = 0, squares_high = 0, squares_low = 0;
+  uint32_t count = 0;
   __device__ __forceinline__ void Add(double x) {
-    const kernels::FixedParts sum = kernels::SumParts(x), squares = kernels::SquareParts(x);
+    const kernels::FixedParts sum = kernels::RawParts(x, kernels::kMomentScaleSum, 0x1p64);
+    const kernels::FixedParts squares =
+        kernels::RawParts(kernels::RoundedSquare(x), kernels::kMomentScaleSquares, 0x1p56);
     sum_high += sum.high;
     sum_low += sum.low;
     squares_high += squares.high;
     squares_low += squares.low;
+    ++count;
+  }
+  __device__ __forceinline__ void Finish() {
+    const int64_t constant = static_cast<int64_t>(count) * kernels::NearestBits();
+    sum_high -= constant;
+    sum_low -= constant;
+    squares_high -= constant;
+    squares_low -= constant;
   }
 };
 
-template <typename T>
-__device__ __forceinline__ uint32_t FloatBits(T x) {
-  return __float_as_uint(static_cast<float>(x));
-}
-
-template <typename T>
+// `kPhase`: complex eigenvalues. `kFlat`: a row's values are one stride apart, so that an index is an
+// address.
+template <typename T, bool kPhase, bool kFlat>
 __global__ void __launch_bounds__(kThreads) CountKernel(const Launched<T> launched) {
   __shared__ uint32_t table[kTables];
   __shared__ uint32_t rare[kRare];
@@ -75,83 +77,101 @@ __global__ void __launch_bounds__(kThreads) CountKernel(const Launched<T> launch
 
   const double noise_floor = *problem.noise_floor;
   const double above_1_edge = noise_floor > 1e-6 ? noise_floor : 1e-6;
-  const T* const values = problem.log_magnitude + blockIdx.x * problem.unit_stride;
+  const int64_t unit_offset = blockIdx.x * problem.unit_stride;
+  const int64_t stride = problem.per_unit == 1 ? problem.step_stride : problem.value_stride;
   const auto add_rare = [&](int slot) { atomicAdd(rare + (slot - slots::kOnEdge), 1u); };
+  const int lane = static_cast<int>(threadIdx.x % 32u);
   Moments moments;
   T smallest = HUGE_VAL, largest = -HUGE_VAL;
   uint32_t above_1 = 0;
 
-  // Every lane of a warp takes part in each round, so that the vote below is of all.
-  const uint32_t stride = gridDim.y * kThreads * kUnroll;
-  for (uint32_t base = blockIdx.y * kThreads * kUnroll; base < launched.total; base += stride) {
-    T loaded[kUnroll];
-    int64_t at[kUnroll];
-    bool counts[kUnroll];
-#pragma unroll
-    for (int u = 0; u < kUnroll; ++u) {
-      const uint32_t i = base + u * kThreads + threadIdx.x;
-      const uint32_t row = launched.per_row.Quotient(i), rest = i - row * launched.per_row.divisor;
-      const uint32_t step = launched.per_unit.Quotient(rest), k = rest - step * launched.per_unit.divisor;
-      const int64_t time = problem.first + step;
-      counts[u] =
-          i < launched.total && (problem.lengths == nullptr || time < problem.lengths[row] - problem.offset);
-      at[u] = row * problem.row_stride + time * problem.step_stride + k * problem.value_stride;
-      loaded[u] = counts[u] ? values[at[u]] : T(0);
+  constexpr int64_t kWarps = kThreads / 32;
+  const int64_t items = problem.rows * launched.segments;
+  for (int64_t item = blockIdx.y * kWarps + threadIdx.x / 32u; item < items; item += gridDim.y * kWarps) {
+    const int64_t row = item / launched.segments, begin = (item - row * launched.segments) * kSegment;
+    int64_t end = launched.per_row;
+    if (problem.lengths != nullptr) {
+      const int64_t steps = problem.lengths[row] - problem.offset - problem.first;
+      end = steps * problem.per_unit < end ? steps * problem.per_unit : end;
     }
+    const int count = static_cast<int>(end - begin < kSegment ? end - begin : kSegment);
+    const int64_t start = unit_offset + row * problem.row_stride + problem.first * problem.step_stride;
+    // Every lane takes part in each round, so that the vote below is of all.
+    for (int base = lane; base - lane < count; base += 32 * kUnroll) {
+      T loaded[kUnroll];
+      int64_t at[kUnroll];
 #pragma unroll
-    for (int u = 0; u < kUnroll; ++u) {
-      const T value = loaded[u];
-      const T size = value < 0 ? -value : value;
-      if (counts[u] && problem.phase != nullptr) {
-        const double phase = problem.phase[blockIdx.x * problem.unit_stride + at[u]];
-        if (!isfinite(phase)) {
-          add_rare(slots::kNonfinite);
-          counts[u] = false;
-        } else if (isfinite(value)) {
-          const int cell = kernels::PhaseSlotOf(value, phase);
-          if (cell >= 0) {
-            atomicAdd(reinterpret_cast<Slot*>(problem.phase_slots) +
-                          static_cast<int64_t>(blockIdx.x) * slots::kPhaseSlots + cell,
-                      static_cast<Slot>(problem.weight));
+      for (int u = 0; u < kUnroll; ++u) {
+        const int64_t j = begin + base + u * 32;
+        at[u] = kFlat ? start + j * stride
+                      : start + j / problem.per_unit * problem.step_stride +
+                            j % problem.per_unit * problem.value_stride;
+        loaded[u] = base + u * 32 < count ? problem.log_magnitude[at[u]] : T(0);
+      }
+#pragma unroll
+      for (int u = 0; u < kUnroll; ++u) {
+        const T value = loaded[u];
+        bool counts = base + u * 32 < count;
+        if (kPhase && counts) {
+          const double phase = problem.phase[at[u]];
+          if (!isfinite(phase)) {
+            add_rare(slots::kNonfinite);
+            counts = false;
+          } else if (isfinite(value)) {
+            const int cell = kernels::PhaseSlotOf(value, phase);
+            if (cell >= 0) {
+              atomicAdd(reinterpret_cast<Slot*>(problem.phase_slots) +
+                            static_cast<int64_t>(blockIdx.x) * slots::kPhaseSlots + cell,
+                        static_cast<Slot>(problem.weight));
+            }
           }
         }
-      }
-      const bool usual = counts[u] && size > 0 && size < static_cast<T>(spectrum_edges::kMomentLimit);
-      const bool finite = counts[u] && size > 0 && size < static_cast<T>(HUGE_VAL);
-      const int bin = kernels::BinOfBits(FloatBits(value));
-      const int slot = finite ? (value < 0 ? 0 : Spectrum::kBins) + bin : -1;
-      // Where a whole warp meets in one bin, one lane adds for all.
-      const int first = __shfl_sync(0xffffffffu, slot, 0);
-      if (__all_sync(0xffffffffu, slot == first)) {
-        if (threadIdx.x % 32 == 0 && slot >= 0) atomicAdd(table + slot, 32u);
-      } else if (slot >= 0) {
-        atomicAdd(table + slot, 1u);
-      }
-      if (usual) {
-        moments.Add(value);
-      } else if (finite) {
-        moments.Add(kernels::Limited(value));
-      } else if (counts[u]) {
-        add_rare(value == 0                           ? slots::kOnes
-                 : value == -static_cast<T>(HUGE_VAL) ? slots::kZeros
-                                                      : slots::kNonfinite);
-      }
-      if (finite || (counts[u] && value == 0)) {
-        smallest = value < smallest ? value : smallest;
-        largest = value > largest ? value : largest;
-      }
-      if (finite) {
-        above_1 += value > above_1_edge;
-        const int edge = kernels::EdgeOf(value < 0, bin);
-        if (edge >= 0) {
-          const double edge_size = kernels::EdgeSize(edge), exact = size;
-          if (exact == edge_size) add_rare(slots::kOnEdge + edge);
-          if (exact > edge_size) add_rare(slots::kBeyondEdge + edge);
+        const T size = value < 0 ? -value : value;
+        const bool usual = counts && size > 0 && size < static_cast<T>(spectrum_edges::kMomentLimit);
+        const int bin = kernels::BinOfBits(__float_as_uint(static_cast<float>(value)));
+        int slot = value < 0 ? bin : bin + Spectrum::kBins;
+        if (!usual) {
+          const bool finite = counts && size > 0 && size < static_cast<T>(HUGE_VAL);
+          if (finite) {
+            moments.Add(kernels::Limited(value));
+          } else {
+            slot = -1;
+            if (counts) {
+              add_rare(value == 0                           ? slots::kOnes
+                       : value == -static_cast<T>(HUGE_VAL) ? slots::kZeros
+                                                            : slots::kNonfinite);
+            }
+          }
+          if (finite || (counts && value == 0)) {
+            smallest = value < smallest ? value : smallest;
+            largest = value > largest ? value : largest;
+          }
+        } else {
+          moments.Add(value);
+          smallest = value < smallest ? value : smallest;
+          largest = value > largest ? value : largest;
+        }
+        // Where a whole warp meets in one bin, one lane adds for all.
+        const int first = __shfl_sync(0xffffffffu, slot, 0);
+        if (__all_sync(0xffffffffu, slot == first)) {
+          if (lane == 0 && slot >= 0) atomicAdd(table + slot, 32u);
+        } else if (slot >= 0) {
+          atomicAdd(table + slot, 1u);
+        }
+        if (slot >= 0) {
+          above_1 += value > above_1_edge;
+          const int edge = kernels::EdgeOfSlot(slot);
+          if (edge >= 0) {
+            const double edge_size = kernels::EdgeSize(edge), exact = size;
+            if (exact == edge_size) add_rare(slots::kOnEdge + edge);
+            if (exact > edge_size) add_rare(slots::kBeyondEdge + edge);
+          }
         }
       }
     }
   }
   if (above_1 != 0) atomicAdd(rare + (slots::kAbove1 - slots::kOnEdge), above_1);
+  moments.Finish();
   __syncthreads();
 
   Slot* const to = reinterpret_cast<Slot*>(problem.slots) + static_cast<int64_t>(blockIdx.x) * slots::kSlots;
@@ -165,7 +185,7 @@ __global__ void __launch_bounds__(kThreads) CountKernel(const Launched<T> launch
   const int64_t sum_high = WarpSum(moments.sum_high), sum_low = WarpSum(moments.sum_low);
   const int64_t squares_high = WarpSum(moments.squares_high), squares_low = WarpSum(moments.squares_low);
   const double low = WarpLeast(smallest), high = -WarpLeast(-static_cast<double>(largest));
-  if (threadIdx.x % 32 == 0) {
+  if (lane == 0) {
     const kernels::Limbs sum = kernels::ToLimbs(sum_high, sum_low, 64 - 31, problem.weight);
     const kernels::Limbs squares = kernels::ToLimbs(squares_high, squares_low, 56 - 15, problem.weight);
     for (int i = 0; i < 4; ++i) {
@@ -186,20 +206,28 @@ __global__ void __launch_bounds__(kThreads) CountKernel(const Launched<T> launch
 
 template <typename T>
 absl::Status CountOnCuda(const CountProblem<T>& problem, void* stream) {
-  const int64_t per_row = (problem.steps - problem.first) * problem.per_unit, total = problem.rows * per_row;
   if (problem.units == 0) return absl::OkStatus();
-  // Indices and bins are of 32 bits, and a block's sums must stay below 2^63.
-  if (total < 0 || total > 0x7fffffff || problem.units > 0x7fffffff) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("spectrum counts: ", total, " values of ", problem.units,
-                     " units in one call; at most 2^31 - 1 of each are counted"));
+  const int64_t per_row = (problem.steps - problem.first) * problem.per_unit;
+  const int64_t segments = std::max<int64_t>(1, (per_row + kSegment - 1) / kSegment);
+  // A block's bins are of 32 bits and its lanes' sums must stay below 2^63.
+  const int64_t blocks = std::clamp<int64_t>(problem.rows * segments / kSegmentsPerBlock, 1, 4096);
+  const int64_t most = blocks * (int64_t{1} << 20) * kThreads / 32;
+  if (problem.rows * std::max<int64_t>(per_row, 1) > most || problem.units > 0x7fffffff) {
+    return absl::InvalidArgumentError(absl::StrCat("spectrum counts: ", problem.rows, " rows of ", per_row,
+                                                   " values of ", problem.units,
+                                                   " units are too many for one call"));
   }
-  const int64_t blocks = std::clamp<int64_t>(total / (kThreads * kPerThread), 1, 16384);
-  const Launched<T> launched{problem, FastDivisor(static_cast<uint32_t>(std::max<int64_t>(per_row, 1))),
-                             FastDivisor(static_cast<uint32_t>(std::max<int64_t>(problem.per_unit, 1))),
-                             static_cast<uint32_t>(total)};
+  const bool flat = problem.per_unit == 1 || problem.step_stride == problem.per_unit * problem.value_stride;
+  const Launched<T> launched{problem, per_row, segments};
   const dim3 grid(static_cast<unsigned>(problem.units), static_cast<unsigned>(blocks));
-  CountKernel<T><<<grid, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(launched);
+  const auto launch = [&](auto* kernel) {
+    kernel<<<grid, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(launched);
+  };
+  if (problem.phase != nullptr) {
+    launch(flat ? &CountKernel<T, true, true> : &CountKernel<T, true, false>);
+  } else {
+    launch(flat ? &CountKernel<T, false, true> : &CountKernel<T, false, false>);
+  }
   if (const cudaError_t error = cudaGetLastError(); error != cudaSuccess) {
     return absl::InternalError(absl::StrCat("spectrum counts: CUDA error: ", cudaGetErrorString(error)));
   }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <limits>
+#include <thread>
 #include <vector>
 
 #include "ATen/Parallel.h"
@@ -45,15 +46,26 @@ EigenProblem<double> Part(EigenProblem<double> problem, int64_t begin, int64_t c
   return problem;
 }
 
+// at::parallel_for is serial in code that is not compiled with OpenMP, and a second OpenMP runtime beside
+// LibTorch's own is worse; a block takes far longer than starting a thread.
 absl::Status SolveOnCpu(const EigenProblem<double>& problem) {
   constexpr int64_t kLaneMultiple = 64;
   const int64_t blocks = (problem.count + kLaneMultiple - 1) / kLaneMultiple;
+  std::atomic<int64_t> next = 0;
   std::atomic<bool> out_of_memory = false;
-  at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
-    const int64_t first = begin * kLaneMultiple;
-    const int64_t count = std::min(end * kLaneMultiple, problem.count) - first;
-    if (!EigenvaluesOnCpu(Part(problem, first, count)).ok()) out_of_memory = true;
-  });
+  const auto work = [&] {
+    for (int64_t block = next++; block < blocks; block = next++) {
+      const int64_t first = block * kLaneMultiple;
+      const int64_t count = std::min(kLaneMultiple, problem.count - first);
+      if (!EigenvaluesOnCpu(Part(problem, first, count)).ok()) out_of_memory = true;
+    }
+  };
+  std::vector<std::jthread> helpers;
+  while (static_cast<int64_t>(helpers.size()) + 1 < std::min<int64_t>(blocks, at::get_num_threads())) {
+    helpers.emplace_back(work);
+  }
+  work();
+  helpers.clear();  // joins
   return out_of_memory ? absl::ResourceExhaustedError("no memory for the eigenvalue solver")
                        : absl::OkStatus();
 }

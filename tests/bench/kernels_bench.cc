@@ -2,6 +2,7 @@
 // the device (LAPACK, cuSOLVER) and histc. Prints Markdown tables of medians with their spread; ratios above
 // 1 mean ours is faster. kernels_bench [ROUNDS]
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -9,6 +10,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "ATen/Parallel.h"
@@ -88,18 +90,30 @@ Buffers MakeBuffers(int64_t count, int64_t order, at::ScalarType type, const c10
   return buffers;
 }
 
+// Deals blocks [begin, end) of [0, count) out to as many threads as LibTorch uses; at::parallel_for is serial
+// in code that is not compiled with OpenMP.
+void InParallel(int64_t count, int64_t block, const std::function<void(int64_t, int64_t)>& body) {
+  std::atomic<int64_t> next = 0;
+  std::vector<std::jthread> threads;
+  for (int i = 0; i < at::get_num_threads(); ++i) {
+    threads.emplace_back([&] {
+      const at::NoGradGuard no_grad;
+      for (int64_t at = block * next++; at < count; at = block * next++)
+        body(at, std::min(at + block, count));
+    });
+  }
+}
+
 template <typename T>
 void SolveOnHost(const Buffers& buffers) {
   const EigenProblem<T> whole = buffers.Problem<T>();
-  constexpr int64_t kBlock = 64;
-  at::parallel_for(0, (whole.count + kBlock - 1) / kBlock, 1, [&](int64_t begin, int64_t end) {
+  InParallel(whole.count, 64, [&](int64_t begin, int64_t end) {
     EigenProblem<T> part = whole;
-    const int64_t first = begin * kBlock;
-    part.count = std::min(end * kBlock, whole.count) - first;
-    part.matrices += first * whole.order * whole.order;
-    part.real += first * whole.order;
-    part.imaginary += first * whole.order;
-    part.outcomes += first;
+    part.count = end - begin;
+    part.matrices += begin * whole.order * whole.order;
+    part.real += begin * whole.order;
+    part.imaginary += begin * whole.order;
+    part.outcomes += begin;
     (void)EigenvaluesOnCpu(part);
   });
 }
@@ -120,7 +134,7 @@ void RaceEigenvalues(at::ScalarType type, const char* name, int rounds) {
     runners.push_back({"host", [&] { SolveOnHost<T>(host); }, static_cast<double>(host_count)});
     runners.push_back({"lapack",
                        [&] {  // a matrix a call, dealt over the same threads, each BLAS on one
-                         at::parallel_for(0, lapack_count, 1, [&](int64_t begin, int64_t end) {
+                         InParallel(lapack_count, 4, [&](int64_t begin, int64_t end) {
                            at::linalg_eigvals(host.matrices.narrow(0, begin, end - begin));
                          });
                        },

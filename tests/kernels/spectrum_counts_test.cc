@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "models/kernels/count_one.h"
 
 namespace eigsvc {
 namespace {
@@ -107,6 +108,15 @@ TEST(SpectrumCountsTest, EqualsSpectrumBitForBit) {
   Check<float>({2, 100, 3, 1, true}, false, 1, 2e-5);
   Check<double>({2, 60, 2, 4, false}, true, 1, 0);
   Check<double>({2, 60, 2, 4, true}, true, 12345678901, 1e-9);
+}
+
+TEST(SpectrumCountsTest, TheEdgesAreInTheirBins) {
+  const double edges[] = {0.99, 0.9, 0.5, 0.1, 1.01, 10, 100};
+  for (int edge = 0; edge < spectrum_edges::kEdges; ++edge) {
+    const double x = std::log(edges[edge]);
+    EXPECT_EQ(kernels::EdgeOfSlot(kernels::BinOf(x) + (x < 0 ? 0 : Spectrum::kBins)), edge) << edges[edge];
+    EXPECT_NEAR(kernels::EdgeSize(edge), std::abs(x), 1e-15) << edges[edge];
+  }
 }
 
 TEST(SpectrumCountsTest, AnEmptyTableIsAnEmptySpectrum) {
