@@ -14,6 +14,7 @@
 #include "ATen/ops/cat.h"
 #include "ATen/ops/equal.h"
 #include "ATen/ops/isfinite.h"
+#include "ATen/ops/randn_like.h"
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -226,6 +227,34 @@ TEST_P(FamilyTest, GivesEveryWeightAGradient) {
   for (const at::Tensor& weight : trained.Distinct()) {
     ASSERT_TRUE(weight.grad().defined());
     EXPECT_TRUE(at::isfinite(weight.grad()).all().item<bool>());
+  }
+}
+
+// Along one random direction a weight, in float64: the slope of a random functional of the logits.
+TEST_P(FamilyTest, GradientsEqualFiniteDifferences) {
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const auto model, MakeTiny(GetParam(), 1, c10::kDouble));
+  const at::Tensor tokens = Tokens(10, 2, 9);
+  const ModelWeights trained = model->weights().Clone(/*requires_grad=*/true);
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const at::Tensor probe_shape, model->Forward(model->weights(), tokens));
+  const at::Tensor functional =
+      at::randn_like(probe_shape) / std::sqrt(static_cast<double>(probe_shape.numel()));
+  {
+    const at::AutoGradMode with_gradients(true);
+    EIGSVC_ASSERT_OK_AND_ASSIGN(const at::Tensor logits, model->Forward(trained, tokens));
+    (logits * functional).sum().backward();
+  }
+  const auto value = [&] { return (*model->Forward(trained, tokens) * functional).sum().item<double>(); };
+  constexpr double kStep = 3e-7;  // small beside the distance to a ReLU's kink; rounding is 1e-10 of it
+  for (const at::Tensor& weight : trained.Distinct()) {
+    at::Tensor place = weight.detach();
+    const at::Tensor direction = at::randn_like(place), kept = place.clone();
+    const double slope = (weight.grad() * direction).sum().item<double>();
+    place.copy_(kept + direction * kStep);
+    const double above = value();
+    place.copy_(kept - direction * kStep);
+    const double expected = (above - value()) / (2 * kStep);
+    place.copy_(kept);
+    EXPECT_NEAR(slope, expected, 1e-6 * std::max(1.0, std::abs(expected))) << weight.sizes();
   }
 }
 
