@@ -40,7 +40,7 @@ conformance: setup-test  ## Every family against independent implementations (SE
 	@$(call configure,build,dev)
 	@ninja -C build --quiet conformance_check
 	@EIGSVC_SHARED_DIR=$(EIGSVC_SHARED_DIR) OMP_NUM_THREADS=1 $(EIGSVC_ORACLE_PYTHON) tests/conformance/run.py --seed $(or $(SEED),1) \
-	  $(if $(CASES),--family $(CASES),--all) --check build/bin/conformance_check --report build/conformance.json
+	  $(if $(CASES),--family $(CASES),--all) --check build/bin/conformance_check --report build/conformance.json $(if $(SEED),,--status)
 
 bench: setup-test  ## Ratios against public implementations, side by side in one run
 	@$(call configure,build-release,release)

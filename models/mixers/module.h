@@ -37,6 +37,7 @@ struct MixerDescription {
   int64_t eigenvalues_per_unit = 1;  // stored per unit and step
   int64_t multiplicity = 1;          // of each; 0: infinite
   bool constant = false;             // the same at every step: reported once with T = 1 and B = 1
+  TransitionForm form = TransitionForm::kScalar;
 };
 
 // One call of a layer, as its modules see it.

@@ -7,6 +7,7 @@
 #include <variant>
 
 #include "ATen/core/Tensor.h"
+#include "absl/strings/string_view.h"
 
 namespace eigsvc {
 
@@ -51,6 +52,25 @@ struct Nilpotent {
 };
 
 using TransitionKind = std::variant<ScalarPerUnit, Diagonal, DiagonalPlusLowRank, Dense, Nilpotent>;
+
+// The alternatives of TransitionKind, in its order: what is known of a transition before there is one.
+enum class TransitionForm { kScalar, kDiagonal, kDiagonalPlusLowRank, kDense, kNilpotent };
+inline TransitionForm FormOf(const TransitionKind& kind) { return static_cast<TransitionForm>(kind.index()); }
+inline absl::string_view TransitionFormName(TransitionForm form) {
+  switch (form) {
+    case TransitionForm::kScalar:
+      return "scalar";
+    case TransitionForm::kDiagonal:
+      return "diagonal";
+    case TransitionForm::kDiagonalPlusLowRank:
+      return "diagonal plus low rank";
+    case TransitionForm::kDense:
+      return "dense";
+    case TransitionForm::kNilpotent:
+      return "nilpotent";
+  }
+  return "scalar";
+}
 
 struct Transition {
   TransitionKind kind;

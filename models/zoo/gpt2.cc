@@ -250,7 +250,8 @@ FamilyEntry Gpt2Family() {
           "λ_i = ν_{i-1}/ν_i of the softmax normalisers, per head and step from the second on, real > 0",
           /*trainable=*/true,
           LoadGpt2,
-          InitializeGpt2};
+          InitializeGpt2,
+          "Radford et al. 2019; arXiv 2405.15731"};
 }
 
 }  // namespace eigsvc

@@ -173,7 +173,8 @@ FamilyEntry LlamaFamily() {
       "λ_i = ν_{i-1}/ν_i of the softmax normalisers, per query head and step from the second on, real > 0",
       /*trainable=*/true,
       LoadLlama,
-      InitializeLlama};
+      InitializeLlama,
+      "arXiv 2302.13971; arXiv 2405.15731"};
 }
 
 }  // namespace eigsvc

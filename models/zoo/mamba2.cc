@@ -157,7 +157,8 @@ FamilyEntry Mamba2Family() {
           "λ = exp(Δ·A) per head and step, real in (0, 1], multiplicity P·N",
           /*trainable=*/true,
           LoadMamba2,
-          InitializeMamba2};
+          InitializeMamba2,
+          "arXiv 2405.21060"};
 }
 
 }  // namespace eigsvc

@@ -81,7 +81,8 @@ FamilyEntry Qwen3Family() {
       "λ_i = ν_{i-1}/ν_i of the softmax normalisers, per query head and step from the second on, real > 0",
       /*trainable=*/true,
       LoadQwen3,
-      InitializeQwen3};
+      InitializeQwen3,
+      "arXiv 2505.09388; arXiv 2405.15731"};
 }
 
 }  // namespace eigsvc

@@ -38,6 +38,7 @@ struct FamilyEntry {
   // ModelDescription) or the few a user gives; missing ones take the family's defaults for a small model.
   absl::StatusOr<std::shared_ptr<const SequenceModel>> (*initialize)(const Settings&, uint64_t seed,
                                                                      const LoadOptions&);
+  absl::string_view reference;  // where the recurrence is defined: "arXiv 2405.21060"
 };
 
 absl::Span<const FamilyEntry> Families();

@@ -368,7 +368,8 @@ FamilyEntry SoftmaxAttentionFamily() {
           "λ_i = ν_{i-1}/ν_i of the softmax normalisers, per head and step from the second on, real > 0",
           /*trainable=*/true,
           LoadSoftmaxAttention,
-          InitializeSoftmaxAttention};
+          InitializeSoftmaxAttention,
+          "arXiv 2510.09379; arXiv 2405.15731"};
 }
 
 }  // namespace eigsvc

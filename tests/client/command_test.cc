@@ -408,7 +408,11 @@ TEST_F(CommandTest, JobsAreWatchedGotAndCancelledByIdAlone) {
 
 TEST_F(CommandTest, CatalogueCommandsShowWhatTheServerSays) {
   EXPECT_THAT(Run({"models"}).out, HasSubstr("state-spaces, paper"));
-  EXPECT_EQ(Json::parse(Run({"models", "list", "-o", "json"}).out)["models"][0]["trainable"], true);
+  EXPECT_THAT(Run({"models"}).out, AllOf(HasSubstr("λ = exp(Δ·A) per head and step  arXiv 2405.21060"),
+                                         HasSubstr("13 cases pass; none of paper")));
+  const Json model = Json::parse(Run({"models", "list", "-o", "json"}).out)["models"][0];
+  EXPECT_EQ(model["trainable"], true);
+  EXPECT_EQ(model["conformance"][0]["references"], "transformers 5.23.0");
   EXPECT_THAT(Run({"models", "loaded"}).out, HasSubstr("70,144"));
   EXPECT_THAT(Run({"models", "load", "demo/mamba2.safetensors"}).out, HasSubstr("model-1"));
   EXPECT_EQ(Run({"models", "unload", "model-1"}).exit_code, 0);

@@ -217,6 +217,14 @@ class FakeServer::Catalog final : public v1::CatalogService::Service {
     model->add_layouts("state-spaces");
     model->add_layouts("paper");
     model->set_trainable(true);
+    model->set_transition("λ = exp(Δ·A) per head and step, real in (0, 1]");
+    model->set_reference("arXiv 2405.21060");
+    v1::LayoutConformance* conformance = model->add_conformance();
+    conformance->set_layout("state-spaces");
+    conformance->set_cases(13);
+    conformance->set_references("transformers 5.23.0");
+    conformance->set_logits_float32(2e-6);
+    model->add_conformance()->set_layout("paper");
     return Status::OK;
   }
 

@@ -4,20 +4,24 @@
     run.py --all --check build/bin/conformance_check
     run.py --family llama,mamba2 --seed 7 --keep /tmp/cases        only makes them
     run.py --core --part auto/8 --check build/bin/conformance_check   what `make test` runs
+    run.py --family qwen3 --check build/bin/conformance_check --status   records that all of its cases pass
 
 A case depends on its seed and name alone, whatever else is made in the same run.
 """
 
 import argparse
 import importlib
+import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
 import zlib
 
 HERE = pathlib.Path(__file__).resolve().parent
+STATUS = HERE.parents[1] / "models/zoo/conformance_status.inc"  # what `eigsvc models` shows
 sys.path[:0] = [str(HERE), str(HERE / "oracles")]
 
 import numpy as np
@@ -86,6 +90,44 @@ def make_case(name, make, seed, root):
     return True
 
 
+def read_status():
+    """Lines of the committed status by (family, layout)."""
+    lines = STATUS.read_text().splitlines() if STATUS.exists() else []
+    return {re.match(r'{"(.*?)", "(.*?)", ', line).groups(): line for line in lines}
+
+
+def write_status(results, cases):
+    """Replaces the lines of every family and layout of which all cases ran and passed."""
+    status = read_status()
+    for prefix in sorted({name.rsplit("/", 1)[0] for name in results}):
+        own = [name for name in cases if name.rsplit("/", 1)[0] == prefix]
+        if not all(name in results and results[name]["passed"] for name in own):
+            continue
+        references = "; ".join(sorted({results[name]["reference"] for name in own}))
+        worst = [max(results[name][key] for name in own) for key in ("logits_float32", "logits_float64")]
+        family, layout = prefix.split("/")
+        status[family, layout] = f'{{"{family}", "{layout}", {len(own)}, "{references}", {worst[0]:.1e}, {worst[1]:.1e}}},'
+    STATUS.write_text("".join(line + "\n" for _, line in sorted(status.items())))
+
+
+def check_coverage(checker, cases):
+    """Says where the registry, the cases and the committed status differ; returns whether they do."""
+    registered = set(subprocess.run([checker, "--registry"], check=True, capture_output=True, text=True).stdout.split())
+    counts = {}
+    for name in cases:
+        prefix = name.rsplit("/", 1)[0]
+        counts[prefix] = counts.get(prefix, 0) + 1
+    recorded = {f"{family}/{layout}": int(line.split(", ")[2]) for (family, layout), line in read_status().items()}
+    problems = [f"{prefix} is registered and has no case: add one to tests/conformance/oracles" for prefix in
+                sorted(registered - set(counts))]
+    problems += [f"{prefix} has cases and is not registered" for prefix in sorted(set(counts) - registered)]
+    problems += [f"{prefix}: {STATUS.name} counts {recorded.get(prefix, 0)} cases, there are {counts.get(prefix, 0)}; run "
+                 f"make conformance CASES={prefix}" for prefix in sorted(set(counts) | set(recorded))
+                 if recorded.get(prefix, 0) != counts.get(prefix, 0)]
+    print("".join(f"{problem}\n" for problem in problems), end="")
+    return bool(problems)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--family", help="FAMILY, FAMILY/LAYOUT or a whole case name; several with commas")
@@ -96,6 +138,9 @@ def main():
     parser.add_argument("--keep", type=pathlib.Path, help="where the cases are left; by default a folder that is removed")
     parser.add_argument("--check", help="the program conformance_check")
     parser.add_argument("--report", help="JSON file for its results")
+    parser.add_argument("--status", action="store_true", help=f"write {STATUS.name} for what ran whole and passed")
+    parser.add_argument("--coverage", action="store_true",
+                        help="also fail where the registry, the cases and the committed status differ")
     parser.add_argument("--list", action="store_true", help="print the cases' names and stop")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -111,11 +156,15 @@ def main():
         root = arguments.keep or pathlib.Path(scratch)
         made = [name for name in names if make_case(name, cases[name], arguments.seed, root)]
         print(f"made {len(made)} cases with seed {arguments.seed}", flush=True)
-        if arguments.check and made:
-            command = [arguments.check, *[str(root / name.replace("/", ".")) for name in made]]
-            if arguments.report:
-                command += ["--report", arguments.report]
-            sys.exit(subprocess.run(command).returncode)
+        if not arguments.check or not made:
+            return
+        report = pathlib.Path(arguments.report or pathlib.Path(scratch) / "report.json")
+        failed = subprocess.run([arguments.check, "--report", report, *[root / name.replace("/", ".") for name in made]]).returncode
+        if arguments.status:
+            write_status({result["name"]: result for result in json.loads(report.read_text())}, list(cases))
+        if arguments.coverage:
+            failed = check_coverage(arguments.check, list(cases)) or failed
+        sys.exit(failed)
 
 
 if __name__ == "__main__":

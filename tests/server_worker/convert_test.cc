@@ -124,6 +124,10 @@ TEST(ConvertTest, TimesKeepTheirNanoseconds) {
 
 TEST(ConvertTest, TheCatalogHasEveryFamilyAndTaskByName) {
   const worker::v1::GetCatalogResponse catalog = CatalogProto();
+  for (const v1::ModelFamily& family : catalog.models()) {
+    EXPECT_FALSE(family.reference().empty()) << family.name();
+    EXPECT_EQ(family.conformance_size(), family.layouts_size()) << family.name();
+  }
   ASSERT_EQ(catalog.models_size(), static_cast<int>(Families().size()));
   ASSERT_EQ(catalog.tasks_size(), static_cast<int>(Tasks().size()));
   for (int i = 1; i < catalog.models_size(); ++i)

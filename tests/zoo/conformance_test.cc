@@ -126,6 +126,7 @@ TEST_P(FamilyTest, ReportsFiniteEigenvaluesOfEveryLayer) {
       EXPECT_EQ(seen[i].mixer, mixers[i].mixer);
       EXPECT_EQ(seen[i].unit_kind, mixers[i].unit_kind);
       EXPECT_EQ(transition.constant, mixers[i].constant);
+      EXPECT_EQ(TransitionFormName(FormOf(transition.kind)), TransitionFormName(mixers[i].form));
       EXPECT_GT(transition.noise_floor, 0);
       EXPECT_LT(transition.noise_floor, 1e-2);
       EIGSVC_ASSERT_OK_AND_ASSIGN(const Eigenvalues eigenvalues, ComputeEigenvalues(transition));
