@@ -17,6 +17,19 @@ struct LoadFlags {
   std::string checkpoint, config, dtype, device, model_id;
 };
 
+// "13 cases pass", or which layouts no case has been run of.
+std::string ConformanceText(const Json& layouts) {
+  int64_t cases = 0;
+  std::string without;
+  for (const Json& layout : layouts) {
+    cases += layout["cases"].get<int64_t>();
+    if (layout["cases"] != 0) continue;
+    absl::StrAppend(&without, without.empty() ? "; none of " : ", ", layout["layout"].get<std::string>());
+  }
+  if (cases == 0) return "not compared";
+  return absl::StrCat(cases, cases == 1 ? " case passes" : " cases pass", without);
+}
+
 absl::Status ListModels(Session& session) {
   EIGSVC_ASSIGN_OR_RETURN(Connection * connection, session.Connect());
   const absl::StatusOr<v1::ListModelsResponse> response =
@@ -24,13 +37,31 @@ absl::Status ListModels(Session& session) {
         return connection->catalog().PrepareAsyncListModels(context, {}, queue);
       });
   if (!response.ok()) return connection->Explain(response.status());
-  Listing listing("models", {{"name", "family"}, {"layouts", "layouts"}, {"summary", "summary"}});
+  const auto first_clause = [](const Json& v) {
+    const std::string text = CellText(v);
+    return text.substr(0, text.find(", "));
+  };
+  Listing listing("models", {{"name", "family"},
+                             {"layouts", "layouts"},
+                             {"transition", "eigenvalue of a step", Table::Align::kLeft, first_clause},
+                             {"reference", "defined in"},
+                             {"conformance", "conformance", Table::Align::kLeft, ConformanceText}});
   for (const v1::ModelFamily& model : response->models()) {
+    Json conformance = Json::array();
+    for (const v1::LayoutConformance& layout : model.conformance()) {
+      conformance.push_back({{"layout", layout.layout()},
+                             {"cases", layout.cases()},
+                             {"references", layout.references()},
+                             {"logits_float32", layout.logits_float32()},
+                             {"logits_float64", layout.logits_float64()}});
+    }
     listing.Add({{"name", model.name()},
                  {"summary", model.summary()},
                  {"layouts", std::vector<std::string>(model.layouts().begin(), model.layouts().end())},
                  {"transition", model.transition()},
-                 {"trainable", model.trainable()}});
+                 {"trainable", model.trainable()},
+                 {"reference", model.reference()},
+                 {"conformance", std::move(conformance)}});
   }
   return session.Write(listing.Render(session.format(), session.style(), "this server runs no models"));
 }

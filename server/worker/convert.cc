@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "models/base/settings.h"
+#include "models/zoo/conformance_status.h"
 #include "models/zoo/registry.h"
 
 namespace eigsvc {
@@ -180,6 +181,17 @@ worker::v1::GetCatalogResponse CatalogProto() {
     for (const std::string& layout : family.layouts) out->add_layouts(layout);
     out->set_transition(std::string(family.transition));
     out->set_trainable(family.trainable);
+    out->set_reference(std::string(family.reference));
+    for (const std::string& layout : family.layouts) {
+      v1::LayoutConformance* conformance = out->add_conformance();
+      conformance->set_layout(layout);
+      const ConformanceStatus* status = FindConformanceStatus(family.name, layout);
+      if (status == nullptr) continue;
+      conformance->set_cases(status->cases);
+      conformance->set_references(std::string(status->references));
+      conformance->set_logits_float32(status->logits_float32);
+      conformance->set_logits_float64(status->logits_float64);
+    }
   }
   for (const TaskEntry& task : Tasks()) {
     v1::TaskInfo* out = catalog.add_tasks();

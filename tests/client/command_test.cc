@@ -26,6 +26,7 @@ using ::eigsvc::cli::testing::FakeUpload;
 using ::eigsvc::cli::testing::ReadFile;
 using ::eigsvc::cli::testing::RunCli;
 using ::eigsvc::cli::testing::TemporaryDirectory;
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
