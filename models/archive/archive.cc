@@ -75,10 +75,10 @@ absl::StatusOr<Parsed> ParseSafetensors(const FileBytes& file, const std::string
   return parsed;
 }
 
-absl::StatusOr<Parsed> ParseFile(const FileBytes& file, const std::string& name) {
+absl::StatusOr<Parsed> ParseFile(const FileBytes& file, const std::string& name, const StopToken& stop) {
   const absl::string_view text = Text(file.bytes);
   if (absl::StartsWith(text, "PK\x03\x04")) {
-    EIGSVC_ASSIGN_OR_RETURN(TorchZip zip, ReadTorchZip(file, name));
+    EIGSVC_ASSIGN_OR_RETURN(TorchZip zip, ReadTorchZip(file, name, stop));
     return Parsed{std::move(zip.tensors), std::move(zip.settings), "torch-zip"};
   }
   for (const ForeignFormat& format : kForeignFormats) {
@@ -89,7 +89,7 @@ absl::StatusOr<Parsed> ParseFile(const FileBytes& file, const std::string& name)
   if (text.size() > 8 && text[8] == '{') return ParseSafetensors(file, name);
   if (text.size() > 2 && text[0] == '\x80' && text[1] <= 5) {
     // Never a checkpoint; what it would have called is worth saying.
-    EIGSVC_RETURN_IF_ERROR(Pickle::Run(file.bytes).status());
+    EIGSVC_RETURN_IF_ERROR(Pickle::Run(file.bytes, stop).status());
     return absl::InvalidArgumentError(
         "it is a bare pickle, not a file of torch.save; save model.state_dict() with torch.save");
   }
@@ -139,9 +139,9 @@ absl::StatusOr<Archive> Archive::Open(const std::string& path, const ArchiveOpti
   }
   std::vector<std::pair<std::string, std::string>> digests;  // name, SHA-256
   for (const OpenedFile& file : opened) {
-    EIGSVC_ASSIGN_OR_RETURN(const FileBytes bytes, file.Read(options.memory_map));
+    EIGSVC_ASSIGN_OR_RETURN(const FileBytes bytes, file.Read(options.memory_map, *options.stop));
     digests.emplace_back(file.name(), bytes.sha256);
-    absl::StatusOr<Parsed> parsed = ParseFile(bytes, file.name());
+    absl::StatusOr<Parsed> parsed = ParseFile(bytes, file.name(), *options.stop);
     if (!parsed.ok()) return Annotate(parsed.status(), Quoted(file.name()));
     for (auto& [key, tensor] : parsed->tensors) {
       if (const auto mapped = files.weight_map.find(key);

@@ -18,6 +18,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "models/base/settings.h"
+#include "models/base/stop_token.h"
 
 namespace eigsvc {
 
@@ -60,6 +61,8 @@ struct ArchiveOptions {
   bool memory_map = false;
   // Refused with RESOURCE_EXHAUSTED before reading when the files together are larger.
   int64_t max_bytes = int64_t{1} << 40;
+  // Looked at every few mebibytes while files are read, hashed and checked. Never null; outlives the call.
+  const StopToken* stop = &StopToken::Never();
 };
 
 class Archive {
@@ -70,7 +73,8 @@ class Archive {
   // is told from the bytes, not the name. NOT_FOUND no such path · INVALID_ARGUMENT not a checkpoint of a
   // supported format, or a pickle that names a callable that is not on the list (the message names it) ·
   // DATA_LOSS truncated or inconsistent bytes (the message names the offset) · FAILED_PRECONDITION a known
-  // but unsupported kind (legacy torch, TorchScript, quantised).
+  // but unsupported kind (legacy torch, TorchScript, quantised) · CANCELLED or DEADLINE_EXCEEDED when told to
+  // stop.
   static absl::StatusOr<Archive> Open(const std::string& path, const ArchiveOptions& options = {});
 
   // For tests and for models made in memory.

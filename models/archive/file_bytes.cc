@@ -86,7 +86,7 @@ absl::StatusOr<OpenedFile> OpenedFile::Open(const std::string& path) {
   return file;
 }
 
-absl::StatusOr<FileBytes> OpenedFile::Read(bool memory_map) const {
+absl::StatusOr<FileBytes> OpenedFile::Read(bool memory_map, const StopToken& stop) const {
   FileBytes result;
   if (size_ == 0) return absl::DataLossError(absl::StrCat(Quoted(name_), " is empty"));
   const size_t size = static_cast<size_t>(size_);
@@ -97,7 +97,10 @@ absl::StatusOr<FileBytes> OpenedFile::Read(bool memory_map) const {
     result.owner =
         std::shared_ptr<const void>(map, [size](const void* at) { munmap(const_cast<void*>(at), size); });
     result.bytes = absl::MakeConstSpan(static_cast<const std::byte*>(map), size);
-    hash.Update(result.bytes);
+    for (size_t done = 0; done < size; done += kChunkBytes) {
+      EIGSVC_RETURN_IF_ERROR(stop.Check());
+      hash.Update(result.bytes.subspan(done, kChunkBytes));
+    }
   } else {
     auto* const buffer = static_cast<std::byte*>(::operator new(size, kAlignment, std::nothrow));
     if (buffer == nullptr) {
@@ -108,6 +111,7 @@ absl::StatusOr<FileBytes> OpenedFile::Read(bool memory_map) const {
         buffer, [](const void* at) { ::operator delete(const_cast<void*>(at), kAlignment); });
     result.bytes = absl::MakeConstSpan(buffer, size);
     for (size_t done = 0; done < size;) {
+      EIGSVC_RETURN_IF_ERROR(stop.Check());
       const ssize_t count = pread(descriptor_, buffer + done, std::min(kChunkBytes, size - done), done);
       if (count < 0 && errno == EINTR) continue;
       if (count < 0) return ErrnoStatus(errno, absl::StrCat("cannot read ", Quoted(name_)));

@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "models/base/stop_token.h"
 
 namespace eigsvc {
 
@@ -31,8 +32,9 @@ class OpenedFile {
 
   const std::string& name() const { return name_; }  // last part of the path
   int64_t size() const { return size_; }
-  // DATA_LOSS when the file shrinks meanwhile; RESOURCE_EXHAUSTED when memory does not suffice.
-  absl::StatusOr<FileBytes> Read(bool memory_map) const;
+  // DATA_LOSS when the file shrinks meanwhile; RESOURCE_EXHAUSTED when memory does not suffice; CANCELLED,
+  // DEADLINE_EXCEEDED.
+  absl::StatusOr<FileBytes> Read(bool memory_map, const StopToken& stop = StopToken::Never()) const;
 
  private:
   OpenedFile(int descriptor, std::string name, int64_t size);

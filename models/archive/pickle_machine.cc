@@ -260,8 +260,10 @@ class PickleMachine {
   explicit PickleMachine(absl::Span<const std::byte> program)
       : program_(reinterpret_cast<const char*>(program.data()), program.size()) {}
 
-  absl::StatusOr<Pickle> Run() {
-    while (true) {
+  absl::StatusOr<Pickle> Run(const StopToken& stop) {
+    constexpr uint64_t kStepsBetweenChecks = 1 << 14;
+    for (uint64_t steps = 0;; ++steps) {
+      if (steps % kStepsBetweenChecks == 0) EIGSVC_RETURN_IF_ERROR(stop.Check());
       start_ = position_;
       if (position_ == program_.size()) return Damaged("it ends without STOP");
       const auto opcode = static_cast<uint8_t>(program_[position_++]);
@@ -804,8 +806,8 @@ class PickleMachine {
   Pickle pickle_;
 };
 
-absl::StatusOr<Pickle> Pickle::Run(absl::Span<const std::byte> program) {
-  return PickleMachine(program).Run();
+absl::StatusOr<Pickle> Pickle::Run(absl::Span<const std::byte> program, const StopToken& stop) {
+  return PickleMachine(program).Run(stop);
 }
 
 }  // namespace eigsvc

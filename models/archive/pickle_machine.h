@@ -17,6 +17,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "models/archive/archive.h"
+#include "models/base/stop_token.h"
 
 namespace eigsvc {
 
@@ -67,8 +68,9 @@ class Pickle {
   // `program` must outlive the result: texts are views into it.
   // INVALID_ARGUMENT for a callable or opcode that is not on the list (the message names it) and for programs
   // that need more memory than allowed · FAILED_PRECONDITION for quantised and sparse tensors · DATA_LOSS for
-  // a truncated or inconsistent program (the message names the offset).
-  static absl::StatusOr<Pickle> Run(absl::Span<const std::byte> program);
+  // a truncated or inconsistent program (the message names the offset) · CANCELLED, DEADLINE_EXCEEDED.
+  static absl::StatusOr<Pickle> Run(absl::Span<const std::byte> program,
+                                    const StopToken& stop = StopToken::Never());
 
   Ref root() const { return root_; }
   const Node& node(Ref ref) const { return nodes_[ref]; }

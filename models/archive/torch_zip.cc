@@ -107,12 +107,14 @@ class PlainValues {
 
 class TorchZipReader {
  public:
-  TorchZipReader(const FileBytes& file, ZipDirectory zip, Pickle pickle, std::string folder, std::string name)
+  TorchZipReader(const FileBytes& file, ZipDirectory zip, Pickle pickle, std::string folder, std::string name,
+                 const StopToken& stop)
       : file_(file),
         zip_(std::move(zip)),
         pickle_(std::move(pickle)),
         folder_(std::move(folder)),
-        name_(std::move(name)) {}
+        name_(std::move(name)),
+        stop_(stop) {}
 
   absl::StatusOr<TorchZip> Read() {
     nlohmann::json beside = nlohmann::json::object();
@@ -268,7 +270,8 @@ class TorchZipReader {
   absl::StatusOr<absl::Span<const std::byte>> Record(absl::string_view key) {
     const auto known = records_.find(key);
     if (known != records_.end()) return known->second;
-    absl::StatusOr<absl::Span<const std::byte>> record = zip_.Read(absl::StrCat(folder_, "data/", key));
+    absl::StatusOr<absl::Span<const std::byte>> record =
+        zip_.Read(absl::StrCat(folder_, "data/", key), stop_);
     if (absl::IsNotFound(record.status())) {
       return absl::DataLossError(
           absl::StrCat("its storage ", Quoted(key), " is not in the file; copy it again"));
@@ -281,6 +284,7 @@ class TorchZipReader {
   const ZipDirectory zip_;
   const Pickle pickle_;
   const std::string folder_, name_;
+  const StopToken& stop_;
   absl::btree_map<std::string, absl::Span<const std::byte>> records_;
   __int128 expansion_ = 0;
   TorchZip result_;
@@ -325,7 +329,7 @@ Settings LiftConfig(const Settings& settings) {
   return Settings(std::move(object), settings.origin());
 }
 
-absl::StatusOr<TorchZip> ReadTorchZip(const FileBytes& file, const std::string& name) {
+absl::StatusOr<TorchZip> ReadTorchZip(const FileBytes& file, const std::string& name, const StopToken& stop) {
   EIGSVC_ASSIGN_OR_RETURN(ZipDirectory zip, ZipDirectory::Parse(file.bytes));
   EIGSVC_ASSIGN_OR_RETURN(std::string folder, FindFolder(zip));
   const auto code = zip.entries().lower_bound(absl::StrCat(folder, "code/"));
@@ -349,9 +353,9 @@ absl::StatusOr<TorchZip> ReadTorchZip(const FileBytes& file, const std::string& 
     }
   }
   EIGSVC_ASSIGN_OR_RETURN(const absl::Span<const std::byte> program,
-                          zip.Read(absl::StrCat(folder, "data.pkl")));
-  EIGSVC_ASSIGN_OR_RETURN(Pickle pickle, Pickle::Run(program));
-  return TorchZipReader(file, std::move(zip), std::move(pickle), std::move(folder), name).Read();
+                          zip.Read(absl::StrCat(folder, "data.pkl"), stop));
+  EIGSVC_ASSIGN_OR_RETURN(Pickle pickle, Pickle::Run(program, stop));
+  return TorchZipReader(file, std::move(zip), std::move(pickle), std::move(folder), name, stop).Read();
 }
 
 }  // namespace eigsvc

@@ -19,7 +19,8 @@ struct TorchZip {
 
 // Finds the state dict (at the root, or nested under "state_dict", "model", ...) and checks every tensor
 // against its storage. Codes as Archive::Open. `name` is the file's, for the settings' origin.
-absl::StatusOr<TorchZip> ReadTorchZip(const FileBytes& file, const std::string& name);
+absl::StatusOr<TorchZip> ReadTorchZip(const FileBytes& file, const std::string& name,
+                                      const StopToken& stop = StopToken::Never());
 
 // `settings` with the objects under "config", "args", "hyper_parameters" and their like moved to the top
 // level.

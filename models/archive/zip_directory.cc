@@ -24,6 +24,7 @@ constexpr uint64_t kLocalBytes = 30, kCentralBytes = 46, kEndBytes = 22, kEnd64B
                    kLocator64Bytes = 20;
 constexpr uint64_t kMaxEntries = 131072;
 constexpr size_t kMaxEntryNameBytes = 1024;
+constexpr size_t kChunkBytes = size_t{4} << 20;
 
 using Bytes = absl::Span<const std::byte>;
 
@@ -188,7 +189,8 @@ absl::StatusOr<ZipDirectory> ZipDirectory::Parse(absl::Span<const std::byte> fil
   return result;
 }
 
-absl::StatusOr<absl::Span<const std::byte>> ZipDirectory::Read(absl::string_view name) const {
+absl::StatusOr<absl::Span<const std::byte>> ZipDirectory::Read(absl::string_view name,
+                                                               const StopToken& stop) const {
   const auto found = entries_.find(name);
   if (found == entries_.end())
     return absl::NotFoundError(absl::StrCat("the zip file has no entry ", Quoted(name)));
@@ -200,8 +202,12 @@ absl::StatusOr<absl::Span<const std::byte>> ZipDirectory::Read(absl::string_view
   }
   // torch.serialization.set_crc32_options(False) leaves a zero, which is all but impossible by chance.
   if (entry.crc32 != 0) {
-    const uint32_t computed =
-        crc32_z(0, reinterpret_cast<const Bytef*>(entry.bytes.data()), entry.bytes.size());
+    uLong computed = 0;
+    for (size_t done = 0; done < entry.bytes.size(); done += kChunkBytes) {
+      EIGSVC_RETURN_IF_ERROR(stop.Check());
+      const Bytes chunk = entry.bytes.subspan(done, kChunkBytes);
+      computed = crc32_z(computed, reinterpret_cast<const Bytef*>(chunk.data()), chunk.size());
+    }
     if (computed != entry.crc32) {
       return absl::DataLossError(absl::StrCat(
           "entry ", Quoted(name), " of the zip file is damaged (its CRC-32 differs); copy it again"));

@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "models/base/stop_token.h"
 
 namespace eigsvc {
 
@@ -32,8 +33,9 @@ class ZipDirectory {
   const absl::btree_map<std::string, Entry>& entries() const { return entries_; }
 
   // The entry's bytes after its checksum was compared. NOT_FOUND; INVALID_ARGUMENT for a compressed entry;
-  // DATA_LOSS when the bytes are damaged.
-  absl::StatusOr<absl::Span<const std::byte>> Read(absl::string_view name) const;
+  // DATA_LOSS when the bytes are damaged; CANCELLED, DEADLINE_EXCEEDED.
+  absl::StatusOr<absl::Span<const std::byte>> Read(absl::string_view name,
+                                                   const StopToken& stop = StopToken::Never()) const;
 
  private:
   absl::btree_map<std::string, Entry> entries_;

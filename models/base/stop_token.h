@@ -14,6 +14,12 @@ class StopToken {
  public:
   explicit StopToken(absl::Time deadline = absl::InfiniteFuture()) : deadline_(deadline) {}
 
+  // Of a computation that nobody stops.
+  static const StopToken& Never() {
+    static const StopToken never;
+    return never;
+  }
+
   void Cancel() { cancelled_.store(true, std::memory_order_relaxed); }
 
   // OK, CANCELLED after Cancel(), or DEADLINE_EXCEEDED after the deadline.

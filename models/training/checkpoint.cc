@@ -2,9 +2,7 @@
 
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
 #include "models/archive/archive.h"
 #include "models/base/status_macros.h"
 #include "models/base/status_util.h"
@@ -14,8 +12,6 @@
 
 namespace eigsvc {
 namespace {
-
-constexpr char kExtension[] = ".safetensors";
 
 std::string FirstMomentName(const Parameter& parameter) {
   return absl::StrCat(kOptimizerPrefix, "first_moment.", parameter.key);
@@ -51,8 +47,9 @@ Settings Extra(const Task& task, const TrainingOptions& options, const TrainingR
 absl::Status RestoreMoment(const Archive& archive, const std::string& name, at::Tensor& moment) {
   const auto found = archive.tensors().find(name);
   if (found == archive.tensors().end()) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        archive.name(), " has no ", name, "; resume from the NAME.last.safetensors of a training run"));
+    return absl::FailedPreconditionError(
+        absl::StrCat(archive.name(), " has no ", name,
+                     "; resume from the last checkpoint of a training run (NAME.last.safetensors)"));
   }
   EIGSVC_ASSIGN_OR_RETURN(const at::Tensor stored, TensorFromArchive(found->second));
   return CallTorchStatus(name, [&]() -> absl::Status {
@@ -66,10 +63,6 @@ absl::Status RestoreMoment(const Archive& archive, const std::string& name, at::
 }
 
 }  // namespace
-
-std::string LastCheckpointPath(const std::string& output_path) {
-  return absl::StrCat(absl::StripSuffix(output_path, kExtension), ".last", kExtension);
-}
 
 absl::Status SaveBest(const SequenceModel& model, const ModelWeights& weights, const Task& task,
                       const TrainingOptions& options, const TrainingRecord& record, const std::string& path) {
@@ -87,9 +80,11 @@ absl::Status SaveLast(const SequenceModel& model, const ModelWeights& weights, c
   return SaveModel(model, weights, Extra(task, options, record), path, moments);
 }
 
-absl::StatusOr<ResumedTraining> LoadLast(const SequenceModel& model, const std::string& path) {
-  EIGSVC_ASSIGN_OR_RETURN(const Archive archive, Archive::Open(path));
-  const LoadOptions load{model.weights().Distinct().front().device(), model.dtype()};
+absl::StatusOr<ResumedTraining> LoadLast(const SequenceModel& model, const std::string& path,
+                                         const StopToken& stop) {
+  EIGSVC_ASSIGN_OR_RETURN(const Archive archive, Archive::Open(path, {.stop = &stop}));
+  const LoadOptions load{
+      .device = model.weights().Distinct().front().device(), .dtype = model.dtype(), .stop = &stop};
   EIGSVC_ASSIGN_OR_RETURN(const std::shared_ptr<const SequenceModel> stored,
                           LoadModel(archive, Settings(), load));
   const ModelDescription& described = stored->description();
@@ -113,6 +108,7 @@ absl::StatusOr<ResumedTraining> LoadLast(const SequenceModel& model, const std::
   EIGSVC_ASSIGN_OR_RETURN(resumed.parameters,
                           CallTorch("resume", [&] { return ListParameters(model, resumed.weights); }));
   for (Parameter& parameter : resumed.parameters) {
+    EIGSVC_RETURN_IF_ERROR(stop.Check());
     EIGSVC_RETURN_IF_ERROR(RestoreMoment(archive, FirstMomentName(parameter), parameter.first_moment));
     EIGSVC_RETURN_IF_ERROR(RestoreMoment(archive, SecondMomentName(parameter), parameter.second_moment));
   }

@@ -22,9 +22,6 @@ struct TrainingRecord {
   double best_score = 0;
 };
 
-// "m.safetensors" -> "m.last.safetensors"; another name gets ".last.safetensors" appended.
-std::string LastCheckpointPath(const std::string& output_path);
-
 // Settings of both kinds: `task` {name, parameters}, the task's defaults when the checkpoint is analysed, and
 // `training`, the record and the options that made it.
 absl::Status SaveBest(const SequenceModel& model, const ModelWeights& weights, const Task& task,
@@ -39,6 +36,8 @@ struct ResumedTraining {
   TrainingRecord record;
 };
 // FAILED_PRECONDITION: a checkpoint of another architecture than `model`, or without an optimiser's state.
-absl::StatusOr<ResumedTraining> LoadLast(const SequenceModel& model, const std::string& path);
+// CANCELLED, DEADLINE_EXCEEDED.
+absl::StatusOr<ResumedTraining> LoadLast(const SequenceModel& model, const std::string& path,
+                                         const StopToken& stop);
 
 }  // namespace eigsvc

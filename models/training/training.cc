@@ -91,7 +91,7 @@ class Trainer {
 
   absl::Status Prepare() {
     if (!options_.resume_path.empty()) {
-      EIGSVC_ASSIGN_OR_RETURN(ResumedTraining resumed, LoadLast(model_, options_.resume_path));
+      EIGSVC_ASSIGN_OR_RETURN(ResumedTraining resumed, LoadLast(model_, options_.resume_path, stop_));
       if (resumed.record.step >= options_.steps) {
         return absl::FailedPreconditionError(absl::StrCat(
             options_.resume_path, " already has ", resumed.record.step, " steps; ask for more than that"));
@@ -106,7 +106,7 @@ class Trainer {
       EIGSVC_ASSIGN_OR_RETURN(parameters_,
                               CallTorch("weights", [&] { return ListParameters(model_, weights_); }));
     }
-    if (!options_.output_path.empty()) result_.last_path = LastCheckpointPath(options_.output_path);
+    result_.last_path = options_.last_path;
     return absl::OkStatus();
   }
 
@@ -179,8 +179,8 @@ class Trainer {
   }
 
   absl::Status SaveLastCheckpoint() const {
-    if (options_.output_path.empty()) return absl::OkStatus();
-    return SaveLast(model_, weights_, task_, options_, record_, parameters_, result_.last_path);
+    if (options_.last_path.empty()) return absl::OkStatus();
+    return SaveLast(model_, weights_, task_, options_, record_, parameters_, options_.last_path);
   }
 
   bool Reached() const {

@@ -29,8 +29,9 @@ struct TrainingOptions {
   int64_t eval_every = 200;     // steps; also at the end
   int64_t eval_examples = 512;  // of the test split
   double stop_at_score = 0;     // end early once the evaluation's accuracy reaches it; 0: never
-  std::string output_path;      // best checkpoint, by evaluation score; NAME.last.safetensors beside it
-  std::string resume_path;      // a NAME.last.safetensors: optimiser state and step are restored from it
+  std::string output_path;      // of the best checkpoint, by evaluation score; empty: not written
+  std::string last_path;        // of the last one, with the optimiser's state; empty: not written
+  std::string resume_path;      // an earlier run's last one: optimiser state and step are restored from it
 };
 
 struct TrainingProgress {
@@ -56,7 +57,7 @@ struct TrainingResult {
 
 // FAILED_PRECONDITION: the task's vocabulary exceeds the model's; a resume file of another architecture.
 // ABORTED: the loss is not finite (names the step). CANCELLED, DEADLINE_EXCEEDED: the last checkpoint is
-// written first (the daemon drops it with the job's spool).
+// written first. After any other error it is that of the last evaluation.
 absl::StatusOr<TrainingResult> RunTraining(const SequenceModel& model, const Task& task,
                                            const TrainingOptions& options,
                                            const std::function<void(const TrainingProgress&)>& progress,

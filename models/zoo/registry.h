@@ -14,6 +14,7 @@
 #include "c10/core/ScalarType.h"
 #include "models/archive/archive.h"
 #include "models/archive/detect.h"
+#include "models/base/stop_token.h"
 #include "models/zoo/sequence_model.h"
 
 namespace eigsvc {
@@ -24,6 +25,8 @@ struct LoadOptions {
       c10::kFloat;  // weights are converted; A_log, dt_bias and D of Mamba-2 stay at least float32
   // Initialised models only: RESOURCE_EXHAUSTED beyond it, before any memory is taken.
   int64_t max_weight_bytes = std::numeric_limits<int64_t>::max();
+  // Looked at every few million elements: CANCELLED or DEADLINE_EXCEEDED. Never null; outlives the call.
+  const StopToken* stop = &StopToken::Never();
 };
 
 struct FamilyEntry {

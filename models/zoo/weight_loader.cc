@@ -24,6 +24,7 @@ namespace eigsvc {
 namespace {
 
 constexpr size_t kListed = 8;
+constexpr int64_t kBlockElements = int64_t{1} << 22;  // milliseconds of copying between looks at the token
 
 std::string ShapeText(const std::vector<int64_t>& shape) {
   return absl::StrCat("[", absl::StrJoin(shape, ", "), "]");
@@ -82,10 +83,7 @@ absl::Status CheckKeys(const Archive& archive, const WeightPlan& plan,
       ". Check the settings (config.json, or --config) and that the file is whole"));
 }
 
-absl::Status CheckFinite(const std::string& key, const at::Tensor& tensor) {
-  if (tensor.numel() == 0) return absl::OkStatus();
-  const auto [low, high] = at::aminmax(tensor);  // both propagate NaN
-  if (std::isfinite(low.item<double>()) && std::isfinite(high.item<double>())) return absl::OkStatus();
+absl::Status NotFinite(const std::string& key, const at::Tensor& tensor) {
   const at::Tensor bad = at::nonzero(at::isfinite(at::flatten(tensor)).logical_not());
   return absl::DataLossError(absl::StrCat("weight ", key, " holds ", bad.size(0), " NaN or infinite element",
                                           bad.size(0) == 1 ? "" : "s", ", the first at row-major index ",
@@ -103,13 +101,56 @@ Weights& Place(const WeightSpec& spec, ModelWeights& weights) {
   return weights.layers[spec.layer];
 }
 
+// Calls `use` with one pair of corresponding pieces of two tensors of the same shape after the other, cut
+// along the longest dimension.
+template <typename Use>
+absl::Status InBlocks(const at::Tensor& a, const at::Tensor& b, const StopToken& stop, const Use& use) {
+  if (a.numel() == 0) return absl::OkStatus();
+  if (a.dim() == 0) return use(a, b);
+  const auto longest = std::max_element(a.sizes().begin(), a.sizes().end());
+  const int64_t dimension = longest - a.sizes().begin();
+  const int64_t step = std::max<int64_t>(1, kBlockElements / (a.numel() / *longest));
+  for (int64_t start = 0; start < *longest; start += step) {
+    EIGSVC_RETURN_IF_ERROR(stop.Check());
+    const int64_t length = std::min(step, *longest - start);
+    EIGSVC_RETURN_IF_ERROR(use(a.narrow(dimension, start, length), b.narrow(dimension, start, length)));
+  }
+  return absl::OkStatus();
+}
+
+bool AllFinite(const at::Tensor& tensor) {
+  const auto [low, high] = at::aminmax(tensor);  // both propagate NaN
+  return std::isfinite(low.item<double>()) && std::isfinite(high.item<double>());
+}
+
 absl::StatusOr<at::Tensor> LoadOne(const ArchiveTensor& stored, const WeightSpec& spec,
                                    const LoadOptions& options) {
-  EIGSVC_ASSIGN_OR_RETURN(at::Tensor tensor, TensorFromArchive(stored));
+  EIGSVC_ASSIGN_OR_RETURN(const at::Tensor tensor, TensorFromArchive(stored));
   return CallTorch(spec.key, [&]() -> absl::StatusOr<at::Tensor> {
-    at::Tensor converted = tensor.to(options.device, DtypeOf(spec, options.dtype));
-    EIGSVC_RETURN_IF_ERROR(CheckFinite(spec.key, converted));
-    return spec.transposed ? converted.t().contiguous() : converted.contiguous();
+    const c10::ScalarType dtype = DtypeOf(spec, options.dtype);
+    const at::Tensor view = spec.transposed ? tensor.t() : tensor;
+    const bool as_is = options.device.is_cpu() && view.scalar_type() == dtype && view.is_contiguous();
+    const at::Tensor loaded =
+        as_is ? view : at::empty(view.sizes(), view.options().device(options.device).dtype(dtype));
+    const auto load = [&](const at::Tensor& to, const at::Tensor& from) {
+      if (!as_is) to.copy_(from);
+      return AllFinite(to) ? absl::OkStatus() : NotFinite(spec.key, tensor.to(dtype));
+    };
+    EIGSVC_RETURN_IF_ERROR(InBlocks(loaded, view, *options.stop, load));
+    return loaded;
+  });
+}
+
+absl::StatusOr<bool> SameValues(const std::string& key, const at::Tensor& a, const at::Tensor& b,
+                                const StopToken& stop) {
+  return CallTorch(key, [&]() -> absl::StatusOr<bool> {
+    if (a.sizes() != b.sizes()) return false;
+    bool same = true;
+    EIGSVC_RETURN_IF_ERROR(InBlocks(a, b, stop, [&](const at::Tensor& x, const at::Tensor& y) {
+      same = same && at::equal(x, y);
+      return absl::OkStatus();
+    }));
+    return same;
   });
 }
 
@@ -120,12 +161,22 @@ uint64_t HashName(absl::string_view name) {
   return hash;
 }
 
-at::Tensor DrawOne(const WeightSpec& spec, uint64_t seed, const LoadOptions& options) {
-  at::Tensor values = at::empty(spec.shape, c10::kDouble);
+// In row-major order.
+absl::StatusOr<at::Tensor> DrawOne(const WeightSpec& spec, uint64_t seed, const LoadOptions& options) {
+  constexpr int64_t kDrawn = int64_t{1} << 18;
+  const at::Tensor drawn =
+      at::empty(spec.shape, at::TensorOptions().device(options.device).dtype(DtypeOf(spec, options.dtype)));
+  const at::Tensor flat = drawn.view(-1);
+  const at::Tensor values = at::empty(std::min(kDrawn, flat.numel()), c10::kDouble);
   Random random({seed, static_cast<uint64_t>(spec.layer + 1), HashName(spec.name)});
-  double* data = values.data_ptr<double>();
-  for (int64_t i = 0; i < values.numel(); ++i) data[i] = spec.draw(random);
-  return values.to(options.device, DtypeOf(spec, options.dtype));
+  for (int64_t start = 0; start < flat.numel(); start += kDrawn) {
+    EIGSVC_RETURN_IF_ERROR(options.stop->Check());
+    const int64_t count = std::min(kDrawn, flat.numel() - start);
+    double* data = values.data_ptr<double>();
+    for (int64_t i = 0; i < count; ++i) data[i] = spec.draw(random);
+    flat.narrow(0, start, count).copy_(values.narrow(0, 0, count));
+  }
+  return drawn;
 }
 
 }  // namespace
@@ -145,8 +196,7 @@ absl::StatusOr<ModelWeights> LoadWeights(const Archive& archive, const WeightPla
     const at::Tensor& original = weights.outer[spec.tied_to];
     if (stored != archive.tensors().end()) {
       EIGSVC_ASSIGN_OR_RETURN(const at::Tensor tensor, LoadOne(stored->second, spec, options));
-      EIGSVC_ASSIGN_OR_RETURN(const bool same,
-                              CallTorch(spec.key, [&] { return at::equal(tensor, original); }));
+      EIGSVC_ASSIGN_OR_RETURN(const bool same, SameValues(spec.key, tensor, original, *options.stop));
       if (!same) {
         return absl::FailedPreconditionError(absl::StrCat(
             spec.key,

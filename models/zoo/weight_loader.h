@@ -20,7 +20,7 @@ namespace eigsvc {
 // of `ignored` (buffers that the forward pass recomputes). Weights on the CPU that need no conversion stay
 // views of the archive's bytes. FAILED_PRECONDITION: lists missing, unexpected and mis-shaped keys, the
 // latter with both shapes; weights that are not floating point; tied weights that differ. DATA_LOSS: NaN or
-// Inf, naming key and element.
+// Inf, naming key and element. CANCELLED, DEADLINE_EXCEEDED: told to stop.
 absl::StatusOr<ModelWeights> LoadWeights(const Archive& archive, const WeightPlan& plan,
                                          const std::vector<std::string>& ignored, const LoadOptions& options);
 
@@ -28,7 +28,7 @@ absl::StatusOr<ModelWeights> LoadWeights(const Archive& archive, const WeightPla
 std::optional<int64_t> StoredSize(const Archive& archive, const std::string& key, size_t dimension);
 
 // A tensor's values depend on (seed, layer, name) alone. INVALID_ARGUMENT for more than 2^33 parameters;
-// RESOURCE_EXHAUSTED beyond options.max_weight_bytes.
+// RESOURCE_EXHAUSTED beyond options.max_weight_bytes; CANCELLED, DEADLINE_EXCEEDED.
 absl::StatusOr<ModelWeights> InitializeWeights(const WeightPlan& plan, uint64_t seed,
                                                const LoadOptions& options);
 

@@ -52,7 +52,8 @@ Request WithId(Request request, const std::string& id) {
   return request;
 }
 
-// Where the job's files go. They live in the spool until the job fails or is forgotten.
+// Where the job's files go. What is not taken into the store lives in the spool until the job fails or is
+// forgotten.
 absl::Status AddOutputs(worker::v1::RunAnalysisRequest* request, Store& store, int64_t max_export_bytes) {
   if (!request->spec().keep_eigenvalues()) return absl::OkStatus();
   EIGSVC_ASSIGN_OR_RETURN(std::string path,
@@ -62,8 +63,10 @@ absl::Status AddOutputs(worker::v1::RunAnalysisRequest* request, Store& store, i
   return absl::OkStatus();
 }
 absl::Status AddOutputs(worker::v1::RunTrainingRequest* request, Store& store, int64_t) {
-  EIGSVC_ASSIGN_OR_RETURN(std::string path, store.NewSpoolPath(request->training_id(), "best.safetensors"));
-  request->set_output_path(path);
+  EIGSVC_ASSIGN_OR_RETURN(*request->mutable_output_path(),
+                          store.NewSpoolPath(request->training_id(), "best.safetensors"));
+  EIGSVC_ASSIGN_OR_RETURN(*request->mutable_last_path(),
+                          store.NewSpoolPath(request->training_id(), "last.safetensors"));
   return absl::OkStatus();
 }
 
@@ -86,6 +89,28 @@ absl::StatusOr<std::string> TakeOutputs(const worker::v1::RunTrainingRequest&,
   EIGSVC_ASSIGN_OR_RETURN(*result.mutable_last_sha256(),
                           store.Adopt(StoreKind::kCheckpoint, response->last_path()));
   return std::string();
+}
+
+// Takes into the store what an attempt that did not end well has left and is of use, and names it in the
+// record.
+absl::Status TakeLeftovers(const worker::v1::RunAnalysisRequest&, v1::Analysis*, Store&) {
+  return absl::OkStatus();
+}
+absl::Status TakeLeftovers(const worker::v1::RunTrainingRequest& request, v1::Training* record,
+                           Store& store) {
+  const auto take = [&](const std::string& path, std::string* digest) -> absl::Status {
+    absl::StatusOr<std::string> adopted = store.Adopt(StoreKind::kCheckpoint, path);
+    if (absl::IsNotFound(adopted.status())) return absl::OkStatus();  // not written yet
+    if (adopted.ok()) *digest = *std::move(adopted);
+    return adopted.status();
+  };
+  EIGSVC_RETURN_IF_ERROR(take(request.last_path(), record->mutable_last_sha256()));
+  return take(request.output_path(), record->mutable_best_sha256());
+}
+void ForgetLeftovers(v1::Analysis*) {}
+void ForgetLeftovers(v1::Training* record) {
+  record->clear_best_sha256();
+  record->clear_last_sha256();
 }
 
 absl::Status Call(Worker& worker, const worker::v1::RunAnalysisRequest& request, CallControl& control,
@@ -241,7 +266,8 @@ void Job::Finish(const absl::Status& status) {
   {
     const std::lock_guard lock(mutex_);
     // Rebuilt, so that payloads between rooms do not leave the server and the text is UTF-8.
-    status_ = absl::Status(status.code(), ToUtf8(status.message(), kMaxMessageBytes));
+    status_ =
+        absl::Status(status.code(), ToUtf8(absl::StrCat(status.message(), end_note_), kMaxMessageBytes));
     state_ = EndState(status_);
     ended_ = absl::Now();
     if (status_.ok()) {
@@ -349,14 +375,18 @@ absl::Status TypedJob<Kind>::Run(Worker& worker, Store& store, int64_t max_expor
   typename Kind::WorkerRequest request = request_;
   EIGSVC_RETURN_IF_ERROR(AddOutputs(&request, store, max_export_bytes));
   std::optional<typename Kind::WorkerResponse> last;
-  EIGSVC_RETURN_IF_ERROR(Call(worker, request, control(), [&](typename Kind::WorkerResponse response) {
+  const absl::Status status = Call(worker, request, control(), [&](typename Kind::WorkerResponse response) {
     // The result waits for the status: an error may still follow it.
     if (response.event().has_result()) {
       last = std::move(response);
     } else {
       OnEvent(std::move(response));
     }
-  }));
+  });
+  if (!status.ok()) {
+    KeepLeftovers(request, store);
+    return status;
+  }
   if (!last.has_value()) {
     return absl::InternalError(
         absl::StrCat("the worker on ", worker.device(), " ended the job without a result; report it"));
@@ -364,8 +394,18 @@ absl::Status TypedJob<Kind>::Run(Worker& worker, Store& store, int64_t max_expor
   EIGSVC_ASSIGN_OR_RETURN(std::string kept, TakeOutputs(request, &*last, store));
   OnEvent(*std::move(last));
   const std::lock_guard lock(mutex_);
+  ForgetLeftovers(&record_);  // of an attempt before
   kept_path_ = std::move(kept);
   return absl::OkStatus();
+}
+
+template <typename Kind>
+void TypedJob<Kind>::KeepLeftovers(const typename Kind::WorkerRequest& request, Store& store) {
+  typename Kind::Record left;
+  const absl::Status taken = TakeLeftovers(request, &left, store);  // hashes files: outside the lock
+  const std::lock_guard lock(mutex_);
+  record_.MergeFrom(left);
+  end_note_ = taken.ok() ? "" : absl::StrCat("; its checkpoints were not kept: ", taken.message());
 }
 
 template <typename Kind>

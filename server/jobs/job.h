@@ -70,6 +70,7 @@ class Job {
 
   mutable std::mutex mutex_;
   WireEvent progress_, result_;
+  std::string end_note_;  // goes behind the message of a status that is not OK
 
  private:
   class Watcher;
@@ -131,6 +132,8 @@ class TypedJob : public Job {
  private:
   WireEvent EncodeAccepted(int32_t queue_position) const override;
   void OnEvent(typename Kind::WorkerResponse response);
+  // After an attempt that did not end well.
+  void KeepLeftovers(const typename Kind::WorkerRequest& request, Store& store);
 
   const typename Kind::WorkerRequest request_;
   typename Kind::Record record_;  // without spectra; guarded by mutex_, as is:

@@ -150,8 +150,11 @@ absl::StatusOr<std::string> Blobs::Adopt(StoreKind kind, const std::string& path
   // O_NONBLOCK: opening a fifo would wait for its writer.
   const Fd source(open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
   struct stat info {};
-  if (!source.valid() || fstat(source.get(), &info) != 0)
-    return FileError(absl::StrCat("cannot open ", path), errno);
+  if (!source.valid() || fstat(source.get(), &info) != 0) {
+    const int error = errno;
+    const absl::Status status = FileError(absl::StrCat("cannot open ", path), error);
+    return error == ENOENT ? absl::NotFoundError(status.message()) : status;
+  }
   if (!S_ISREG(info.st_mode)) {
     return absl::InvalidArgumentError(absl::StrCat(path, " is not a regular file, so it cannot be stored"));
   }

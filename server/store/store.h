@@ -78,7 +78,7 @@ class Store {
   virtual absl::StatusOr<std::unique_ptr<Upload>> BeginUpload(StoreKind kind, const UploadPlan& plan) = 0;
 
   // Takes a finished local file (a trained checkpoint) into the store, away from where it was. Returns its
-  // SHA-256. On an error the file stays.
+  // SHA-256. On an error the file stays. NOT_FOUND: there is none.
   virtual absl::StatusOr<std::string> Adopt(StoreKind kind, const std::string& path) = 0;
 
   // A path for a job's output, JOB_ID and the suffix (".safetensors") in a directory of the job's own; the

@@ -63,6 +63,7 @@ absl::StatusOr<ModelPool::Handle> ModelPool::Acquire(const worker::v1::ResolvedC
   LoadOptions options;
   options.device = device_;
   options.max_weight_bytes = budget_bytes_;
+  options.stop = &stop;
   EIGSVC_ASSIGN_OR_RETURN(options.dtype, ParseDtype(dtype.empty() ? "float32" : dtype));
   Settings overrides;
   if (!ref.settings_json().empty()) {
@@ -110,8 +111,9 @@ absl::StatusOr<ModelPool::Handle> ModelPool::AcquireTrained(const worker::v1::Re
     base = Find(id);
   }
   if (base == nullptr) {
-    EIGSVC_ASSIGN_OR_RETURN(const Archive archive,
-                            Archive::Open(checkpoint.path(), {.memory_map = checkpoint.immutable()}));
+    EIGSVC_ASSIGN_OR_RETURN(
+        const Archive archive,
+        Archive::Open(checkpoint.path(), {.memory_map = checkpoint.immutable(), .stop = options.stop}));
     if (!fingerprint.empty()) {
       absl::MutexLock lock(&mutex_);
       if (digests_.size() >= kMaxDigests) digests_.clear();

@@ -44,7 +44,7 @@ class ModelPool {
   // The model that `checkpoint` names, loaded or initialised if it is not here yet. `dtype` as in
   // AnalysisSpec. Errors as Archive::Open, LoadModel, FindFamily and ParseDtype; INVALID_ARGUMENT for
   // settings that are no JSON object or a checkpoint without a source; RESOURCE_EXHAUSTED when it does not
-  // fit the budget; CANCELLED and DEADLINE_EXCEEDED while it waits for another load.
+  // fit the budget; CANCELLED and DEADLINE_EXCEEDED while it waits for another load or loads.
   absl::StatusOr<Handle> Acquire(const worker::v1::ResolvedCheckpoint& checkpoint, const std::string& dtype,
                                  const StopToken& stop);
 

@@ -28,6 +28,7 @@ TrainingOptions Options(const worker::v1::RunTrainingRequest& request) {
   if (spec.has_eval_examples()) options.eval_examples = spec.eval_examples();
   if (spec.has_stop_at_score()) options.stop_at_score = spec.stop_at_score();
   options.output_path = request.output_path();
+  options.last_path = request.last_path();
   if (spec.resume()) options.resume_path = request.start().path();
   return options;
 }

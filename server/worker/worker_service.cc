@@ -12,6 +12,7 @@
 #include "server/worker/convert.h"
 #include "server/worker/device_info.h"
 #include "server/worker/event_writer.h"
+#include "server/worker/side_call.h"
 #include "server/worker/training_job.h"
 
 namespace eigsvc {
@@ -61,17 +62,17 @@ grpc::ServerWriteReactor<Response>* WorkerService::StartJob(grpc::CallbackServer
   return writer;
 }
 
-grpc::ServerUnaryReactor* WorkerService::StartSide(grpc::CallbackServerContext* context,
+grpc::ServerUnaryReactor* WorkerService::StartSide(grpc::CallbackServerContext* context, int64_t call_id,
                                                    absl::string_view what,
                                                    std::function<absl::Status(const StopToken&)> call) {
-  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  side_.Post([this, context, reactor, what, call = std::move(call)] {
-    StopToken stop(Deadline(*context));
-    if (context->IsCancelled()) stop.Cancel();
+  auto* reactor = new SideCall(Deadline(*context));
+  side_.Post([this, reactor, call_id, what, call = std::move(call)] {
+    side_call_id_ = call_id;
     const absl::Status status = CallTorch(what, [&]() -> absl::Status {
-      EIGSVC_RETURN_IF_ERROR(stop.Check());
-      return call(stop);
+      EIGSVC_RETURN_IF_ERROR(reactor->stop().Check());
+      return call(reactor->stop());
     });
+    side_call_id_ = 0;  // before the end is told, as for jobs
     reactor->Finish(GrpcStatus(status));
     ReportIfFatal(status);
   });
@@ -88,6 +89,7 @@ grpc::ServerUnaryReactor* WorkerService::GetStatus(grpc::CallbackServerContext* 
   response->set_device(options_.device_name);
   response->set_device_description(device_description_);
   response->set_busy(busy_);
+  response->set_side_call_id(side_call_id_);
   response->mutable_versions()->insert(Versions().begin(), Versions().end());
   response->set_self_test(options_.self_test);
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
@@ -124,16 +126,17 @@ grpc::ServerWriteReactor<worker::v1::RunTrainingResponse>* WorkerService::RunTra
 grpc::ServerUnaryReactor* WorkerService::Inspect(grpc::CallbackServerContext* context,
                                                  const worker::v1::InspectRequest* request,
                                                  worker::v1::InspectResponse* response) {
-  return StartSide(context, "inspect", [request, response](const StopToken&) -> absl::Status {
+  const auto inspect = [request, response](const StopToken& stop) -> absl::Status {
     const worker::v1::ResolvedCheckpoint& checkpoint = request->checkpoint();
     if (checkpoint.path().empty()) {
       return absl::InvalidArgumentError("there is no file to inspect; name a checkpoint, not an initializer");
     }
     EIGSVC_ASSIGN_OR_RETURN(*response->mutable_inspection(),
                             InspectCheckpoint(checkpoint.path(), checkpoint.ref().settings_json(),
-                                              {.memory_map = checkpoint.immutable()}));
+                                              {.memory_map = checkpoint.immutable(), .stop = &stop}));
     return absl::OkStatus();
-  });
+  };
+  return StartSide(context, request->call_id(), "inspect", inspect);
 }
 
 grpc::ServerUnaryReactor* WorkerService::GetCatalog(grpc::CallbackServerContext* context,
@@ -148,12 +151,13 @@ grpc::ServerUnaryReactor* WorkerService::GetCatalog(grpc::CallbackServerContext*
 grpc::ServerUnaryReactor* WorkerService::Load(grpc::CallbackServerContext* context,
                                               const worker::v1::LoadRequest* request,
                                               worker::v1::LoadResponse* response) {
-  return StartSide(context, "load", [this, request, response](const StopToken& stop) -> absl::Status {
+  const auto load = [this, request, response](const StopToken& stop) -> absl::Status {
     EIGSVC_ASSIGN_OR_RETURN(const ModelPool::Handle model,
                             pool_.Acquire(request->checkpoint(), request->dtype(), stop));
     *response->mutable_model() = LoadedModelProto(*model, absl::Now());
     return absl::OkStatus();
-  });
+  };
+  return StartSide(context, request->call_id(), "load", load);
 }
 
 grpc::ServerUnaryReactor* WorkerService::Unload(grpc::CallbackServerContext* context,

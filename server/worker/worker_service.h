@@ -53,8 +53,10 @@ class WorkerService final : public worker::v1::WorkerService::CallbackService {
  private:
   template <typename Response, typename Job>
   grpc::ServerWriteReactor<Response>* StartJob(grpc::CallbackServerContext* context, Job job);
-  // Runs `call` on the side thread with a token of the call's deadline, then ends the call with its status.
-  grpc::ServerUnaryReactor* StartSide(grpc::CallbackServerContext* context, absl::string_view what,
+  // Runs `call` on the side thread with a token of the call's cancel and deadline, then ends the call with
+  // its status.
+  grpc::ServerUnaryReactor* StartSide(grpc::CallbackServerContext* context, int64_t call_id,
+                                      absl::string_view what,
                                       std::function<absl::Status(const StopToken&)> call);
   void ReportIfFatal(const absl::Status& status) const;
 
@@ -62,7 +64,8 @@ class WorkerService final : public worker::v1::WorkerService::CallbackService {
   const std::string device_description_;
   ModelPool pool_;
   std::atomic<bool> busy_{false};
-  WorkThread jobs_, side_;  // last: their work uses the members above
+  std::atomic<int64_t> side_call_id_{0};  // of the one that runs
+  WorkThread jobs_, side_;                // last: their work uses the members above
 };
 
 }  // namespace eigsvc

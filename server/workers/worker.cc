@@ -64,7 +64,7 @@ struct Worker::Impl {
     std::shared_ptr<Incarnation> on;     // once it runs
     Steady give_up;                      // the caller's deadline
     Steady kill_at;                      // when the process must have stopped
-    bool is_job = false;
+    int64_t side_id = 0;                 // of an inspection or a load; 0: a job
     bool cancelled = false;
   };
 
@@ -83,7 +83,9 @@ struct Worker::Impl {
   void PublishLocked();
 
   template <typename Run>
-  absl::Status Perform(CallControl& control, bool is_job, const Run& run);
+  absl::Status Perform(CallControl& control, int64_t side_id, const Run& run);
+  template <typename Response, typename Request, typename Method>
+  absl::StatusOr<Response> PerformSide(CallControl& control, Request request, Method method);
   template <typename Response, typename Run>
   absl::StatusOr<Response> Ask(const Run& run);
   absl::Status WaitForProcess(Call& call);
@@ -105,6 +107,7 @@ struct Worker::Impl {
   int short_lives = 0;    // in a row, for the back-off
   int failed_starts = 0;  // in a row
   std::set<Call*> calls;
+  int64_t last_side_id = 0;
   Snapshot state;
   std::optional<worker::v1::GetCatalogResponse> catalog;
   std::function<void()> hook;
@@ -343,7 +346,7 @@ void Worker::Impl::ListenForHeartbeats() {
 void Worker::Impl::PublishLocked() {
   if (up) {
     const bool busy =
-        std::any_of(calls.begin(), calls.end(), [](const Call* call) { return call->is_job && call->on; });
+        std::any_of(calls.begin(), calls.end(), [](const Call* call) { return !call->side_id && call->on; });
     state.state = busy ? State::kBusy : State::kIdle;
   } else if (state.state != State::kStarting) {
     state.state = State::kRestarting;
@@ -362,13 +365,13 @@ void Worker::Impl::PublishLocked() {
 // --------------------------------------------------------------------------------------------------------------
 
 template <typename Run>
-absl::Status Worker::Impl::Perform(CallControl& control, bool is_job, const Run& run) {
+absl::Status Worker::Impl::Perform(CallControl& control, int64_t side_id, const Run& run) {
   const absl::Duration left = control.deadline() - absl::Now();
   Call call;
   call.inner = std::make_shared<CallControl>(control.deadline());
   call.give_up = In(left);
   call.kill_at = In(left + options.cancel_grace);
-  call.is_job = is_job;
+  call.side_id = side_id;
   {
     std::lock_guard<std::mutex> lock(mutex);
     calls.insert(&call);
@@ -389,6 +392,23 @@ absl::Status Worker::Impl::Perform(CallControl& control, bool is_job, const Run&
   calls.erase(&call);
   PublishLocked();
   return status;
+}
+
+// An inspection or a load: named, so that the worker can tell that it still works at this very call.
+template <typename Response, typename Request, typename Method>
+absl::StatusOr<Response> Worker::Impl::PerformSide(CallControl& control, Request request, Method method) {
+  {
+    std::lock_guard<std::mutex> lock(mutex);
+    request.set_call_id(++last_side_id);
+  }
+  absl::StatusOr<Response> response = absl::UnknownError("not asked");
+  const absl::Status status =
+      Perform(control, request.call_id(), [&](WorkerTransport& transport, CallControl& inner) {
+        response = (transport.*method)(request, inner);
+        return response.status();
+      });
+  if (!status.ok()) return status;
+  return response;
 }
 
 absl::Status Worker::Impl::WaitForProcess(Call& call) {
@@ -445,20 +465,19 @@ absl::Status Worker::Impl::Settle(Call& call, absl::Status status) {
 }
 
 // gRPC answers a cancelled or late call by itself, whatever the worker does. Stays until the worker says that
-// it is idle, or is doomed (the timekeeper sees to it).
+// it works at the call no more, or is doomed (the timekeeper sees to it).
 void Worker::Impl::AwaitIdle(const Call& call) {
   const std::shared_ptr<Incarnation> incarnation = call.on;
   // Asked twice: the first question may overtake a call that was stopped as soon as it was sent.
   for (int idle_answers = 0; idle_answers < 2;) {
     {
       std::lock_guard<std::mutex> lock(mutex);
-      const bool alone = std::none_of(calls.begin(), calls.end(), [&](const Call* other) {
-        return other != &call && other->on == incarnation;
-      });
-      if (incarnation->doomed() || !alone) return;
+      if (incarnation->doomed()) return;
     }
     const auto status = incarnation->transport().GetStatus(options.cancel_grace);
-    idle_answers = status.ok() && !status->busy() ? idle_answers + 1 : 0;
+    const bool at_it =
+        !status.ok() || (call.side_id == 0 ? status->busy() : status->side_call_id() == call.side_id);
+    idle_answers = at_it ? 0 : idle_answers + 1;
     std::unique_lock<std::mutex> lock(mutex);
     changed.wait_until(lock, In(kIdlePoll), [&] { return incarnation->doomed(); });
   }
@@ -533,40 +552,26 @@ void Worker::OnStateChange(std::function<void()> hook) {
 
 absl::Status Worker::RunAnalysis(const worker::v1::RunAnalysisRequest& request, CallControl& control,
                                  const std::function<void(worker::v1::RunAnalysisResponse)>& on_event) {
-  return impl_->Perform(control, true, [&](WorkerTransport& transport, CallControl& inner) {
+  return impl_->Perform(control, /*side_id=*/0, [&](WorkerTransport& transport, CallControl& inner) {
     return transport.RunAnalysis(request, inner, on_event);
   });
 }
 
 absl::Status Worker::RunTraining(const worker::v1::RunTrainingRequest& request, CallControl& control,
                                  const std::function<void(worker::v1::RunTrainingResponse)>& on_event) {
-  return impl_->Perform(control, true, [&](WorkerTransport& transport, CallControl& inner) {
+  return impl_->Perform(control, /*side_id=*/0, [&](WorkerTransport& transport, CallControl& inner) {
     return transport.RunTraining(request, inner, on_event);
   });
 }
 
 absl::StatusOr<worker::v1::InspectResponse> Worker::Inspect(const worker::v1::InspectRequest& request,
                                                             CallControl& control) {
-  absl::StatusOr<worker::v1::InspectResponse> response = absl::UnknownError("not asked");
-  const absl::Status status =
-      impl_->Perform(control, false, [&](WorkerTransport& transport, CallControl& inner) {
-        response = transport.Inspect(request, inner);
-        return response.status();
-      });
-  if (!status.ok()) return status;
-  return response;
+  return impl_->PerformSide<worker::v1::InspectResponse>(control, request, &WorkerTransport::Inspect);
 }
 
 absl::StatusOr<worker::v1::LoadResponse> Worker::Load(const worker::v1::LoadRequest& request,
                                                       CallControl& control) {
-  absl::StatusOr<worker::v1::LoadResponse> response = absl::UnknownError("not asked");
-  const absl::Status status =
-      impl_->Perform(control, false, [&](WorkerTransport& transport, CallControl& inner) {
-        response = transport.Load(request, inner);
-        return response.status();
-      });
-  if (!status.ok()) return status;
-  return response;
+  return impl_->PerformSide<worker::v1::LoadResponse>(control, request, &WorkerTransport::Load);
 }
 
 absl::Status Worker::Unload(const worker::v1::UnloadRequest& request) {

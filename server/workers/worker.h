@@ -117,10 +117,10 @@ class Worker {
 
   // Each waits for the process to be up, until the control's deadline or cancel; UNAVAILABLE with the reason
   // when it failed to start three times in a row. A call that is cancelled (CANCELLED) or past its deadline
-  // (DEADLINE_EXCEEDED) returns when the process is idle again; when that takes longer than cancel_grace, the
-  // process is killed. (While another call is in progress idleness cannot be seen, and only a transport that
-  // does not return is killed.) If the process dies under the call: UNAVAILABLE with payload kWorkerDiedUrl.
-  // One analysis or training at a time.
+  // (DEADLINE_EXCEEDED) returns when the process has stopped working at it; when that takes longer than
+  // cancel_grace, the process is killed, and with it whatever else it was doing. If the process dies under
+  // the call: UNAVAILABLE with payload kWorkerDiedUrl. One analysis or training at a time, and beside it any
+  // number of inspections and loads.
   absl::Status RunAnalysis(const worker::v1::RunAnalysisRequest& request, CallControl& control,
                            const std::function<void(worker::v1::RunAnalysisResponse)>& on_event);
   absl::Status RunTraining(const worker::v1::RunTrainingRequest& request, CallControl& control,

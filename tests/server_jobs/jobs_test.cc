@@ -34,6 +34,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 constexpr absl::Duration kLong = absl::Seconds(20);
+const std::string kBest(64, 'b'), kLast(64, 'a');  // as the fake store names them
 
 v1::AnalysisSpec GoodSpec() {
   v1::AnalysisSpec spec;
@@ -103,11 +104,12 @@ class JobsTest : public ::testing::Test {
       on_event(ResultEvent(10));
       return absl::OkStatus();
     };
-    script_.training = [](const worker::v1::RunTrainingRequest& request, FakeRun&, const auto& on_event) {
+    script_.training = [this](const worker::v1::RunTrainingRequest& request, FakeRun&, const auto& on_event) {
       worker::v1::RunTrainingResponse response;
       response.mutable_event()->mutable_result()->set_steps(5);
+      for (const std::string& path : {request.output_path(), request.last_path()}) store_.Write(path);
       response.set_best_path(request.output_path());
-      response.set_last_path("/spool/last.safetensors");
+      response.set_last_path(request.last_path());
       on_event(response);
       return absl::OkStatus();
     };
@@ -147,6 +149,23 @@ class JobsTest : public ::testing::Test {
   }
   absl::Status Cancel(const std::string& id) {
     return jobs_->CancelAnalysis(id, absl::CancelledError("cancelled on request"));
+  }
+  std::string SubmitTraining() {
+    v1::TrainingSpec spec;
+    spec.mutable_start()->mutable_initializer()->set_family("mamba2");
+    spec.mutable_task()->set_name("mqar");
+    absl::StatusOr<std::string> id = jobs_->SubmitTraining(spec, absl::InfiniteFuture());
+    EXPECT_THAT(id, ::eigsvc::testing::IsOk());
+    return id.value_or("");
+  }
+  v1::Training WaitForTraining(const std::string& id, v1::JobState state) {
+    for (const absl::Time until = absl::Now() + kLong;
+         jobs_->GetTraining(id)->state() != state && absl::Now() < until;) {
+      absl::SleepFor(absl::Milliseconds(1));
+    }
+    v1::Training training = *jobs_->GetTraining(id);
+    EXPECT_EQ(training.state(), state);
+    return training;
   }
   // A job that runs until it is stopped.
   void RunUntilStopped() {
@@ -481,18 +500,79 @@ TEST_F(JobsTest, EigenvaluesNeedAFinishedAnalysisThatKeptThem) {
 
 TEST_F(JobsTest, TrainedCheckpointsEnterTheStore) {
   Start();
-  v1::TrainingSpec spec;
-  spec.mutable_start()->mutable_initializer()->set_family("mamba2");
-  spec.mutable_task()->set_name("mqar");
-  EIGSVC_ASSERT_OK_AND_ASSIGN(const std::string id, jobs_->SubmitTraining(spec, absl::InfiniteFuture()));
-  for (const absl::Time until = absl::Now() + kLong;
-       jobs_->GetTraining(id)->state() != v1::JOB_STATE_SUCCEEDED && absl::Now() < until;) {
-    absl::SleepFor(absl::Milliseconds(1));
-  }
-  EIGSVC_ASSERT_OK_AND_ASSIGN(const v1::Training training, jobs_->GetTraining(id));
-  EXPECT_EQ(training.state(), v1::JOB_STATE_SUCCEEDED);
-  EXPECT_EQ(training.result().best_sha256(), std::string(64, 'b'));
-  EXPECT_EQ(training.result().last_sha256(), std::string(64, 'a'));
+  const v1::Training training = WaitForTraining(SubmitTraining(), v1::JOB_STATE_SUCCEEDED);
+  EXPECT_EQ(training.result().best_sha256(), kBest);
+  EXPECT_EQ(training.result().last_sha256(), kLast);
+  EXPECT_EQ(training.last_sha256(), "") << "that is for those that did not succeed";
+}
+
+TEST_F(JobsTest, ACancelledTrainingLeavesItsLastCheckpoint) {
+  script_.training = [this](const worker::v1::RunTrainingRequest& request, FakeRun& run, const auto&) {
+    const absl::Status stopped = run.Sleep(absl::Seconds(60));
+    store_.Write(request.last_path());
+    return stopped;
+  };
+  Start();
+  const std::string id = SubmitTraining();
+  WaitForTraining(id, v1::JOB_STATE_RUNNING);
+  EIGSVC_EXPECT_OK(jobs_->CancelTraining(id, absl::CancelledError("cancelled on request")));
+  const v1::Training training = WaitForTraining(id, v1::JOB_STATE_CANCELLED);
+  EXPECT_EQ(training.last_sha256(), kLast);
+  EXPECT_EQ(training.best_sha256(), "") << "it was not evaluated";
+  EXPECT_FALSE(training.has_result());
+  EXPECT_EQ(training.error().message(), "cancelled on request");
+  EIGSVC_EXPECT_OK(store_.ResolveDigest(StoreKind::kCheckpoint, training.last_sha256()));
+  EXPECT_TRUE(store_.spooled().empty());
+}
+
+TEST_F(JobsTest, AFailedTrainingLeavesWhatItsLastEvaluationWrote) {
+  script_.training = [this](const worker::v1::RunTrainingRequest& request, FakeRun&, const auto&) {
+    for (const std::string& path : {request.output_path(), request.last_path()}) store_.Write(path);
+    return absl::AbortedError("step 7: the loss is nan");
+  };
+  Start();
+  const v1::Training training = WaitForTraining(SubmitTraining(), v1::JOB_STATE_FAILED);
+  EXPECT_EQ(training.last_sha256(), kLast);
+  EXPECT_EQ(training.best_sha256(), kBest);
+}
+
+TEST_F(JobsTest, ADeadWorkersCheckpointOutlivesTheRetry) {
+  std::atomic<int> runs = 0;
+  script_.training = [&](const worker::v1::RunTrainingRequest& request, FakeRun& run, const auto&) {
+    if (runs++ == 0) store_.Write(request.last_path());
+    return run.Crash();  // the second time before its first evaluation
+  };
+  Start();
+  const v1::Training training = WaitForTraining(SubmitTraining(), v1::JOB_STATE_FAILED);
+  EXPECT_EQ(runs, 2);
+  EXPECT_EQ(training.last_sha256(), kLast);
+}
+
+TEST_F(JobsTest, ARetryThatSucceedsNamesItsOwnCheckpointsOnly) {
+  std::atomic<int> runs = 0;
+  const auto succeed = script_.training;
+  script_.training = [&](const worker::v1::RunTrainingRequest& request, FakeRun& run, const auto& on_event) {
+    if (runs++ > 0) return succeed(request, run, on_event);
+    store_.Write(request.last_path());
+    return run.Crash();
+  };
+  Start();
+  const v1::Training training = WaitForTraining(SubmitTraining(), v1::JOB_STATE_SUCCEEDED);
+  EXPECT_EQ(training.result().last_sha256(), kLast);
+  EXPECT_EQ(training.last_sha256(), "");
+}
+
+TEST_F(JobsTest, ACheckpointThatCannotBeKeptIsSaid) {
+  store_.full = true;
+  script_.training = [this](const worker::v1::RunTrainingRequest& request, FakeRun&, const auto&) {
+    store_.Write(request.last_path());
+    return absl::AbortedError("step 7: the loss is nan");
+  };
+  Start();
+  const v1::Training training = WaitForTraining(SubmitTraining(), v1::JOB_STATE_FAILED);
+  EXPECT_EQ(training.last_sha256(), "");
+  EXPECT_THAT(training.error().message(),
+              HasSubstr("the loss is nan; its checkpoints were not kept: no room"));
 }
 
 TEST_F(JobsTest, WorkerThatEndsWithoutAResultIsAnError) {

@@ -225,7 +225,7 @@ TEST_F(StreamTest, WorkerThatDiesTwiceEndsTheJobAndNotTheDaemon) {
 TEST_F(StreamTest, TrainingStreamsAndItsCheckpointCanBeDownloaded) {
   const std::string bytes = "trained weights";
   script_.training = [&](const worker::v1::RunTrainingRequest& request, FakeRun&, const auto& on_event) {
-    const std::string last = request.output_path() + ".last";
+    const std::string& last = request.last_path();
     std::ofstream(request.output_path()) << bytes;
     std::ofstream(last) << bytes << " and more";
     worker::v1::RunTrainingResponse response;

@@ -232,7 +232,7 @@ TEST_F(UploadTest, AdoptLeavesTheFileWhereItCannotTakeIt) {
   EXPECT_THAT(store->Adopt(kCheckpoint, path), StatusIs(absl::StatusCode::kResourceExhausted, _));
   EXPECT_EQ(Slurp(path), "trained");
   EXPECT_THAT(store->Adopt(kCheckpoint, Path("out/none.pt")),
-              StatusIs(absl::StatusCode::kUnavailable, HasSubstr("none.pt")));
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("none.pt")));
   EXPECT_THAT(store->Adopt(kCheckpoint, Path("out")), StatusIs(kInvalid, HasSubstr("not a regular file")));
   fs::create_symlink(path, Path("out/link.pt"));
   EXPECT_FALSE(store->Adopt(kCheckpoint, Path("out/link.pt")).ok());

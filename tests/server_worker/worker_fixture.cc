@@ -77,12 +77,12 @@ RunningWorker::Outcome RunningWorker::Analyze(const worker::v1::RunAnalysisReque
   return outcome;
 }
 
-bool RunningWorker::Busy() {
+worker::v1::GetStatusResponse RunningWorker::Status() {
   grpc::ClientContext context;
   worker::v1::GetStatusResponse response;
   const grpc::Status status = stub_->GetStatus(&context, {}, &response);
   EXPECT_TRUE(status.ok()) << status.error_message();
-  return response.busy();
+  return response;
 }
 
 absl::Duration RunningWorker::WaitUntilIdle() {

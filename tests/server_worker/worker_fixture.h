@@ -50,11 +50,14 @@ class RunningWorker {
     grpc::Status status;
   };
   Outcome Analyze(const worker::v1::RunAnalysisRequest& request);
-  bool Busy();
+  bool Busy() { return Status().busy(); }
+  int64_t SideCallId() { return Status().side_call_id(); }
   // Waits until no job runs and returns how long that took.
   absl::Duration WaitUntilIdle();
 
  private:
+  worker::v1::GetStatusResponse Status();
+
   TempDir dir_;
   WorkerService service_;
   std::unique_ptr<grpc::Server> server_;

@@ -5,6 +5,7 @@
 #include <fstream>
 #include <thread>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "google/protobuf/util/message_differencer.h"
@@ -25,6 +26,19 @@ using ::eigsvc::testing::SmallMqar;
 using ::eigsvc::testing::TempDir;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+
+// A whole checkpoint of zeros whose reading takes seconds and which takes no room on the disk.
+void SaveSparse(const std::string& path) {
+  constexpr int64_t kElements = int64_t{1} << 30;
+  const std::string header = absl::StrCat(R"({"zeros":{"dtype":"F32","shape":[)", kElements,
+                                          R"(],"data_offsets":[0,)", 4 * kElements, "]}}");
+  const uint64_t length = header.size();
+  std::ofstream file(path, std::ios::binary);
+  file.write(reinterpret_cast<const char*>(&length), sizeof(length));
+  file << header;
+  file.close();
+  std::filesystem::resize_file(path, 8 + header.size() + 4 * kElements);
+}
 
 constexpr int64_t kHours = 10'000'000;  // examples: more than any test waits for
 
@@ -377,6 +391,7 @@ TEST_F(WorkerServiceTest, ATrainingStreamsAndItsCheckpointCanBeAnalysed) {
   request.mutable_spec()->set_eval_every(3);
   request.mutable_spec()->set_eval_examples(16);
   request.set_output_path(dir_.Path("trained.safetensors"));
+  request.set_last_path(dir_.Path("trained.last.safetensors"));
   const auto train = [&](const worker::v1::RunTrainingRequest& what) {
     std::vector<worker::v1::RunTrainingResponse> events;
     grpc::ClientContext context;
@@ -411,6 +426,7 @@ TEST_F(WorkerServiceTest, ATrainingStreamsAndItsCheckpointCanBeAnalysed) {
   request.mutable_spec()->set_resume(true);
   request.mutable_spec()->set_steps(8);
   request.set_output_path(dir_.Path("resumed.safetensors"));
+  request.set_last_path(dir_.Path("resumed.last.safetensors"));
   const auto resumed = train(request);
   ASSERT_FALSE(resumed.empty());
   EXPECT_EQ(resumed.back().event().result().steps(), 8);
@@ -443,6 +459,7 @@ TEST_F(WorkerServiceTest, CancellingATrainingIdlesTheDeviceWithinAQuarterSecond)
   request.mutable_spec()->mutable_task()->set_parameters_json(SmallMqar());
   request.mutable_spec()->set_steps(1'000'000);
   request.set_output_path(dir_.Path("trained.safetensors"));
+  request.set_last_path(dir_.Path("trained.last.safetensors"));
   grpc::ClientContext context;
   const auto reader = worker_.stub().RunTraining(&context, request);
   worker::v1::RunTrainingResponse event;
@@ -452,6 +469,84 @@ TEST_F(WorkerServiceTest, CancellingATrainingIdlesTheDeviceWithinAQuarterSecond)
   context.TryCancel();
   worker_.WaitUntilIdle();
   EXPECT_LT(absl::Now() - cancelled, absl::Milliseconds(250));
+}
+
+TEST_F(WorkerServiceTest, CancellingAJobWhileItLoadsIdlesTheDeviceWithinAQuarterSecond) {
+  const std::string path = dir_.Path("sparse.safetensors");
+  SaveSparse(path);
+  worker::v1::RunAnalysisRequest hashing = AnalysisRequest(path, 8), drawing = AnalysisRequest("", 8);
+  hashing.mutable_checkpoint()->set_immutable(true);
+  drawing.mutable_checkpoint()->mutable_ref()->mutable_initializer()->set_family("mamba2");
+  drawing.mutable_checkpoint()->mutable_ref()->set_settings_json(R"({"vocab_size": 8000000})");
+  for (const worker::v1::RunAnalysisRequest& request : {hashing, drawing}) {
+    grpc::ClientContext context;
+    const auto reader = worker_.stub().RunAnalysis(&context, request);
+    worker::v1::RunAnalysisResponse event;
+    ASSERT_TRUE(reader->Read(&event));
+    EXPECT_EQ(event.event().progress().phase(), "load");
+    absl::SleepFor(absl::Milliseconds(50));
+    ASSERT_TRUE(worker_.Busy());
+    const absl::Time cancelled = absl::Now();
+    context.TryCancel();
+    worker_.WaitUntilIdle();
+    EXPECT_LT(absl::Now() - cancelled, absl::Milliseconds(250));
+    EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  }
+}
+
+// The daemon sees by it whether a cancelled inspection or load has stopped: as its fakes have it.
+TEST_F(WorkerServiceTest, TheStatusTellsTheInspectionOrLoadThatRuns) {
+  const std::string path = dir_.Path("sparse.safetensors");
+  SaveSparse(path);
+  EXPECT_EQ(worker_.SideCallId(), 0);
+  const auto await = [&](int64_t id) {
+    const absl::Time start = absl::Now();
+    while (worker_.SideCallId() != id && absl::Now() < start + absl::Seconds(30)) {
+      absl::SleepFor(absl::Milliseconds(1));
+    }
+    return absl::Now() - start;
+  };
+  const auto run = [&](int64_t id, bool load, grpc::ClientContext* context, grpc::Status* status) {
+    return std::thread([=, this] {
+      worker::v1::ResolvedCheckpoint checkpoint = CheckpointAt(path);
+      checkpoint.set_immutable(true);
+      worker::v1::LoadRequest load_request;
+      *load_request.mutable_checkpoint() = checkpoint;
+      load_request.set_call_id(id);
+      worker::v1::LoadResponse loaded;
+      worker::v1::InspectRequest inspect_request;
+      *inspect_request.mutable_checkpoint() = checkpoint;
+      inspect_request.set_call_id(id);
+      worker::v1::InspectResponse inspected;
+      *status = load ? worker_.stub().Load(context, load_request, &loaded)
+                     : worker_.stub().Inspect(context, inspect_request, &inspected);
+    });
+  };
+  int64_t id = 7;
+  for (const bool load : {false, true}) {
+    grpc::ClientContext first_context, second_context, third_context;
+    grpc::Status first_status, second_status, third_status;
+    std::thread first = run(id, load, &first_context, &first_status);
+    await(id);
+    EXPECT_EQ(worker_.SideCallId(), id);
+    EXPECT_FALSE(worker_.Busy()) << "that is for jobs";
+    std::thread second = run(id + 1, !load, &second_context, &second_status);
+    std::thread third = run(id + 2, load, &third_context, &third_status);
+    absl::SleepFor(absl::Milliseconds(50));
+    EXPECT_EQ(worker_.SideCallId(), id) << "the others wait for their turn";
+    second_context.TryCancel();
+    third_context.TryCancel();
+    second.join();
+    third.join();
+    EXPECT_EQ(worker_.SideCallId(), id) << "and leave the running one alone";
+    first_context.TryCancel();
+    EXPECT_LT(await(0), absl::Milliseconds(250));
+    first.join();
+    for (const grpc::Status& status : {first_status, second_status, third_status}) {
+      EXPECT_EQ(status.error_code(), grpc::StatusCode::CANCELLED);
+    }
+    id += 10;
+  }
 }
 
 }  // namespace

@@ -1,10 +1,11 @@
-// A worker process and its connection without either: scripted by the analysis id of the request.
-// Thread-safe.
+// A worker process and its connection without either: scripted by the analysis id, training id or checkpoint
+// path of the request. As the real process does, it refuses a second job, runs inspections and loads one at a
+// time beside the job, and tells of both in its status. Thread-safe.
 //
 //   "events N"      sends N progress events, answers OK
 //   "error CODE"    answers with that absl code
-//   "wait"          runs until it is stopped; the device is idle `stop_delay` after the cancel
-//   "busy"          answers the cancel, as gRPC does, and stays busy for ever
+//   "wait"          runs until it is stopped; the process is done with it `stop_delay` after the cancel
+//   "busy"          answers the cancel, as gRPC does, and the process is never done with it
 //   "deaf"          does not even answer; only the end of the process does
 //   "mute"          hears of a cancel, but not of the process's end
 //   "crash"         the process ends with "signal 11" under the call
@@ -29,16 +30,21 @@
 
 namespace eigsvc::testing {
 
-// What process and connection share.
+// What process and connection share. Guarded by its mutex.
 struct FakeHost {
+  // One call at a time: the job, or an inspection or load.
+  struct Lane {
+    int64_t call = 0;  // 0: none, once `until` has passed
+    absl::Time until = absl::InfinitePast();
+    int64_t At() const { return until > absl::Now() ? call : 0; }
+  };
   std::mutex mutex;
   std::condition_variable changed;
   bool exited = false;
   std::string cause;
   bool connected = true;
   int64_t pid = 0;
-  int running = 0;
-  absl::Time busy_until = absl::InfinitePast();  // or as long as something runs
+  Lane job, side;
 
   void End(const std::string& why) {
     std::lock_guard<std::mutex> lock(mutex);
@@ -97,7 +103,8 @@ class FakeTransport : public WorkerTransport {
     worker::v1::GetStatusResponse response;
     response.set_device("fake");
     response.set_device_description("a fake device");
-    response.set_busy(host_->running > 0 || absl::Now() < host_->busy_until);
+    response.set_busy(host_->job.At() != 0);
+    response.set_side_call_id(host_->side.At());
     return response;
   }
 
@@ -109,29 +116,21 @@ class FakeTransport : public WorkerTransport {
 
   absl::Status RunAnalysis(const worker::v1::RunAnalysisRequest& request, CallControl& control,
                            const std::function<void(worker::v1::RunAnalysisResponse)>& on_event) override {
-    absl::string_view script = request.analysis_id();
-    if (absl::ConsumePrefix(&script, "events ")) {
-      int count = 0;
-      if (!absl::SimpleAtoi(script, &count)) return absl::InvalidArgumentError("bad script");
-      for (int i = 0; i < count; ++i) {
-        worker::v1::RunAnalysisResponse response;
-        response.mutable_event()->mutable_progress();
-        on_event(std::move(response));
-      }
-      return absl::OkStatus();
-    }
-    return Script(std::string(script), control);
+    return RunJob(request.analysis_id(), control, [&] {
+      worker::v1::RunAnalysisResponse response;
+      response.mutable_event()->mutable_progress();
+      on_event(std::move(response));
+    });
   }
 
   absl::Status RunTraining(const worker::v1::RunTrainingRequest& request, CallControl& control,
                            const std::function<void(worker::v1::RunTrainingResponse)>& on_event) override {
-    on_event({});
-    return Script(request.training_id(), control);
+    return RunJob(request.training_id(), control, [&] { on_event({}); });
   }
 
   absl::StatusOr<worker::v1::InspectResponse> Inspect(const worker::v1::InspectRequest& request,
                                                       CallControl& control) override {
-    if (absl::Status status = Script(request.checkpoint().path(), control); !status.ok()) return status;
+    if (absl::Status status = RunSide(request, control); !status.ok()) return status;
     worker::v1::InspectResponse response;
     response.mutable_inspection()->set_family("mamba2");
     return response;
@@ -139,7 +138,7 @@ class FakeTransport : public WorkerTransport {
 
   absl::StatusOr<worker::v1::LoadResponse> Load(const worker::v1::LoadRequest& request,
                                                 CallControl& control) override {
-    if (absl::Status status = Script(request.checkpoint().path(), control); !status.ok()) return status;
+    if (absl::Status status = RunSide(request, control); !status.ok()) return status;
     worker::v1::LoadResponse response;
     response.mutable_model()->set_model_id("loaded");
     return response;
@@ -158,7 +157,42 @@ class FakeTransport : public WorkerTransport {
  private:
   static absl::Status Lost() { return absl::UnavailableError("connection lost"); }
 
-  absl::Status Script(const std::string& script, CallControl& control) {
+  absl::Status RunJob(const std::string& script, CallControl& control, const std::function<void()>& tell) {
+    {
+      std::lock_guard<std::mutex> lock(host_->mutex);
+      if (host_->job.At() != 0) return absl::InternalError("this worker runs a job already");
+      host_->job = {1, absl::InfiniteFuture()};
+    }
+    absl::string_view count_text = script;
+    if (int count = 0; absl::ConsumePrefix(&count_text, "events ") && absl::SimpleAtoi(count_text, &count)) {
+      for (int i = 0; i < count; ++i) tell();
+    }
+    return Script(script, host_->job, control);
+  }
+
+  template <typename Request>
+  absl::Status RunSide(const Request& request, CallControl& control) {
+    {
+      std::unique_lock<std::mutex> lock(host_->mutex);
+      while (host_->side.At() != 0) {
+        if (control.cancelled()) return absl::CancelledError("cancelled");
+        if (absl::Now() >= control.deadline()) return absl::DeadlineExceededError("deadline");
+        if (host_->exited) return Lost();
+        host_->changed.wait_for(lock, std::chrono::milliseconds(1));
+      }
+      host_->side = {request.call_id(), absl::InfiniteFuture()};
+    }
+    return Script(request.checkpoint().path(), host_->side, control);
+  }
+
+  // Frees the lane when it returns, or later, as the script says.
+  absl::Status Script(const std::string& script, FakeHost::Lane& lane, CallControl& control) {
+    if (script == "wait" || script == "busy" || script == "deaf" || script == "mute")
+      return WaitForStop(script, lane, control);
+    {
+      std::lock_guard<std::mutex> lock(host_->mutex);
+      lane.until = absl::Now();
+    }
     absl::string_view code_text = script;
     if (int code = 0; absl::ConsumePrefix(&code_text, "error ") && absl::SimpleAtoi(code_text, &code)) {
       return absl::Status(static_cast<absl::StatusCode>(code), "as scripted");
@@ -172,12 +206,10 @@ class FakeTransport : public WorkerTransport {
       host_->connected = false;
       return Lost();
     }
-    if (script == "wait" || script == "busy" || script == "deaf" || script == "mute")
-      return WaitForStop(script, control);
     return absl::OkStatus();
   }
 
-  absl::Status WaitForStop(const std::string& script, CallControl& control) {
+  absl::Status WaitForStop(const std::string& script, FakeHost::Lane& lane, CallControl& control) {
     bool stopped = false;  // guarded by the host's mutex
     control.OnCancel([&] {
       std::lock_guard<std::mutex> lock(host_->mutex);
@@ -187,7 +219,6 @@ class FakeTransport : public WorkerTransport {
     absl::Status status;
     {
       std::unique_lock<std::mutex> lock(host_->mutex);
-      ++host_->running;
       auto over = [&] { return (host_->exited && script != "mute") || (stopped && script != "deaf"); };
       const auto limit = absl::ToChronoTime(std::min(control.deadline(), absl::Now() + absl::Hours(1)));
       if (script == "deaf") {
@@ -200,8 +231,7 @@ class FakeTransport : public WorkerTransport {
       } else if (status.ok()) {
         status = absl::CancelledError("cancelled");
       }
-      --host_->running;
-      host_->busy_until = script == "busy" ? absl::InfiniteFuture() : absl::Now() + options_.stop_delay;
+      if (script != "busy") lane.until = absl::Now() + options_.stop_delay;
     }
     control.OnCancel({});
     return status;

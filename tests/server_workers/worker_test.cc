@@ -55,6 +55,21 @@ class WorkerTest : public ::testing::Test {
     CallControl control;
     return Run(worker, script, control);
   }
+  static absl::Status Inspect(Worker& worker, const std::string& script, CallControl& control) {
+    worker::v1::InspectRequest request;
+    request.mutable_checkpoint()->set_path(script);
+    return worker.Inspect(request, control).status();
+  }
+  static absl::Status Load(Worker& worker, const std::string& script, CallControl& control) {
+    worker::v1::LoadRequest request;
+    request.mutable_checkpoint()->set_path(script);
+    return worker.Load(request, control).status();
+  }
+  bool SideWorks() {
+    auto host = fakes_.host();
+    std::lock_guard<std::mutex> lock(host->mutex);
+    return host->side.At() != 0;
+  }
   // Polls, as the outside would.
   template <typename Condition>
   static bool Eventually(Condition condition) {
@@ -128,6 +143,7 @@ TEST_F(WorkerTest, AllKindsOfCallsReachTheTransport) {
   auto worker = StartReady();
   CallControl control;
   worker::v1::RunTrainingRequest training;
+  training.set_training_id("events 1");
   int events = 0;
   EIGSVC_EXPECT_OK(
       worker->RunTraining(training, control, [&](worker::v1::RunTrainingResponse) { ++events; }));
@@ -158,7 +174,7 @@ TEST_F(WorkerTest, ACancelledCallReturnsWhenTheDeviceIsIdle) {
   {
     auto host = fakes_.host();
     std::lock_guard<std::mutex> lock(host->mutex);
-    EXPECT_LE(host->busy_until, absl::Now()) << "it came back while the device was busy";
+    EXPECT_EQ(host->job.At(), 0) << "it came back while the device was busy";
     EXPECT_FALSE(host->exited);
   }
   canceller.join();
@@ -335,22 +351,83 @@ TEST_F(WorkerTest, CancellingAnInspectionLeavesTheRunningJobAlone) {
       [&] { EXPECT_THAT(Run(*worker, "wait", job), StatusIs(kCancelled, Not(HasSubstr("killed")))); });
   EXPECT_TRUE(WaitForState(*worker, State::kBusy));
   CallControl control(absl::Now() + absl::Milliseconds(20));
-  worker::v1::InspectRequest request;
-  request.mutable_checkpoint()->set_path("wait");
-  EXPECT_THAT(worker->Inspect(request, control), StatusIs(kDeadline, _));
+  EXPECT_THAT(Inspect(*worker, "wait", control), StatusIs(kDeadline, Not(HasSubstr("killed"))));
   EXPECT_EQ(worker->snapshot().restart_count, 0);
   EXPECT_EQ(worker->snapshot().state, State::kBusy);
   job.Cancel();
   runner.join();
 }
 
-TEST_F(WorkerTest, AnInspectionOfAHostileFileThatHangsIsEnded) {
+// The worker takes one job at a time: the next one must not come before it has left this one.
+TEST_F(WorkerTest, ACancelledJobReturnsWhenTheDeviceIsIdleWhateverRunsBeside) {
+  fakes_.options.stop_delay = absl::Milliseconds(60);
   auto worker = StartReady();
-  CallControl control(absl::Now() + absl::Milliseconds(20));
-  worker::v1::InspectRequest request;
-  request.mutable_checkpoint()->set_path("busy");
-  EXPECT_THAT(worker->Inspect(request, control), StatusIs(kDeadline, HasSubstr("killed")));
+  CallControl load, job;
+  std::thread loader([&] { EXPECT_THAT(Load(*worker, "wait", load), StatusIs(kCancelled, _)); });
+  EXPECT_TRUE(Eventually([&] { return SideWorks(); }));
+  std::thread canceller([&] {
+    EXPECT_TRUE(WaitForState(*worker, State::kBusy));
+    job.Cancel();
+  });
+  EXPECT_THAT(Run(*worker, "wait", job), StatusIs(kCancelled, Not(HasSubstr("killed"))));
   EIGSVC_EXPECT_OK(Run(*worker, "events 1"));
+  canceller.join();
+  EXPECT_TRUE(SideWorks()) << "the load is none of the job's business";
+  load.Cancel();
+  loader.join();
+  EXPECT_EQ(worker->snapshot().restart_count, 0);
+}
+
+TEST_F(WorkerTest, AJobThatDoesNotStopIsKilledWhateverRunsBeside) {
+  auto worker = StartReady();
+  CallControl inspection, job;
+  absl::Status inspected;
+  std::thread inspector([&] { inspected = Inspect(*worker, "wait", inspection); });
+  EXPECT_TRUE(Eventually([&] { return SideWorks(); }));
+  std::thread canceller([&] {
+    EXPECT_TRUE(WaitForState(*worker, State::kBusy));
+    job.Cancel();
+  });
+  EXPECT_THAT(Run(*worker, "busy", job), StatusIs(kCancelled, HasSubstr("killed")));
+  canceller.join();
+  inspector.join();
+  EXPECT_EQ(DeathCause(inspected), "cancel_ignored") << inspected;
+}
+
+TEST_F(WorkerTest, AnInspectionOrLoadThatHangsIsEnded) {
+  auto worker = StartReady();
+  for (auto* call : {&Inspect, &Load}) {
+    for (const char* script : {"busy", "deaf"}) {
+      CallControl control(absl::Now() + absl::Milliseconds(20));
+      EXPECT_THAT((*call)(*worker, script, control), StatusIs(kDeadline, HasSubstr("killed")));
+      EIGSVC_EXPECT_OK(Run(*worker, "events 1"));
+    }
+  }
+  EXPECT_EQ(worker->snapshot().restart_count, 4);
+}
+
+TEST_F(WorkerTest, AHungLoadIsEndedUnderAJobWhichIsToldWhy) {
+  auto worker = StartReady();
+  absl::Status status;
+  std::thread runner([&] { status = Run(*worker, "wait"); });
+  EXPECT_TRUE(WaitForState(*worker, State::kBusy));
+  CallControl control(absl::Now() + absl::Milliseconds(20));
+  EXPECT_THAT(Load(*worker, "busy", control), StatusIs(kDeadline, HasSubstr("killed")));
+  runner.join();
+  EXPECT_EQ(DeathCause(status), "cancel_ignored") << "so that it is tried again: " << status;
+}
+
+TEST_F(WorkerTest, ACallThatWaitsForItsTurnIsCancelledWithoutAKill) {
+  auto worker = StartReady();
+  CallControl first;
+  std::thread loader([&] { EXPECT_THAT(Load(*worker, "wait", first), StatusIs(kCancelled, _)); });
+  EXPECT_TRUE(Eventually([&] { return SideWorks(); }));
+  CallControl second(absl::Now() + absl::Milliseconds(20));
+  EXPECT_THAT(Inspect(*worker, "wait", second), StatusIs(kDeadline, Not(HasSubstr("killed"))));
+  EXPECT_TRUE(SideWorks());
+  first.Cancel();
+  loader.join();
+  EXPECT_EQ(worker->snapshot().restart_count, 0);
 }
 
 TEST_F(WorkerTest, EndsItsProcessPolitelyAndThenNot) {
@@ -397,8 +474,8 @@ TEST_F(WorkerTest, TellsOfChanges) {
   worker.reset();
 }
 
-// Crashes, cancels and deadlines from several threads: every call ends in one of its defined states, and the
-// worker is well afterwards.
+// Crashes, cancels and deadlines of jobs, inspections and loads at once: every call ends in one of its
+// defined states, no job meets another, and the worker is well afterwards.
 TEST_F(WorkerTest, SurvivesChaos) {
   options_.cancel_grace = absl::Milliseconds(10);
   options_.first_backoff = absl::Milliseconds(1);
@@ -416,7 +493,9 @@ TEST_F(WorkerTest, SurvivesChaos) {
         CallControl control(absl::Now() + absl::Milliseconds(20 + random() % 20));
         std::thread canceller;
         if (random() % 2 == 0) canceller = std::thread([&control] { control.Cancel(); });
-        const absl::Status status = Run(*worker, script, control);
+        const absl::Status status = t == 0   ? Run(*worker, script, control)
+                                    : t == 1 ? Inspect(*worker, script, control)
+                                             : Load(*worker, script, control);
         if (canceller.joinable()) canceller.join();
         if (status.ok()) {
           ++succeeded;

@@ -1,6 +1,7 @@
 // A store in memory: three known checkpoints, and a record of what the jobs did to the spool.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -33,6 +34,9 @@ class FakeStore : public Store {
   }
   absl::StatusOr<std::string> Adopt(StoreKind, const std::string& path) override {
     const std::lock_guard lock(mutex_);
+    if (files_.count(path) == 0) return absl::NotFoundError(absl::StrCat("cannot open ", path));
+    if (full) return absl::ResourceExhaustedError("no room in this fake");
+    files_.erase(path);
     const std::string sha256(64, path.find("best") != std::string::npos ? 'b' : 'a');
     adopted_.insert(sha256);
     return sha256;
@@ -44,6 +48,9 @@ class FakeStore : public Store {
   }
   void RemoveSpool(absl::string_view job_id) override {
     const std::lock_guard lock(mutex_);
+    std::erase_if(files_, [&](const std::string& file) {
+      return file.rfind(absl::StrCat("/spool/", job_id, "/"), 0) == 0;
+    });
     spooled_.erase(std::string(job_id));
   }
   int64_t SpoolBytesFree() override { return 1000; }
@@ -52,11 +59,17 @@ class FakeStore : public Store {
     const std::lock_guard lock(mutex_);
     return spooled_;
   }
+  // As a worker writes one.
+  void Write(const std::string& path) {
+    const std::lock_guard lock(mutex_);
+    files_.insert(path);
+  }
   bool allow_local = false;
+  std::atomic<bool> full = false;  // takes no more files
 
  private:
   std::mutex mutex_;
-  std::set<std::string> spooled_, adopted_;
+  std::set<std::string> spooled_, adopted_, files_;
 };
 
 }  // namespace eigsvc::testing

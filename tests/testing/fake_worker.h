@@ -140,6 +140,7 @@ class FakeTransport : public WorkerTransport {
     worker::v1::GetStatusResponse response;
     response.set_device(device_);
     response.set_device_description("a fake");
+    response.set_busy(busy_);
     (*response.mutable_versions())["eigsvc-worker"] = "test";
     return response;
   }
@@ -157,13 +158,17 @@ class FakeTransport : public WorkerTransport {
   }
   absl::Status RunAnalysis(const worker::v1::RunAnalysisRequest& request, CallControl& control,
                            const std::function<void(worker::v1::RunAnalysisResponse)>& on_event) override {
-    FakeRun run(control, *process_);
-    return script_.analysis(request, run, on_event);
+    return RunJob([&] {
+      FakeRun run(control, *process_);
+      return script_.analysis(request, run, on_event);
+    });
   }
   absl::Status RunTraining(const worker::v1::RunTrainingRequest& request, CallControl& control,
                            const std::function<void(worker::v1::RunTrainingResponse)>& on_event) override {
-    FakeRun run(control, *process_);
-    return script_.training(request, run, on_event);
+    return RunJob([&] {
+      FakeRun run(control, *process_);
+      return script_.training(request, run, on_event);
+    });
   }
   absl::StatusOr<worker::v1::InspectResponse> Inspect(const worker::v1::InspectRequest& request,
                                                       CallControl&) override {
@@ -196,9 +201,18 @@ class FakeTransport : public WorkerTransport {
   }
 
  private:
+  template <typename Job>
+  absl::Status RunJob(const Job& job) {
+    if (busy_.exchange(true)) return absl::InternalError("this worker runs a job already");
+    const absl::Status status = job();
+    busy_ = false;
+    return status;
+  }
+
   FakeWorkerScript& script_;
   const std::shared_ptr<FakeProcess> process_;
   const std::string device_;
+  std::atomic<bool> busy_ = false;
   std::mutex mutex_;
   v1::LoadedModel loaded_;
 };

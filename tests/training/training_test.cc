@@ -57,7 +57,10 @@ TrainingOptions TinyOptions(const std::string& name) {
   options.warmup_steps = 4;
   options.eval_every = 5;
   options.eval_examples = 64;
-  if (!name.empty()) options.output_path = ::testing::TempDir() + "training_" + name + ".safetensors";
+  if (!name.empty()) {
+    options.output_path = ::testing::TempDir() + "training_" + name + ".safetensors";
+    options.last_path = ::testing::TempDir() + "training_" + name + ".last.safetensors";
+  }
   return options;
 }
 
@@ -181,12 +184,12 @@ TEST(TrainingTest, AResumedRunIsTheRunThatNeverStopped) {
   };
   EXPECT_THAT(RunTraining(*model, *task, half, cancel_at_ten, stop),
               StatusIs(StatusCode::kCancelled, HasSubstr("cancelled")));
-  half.resume_path = LastCheckpointPath(half.output_path);
+  half.resume_path = half.last_path;
   // The model to start from is of the same architecture; its weights are not used.
   EIGSVC_ASSERT_OK_AND_ASSIGN(const TrainingResult resumed,
                               RunTraining(*TinyModel(at::kFloat, 99), *task, half, nullptr, StopToken()));
   EXPECT_EQ(resumed.steps, 20);
-  ExpectSameTensors(LastCheckpointPath(whole.output_path), LastCheckpointPath(half.output_path));
+  ExpectSameTensors(whole.last_path, half.last_path);
 }
 
 TEST(TrainingTest, AResumedRunThatDoesNotBeatTheEarlierBestNamesNone) {
@@ -242,7 +245,7 @@ TEST(TrainingTest, ADeadlineKeepsTheLastCheckpoint) {
   EXPECT_THAT(RunTraining(*TinyModel(), *TinyTask(), options, nullptr,
                           StopToken(absl::Now() + absl::Milliseconds(300))),
               StatusIs(StatusCode::kDeadlineExceeded, HasSubstr("deadline")));
-  EIGSVC_ASSERT_OK_AND_ASSIGN(const Archive archive, Archive::Open(LastCheckpointPath(options.output_path)));
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Archive archive, Archive::Open(options.last_path));
   EXPECT_GT(archive.settings().Int("training.step").value(), 0);
 }
 

@@ -12,6 +12,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/testing/status_matchers.h"
+#include "tests/testing/stopping.h"
 
 namespace eigsvc {
 namespace {
@@ -125,6 +126,61 @@ TEST(WeightLoaderTest, ATiedWeightMayBeStoredOnlyIfItIsTheSame) {
   tensors["head.weight"] = Floats({2, 3}, {1, 2, 3, 4, 5, 7});
   EXPECT_THAT(Load(tensors), StatusIs(absl::StatusCode::kFailedPrecondition,
                                       AllOf(HasSubstr("head.weight"), HasSubstr("tie_embeddings"))));
+}
+
+// More than one block: each in its place, and what is bad is found wherever it is.
+TEST(WeightLoaderTest, LargeWeightsAreConvertedWholly) {
+  constexpr int64_t kRows = 3, kColumns = int64_t{3} << 20;  // cut along the second dimension
+  std::vector<float> values(kRows * kColumns);
+  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i % 1021);
+  for (const bool transposed : {false, true}) {
+    const std::vector<int64_t> stored = {kRows, kColumns};
+    const std::vector<int64_t> shape = transposed ? std::vector{kColumns, kRows} : stored;
+    const WeightPlan plan = {{WeightSpec::kOuter, "w", "w", shape, DrawConstant(0), transposed}};
+    const auto load = [&](c10::ScalarType dtype) {
+      return LoadWeights(Archive({{"w", Floats(stored, values)}}, {}, "large"), plan, {}, {.dtype = dtype});
+    };
+    EIGSVC_ASSERT_OK_AND_ASSIGN(const ModelWeights wide, load(c10::kDouble));
+    const at::Tensor loaded = transposed ? wide.outer["w"].t().contiguous() : wide.outer["w"];
+    ASSERT_TRUE(wide.outer["w"].is_contiguous());
+    for (int64_t i = 0; i < loaded.numel(); ++i) {
+      ASSERT_EQ(loaded.const_data_ptr<double>()[i], values[static_cast<size_t>(i)]) << i;
+    }
+    const float kept = std::exchange(values[2 * kColumns + 5], std::nanf(""));
+    for (const c10::ScalarType dtype : {c10::kFloat, c10::kDouble}) {
+      EXPECT_THAT(load(dtype), StatusIs(absl::StatusCode::kDataLoss, HasSubstr("index 6291461")));
+    }
+    values[2 * kColumns + 5] = kept;
+  }
+}
+
+// 2^31 elements that are one row, over and over.
+TEST(WeightLoaderTest, LoadingStopsInTime) {
+  constexpr int64_t kRows = int64_t{1} << 19, kColumns = 1 << 12;
+  ArchiveTensor huge = Floats({kColumns}, std::vector<float>(kColumns, 1));
+  huge.shape = {kRows, kColumns};
+  huge.strides = {0, 1};
+  const Archive archive({{"w", huge}}, {}, "huge");
+  for (const bool transposed : {false, true}) {
+    const std::vector<int64_t> shape =
+        transposed ? std::vector{kColumns, kRows} : std::vector{kRows, kColumns};
+    const WeightPlan plan = {{WeightSpec::kOuter, "w", "w", shape, DrawConstant(0), transposed}};
+    const testing::Stopped stopped =
+        testing::CancelAfter(absl::Milliseconds(100), [&](const StopToken& stop) {
+          return LoadWeights(archive, plan, {}, {.dtype = c10::kBFloat16, .stop = &stop}).status();
+        });
+    EXPECT_THAT(stopped.status, StatusIs(absl::StatusCode::kCancelled, ::testing::_));
+    EXPECT_LT(stopped.took, testing::kStopLimit);
+  }
+}
+
+TEST(InitializeWeightsTest, DrawingStopsInTime) {
+  const WeightPlan plan = {{0, "w", "w", {int64_t{1} << 30}, DrawNormal(1)}};
+  const testing::Stopped stopped = testing::CancelAfter(absl::Milliseconds(100), [&](const StopToken& stop) {
+    return InitializeWeights(plan, 1, {.stop = &stop}).status();
+  });
+  EXPECT_THAT(stopped.status, StatusIs(absl::StatusCode::kCancelled, ::testing::_));
+  EXPECT_LT(stopped.took, testing::kStopLimit);
 }
 
 TEST(InitializeWeightsTest, ATensorDependsOnSeedLayerAndNameAlone) {
