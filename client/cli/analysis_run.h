@@ -1,28 +1,43 @@
-// One analysis from request to result: its events to the progress display, to -o ndjson, and into the
-// finished record.
+// Analyses as jobs (job_run.h), and how their results are written.
 #pragma once
 
 #include <string>
 
-#include "absl/status/statusor.h"
+#include "absl/status/status.h"
+#include "client/cli/listing.h"
 #include "client/cli/report.h"
 #include "client/cli/session.h"
-#include "eigsvc/v1/analysis.pb.h"
+#include "eigsvc/v1/analysis_service.pb.h"
 
 namespace eigsvc::cli {
 
-// Runs `spec` and waits for its result. Ctrl-C cancels the job at the server. `run` ("checkpoint" or "twin")
-// marks its ndjson lines.
-absl::StatusOr<v1::Analysis> RunAnalysis(Session& session, const v1::AnalysisSpec& spec,
-                                         absl::string_view run, Progress& progress);
-// Starts `spec` and leaves it to the server. Returns its id.
-absl::StatusOr<std::string> DetachAnalysis(Session& session, const v1::AnalysisSpec& spec);
-// Follows an analysis that runs already; Ctrl-C leaves it alone.
-absl::StatusOr<v1::Analysis> WatchAnalysis(Session& session, const std::string& analysis_id,
-                                           Progress& progress);
+struct AnalysisKind {
+  using Spec = v1::AnalysisSpec;
+  using Job = v1::Analysis;
+  using Event = v1::AnalysisEvent;
+  using RunRequest = v1::AnalyzeRequest;
+  using RunResponse = v1::AnalyzeResponse;
+  using WatchRequest = v1::WatchAnalysisRequest;
+  using WatchResponse = v1::WatchAnalysisResponse;
+  using GetRequest = v1::GetAnalysisRequest;
+  using GetResponse = v1::GetAnalysisResponse;
+  using ListRequest = v1::ListAnalysesRequest;
+  using ListResponse = v1::ListAnalysesResponse;
+  using CancelRequest = v1::CancelAnalysisRequest;
+  using CancelResponse = v1::CancelAnalysisResponse;
+  static constexpr absl::string_view kName = "analysis";
+  static Job& Of(GetResponse& response) { return *response.mutable_analysis(); }
+  static auto& Of(ListResponse& response) { return *response.mutable_analyses(); }
 
-absl::StatusOr<v1::Analysis> GetAnalysis(Session& session, const std::string& analysis_id);
-absl::Status CancelAnalysis(Session& session, const std::string& analysis_id);
+  std::string run = "checkpoint";  // or "twin": marks the ndjson lines
+  Progress::State ToState(const v1::AnalysisProgress& progress) const;
+  Json ToJson(const v1::AnalysisProgress& progress) const;
+  void Mark(const std::string& id, Json* event) const;
+};
+
+// Examples, for a job's progress.
+int64_t Done(const v1::Analysis& analysis);
+int64_t Total(const v1::Analysis& analysis);
 
 // The report in the session's format, to stdout. ndjson: one "result" event.
 absl::Status WriteReport(const Session& session, const Report& report);

@@ -10,6 +10,7 @@
 #include "client/cli/download.h"
 #include "client/cli/exit_code.h"
 #include "client/cli/flags.h"
+#include "client/cli/job_run.h"
 #include "models/base/status_macros.h"
 
 namespace eigsvc::cli {
@@ -67,25 +68,18 @@ absl::StatusOr<v1::AnalysisSpec> ToSpec(Session& session, const AnalyzeFlags& fl
   return spec;
 }
 
-absl::Status Detach(Session& session, const v1::AnalysisSpec& spec) {
-  EIGSVC_ASSIGN_OR_RETURN(const std::string id, DetachAnalysis(session, spec));
-  session.Say(absl::StrCat("eigsvc: follow it with `eigsvc jobs watch ", id, " --server ",
-                           session.globals().server, "`"));
-  const bool json = session.format() == Format::kJson || session.format() == Format::kNdjson;
-  return session.Write(absl::StrCat(json ? Line({{"analysis_id", id}}) : id, "\n"));
-}
-
 absl::Status Analyze(Session& session, const AnalyzeFlags& flags) {
   EIGSVC_RETURN_IF_ERROR(CheckFlags(session, flags));
   Progress progress = session.NewProgress();
   EIGSVC_ASSIGN_OR_RETURN(const v1::AnalysisSpec spec, ToSpec(session, flags, progress));
   if (flags.detach) {
     progress.Finish();
-    return Detach(session, spec);
+    return DetachJob<AnalysisKind>(session, spec);
   }
   const auto run = [&](const v1::AnalysisSpec& of, absl::string_view name,
                        const std::string& export_path) -> absl::StatusOr<v1::Analysis> {
-    EIGSVC_ASSIGN_OR_RETURN(v1::Analysis analysis, RunAnalysis(session, of, name, progress));
+    v1::Analysis analysis;
+    EIGSVC_RETURN_IF_ERROR(RunJob(session, AnalysisKind{std::string(name)}, of, progress, &analysis));
     if (!export_path.empty()) {
       EIGSVC_ASSIGN_OR_RETURN(Connection * connection, session.Connect());
       EIGSVC_RETURN_IF_ERROR(DownloadEigenvalues(*connection, analysis.analysis_id(), export_path, progress));

@@ -12,6 +12,7 @@
 #include "client/cli/download.h"
 #include "client/cli/exit_code.h"
 #include "client/cli/flags.h"
+#include "client/cli/job_run.h"
 #include "client/cli/training_run.h"
 #include "models/base/status_macros.h"
 #include "models/base/status_util.h"
@@ -29,6 +30,14 @@ struct TrainFlags {
   std::string device, out, out_last, recipe;
   bool resume = false, detach = false;
   absl::Status recipe_status;  // of reading --recipe
+
+  // Unless given: "m.last.safetensors" for "m.safetensors".
+  std::string last_path() const {
+    if (!out_last.empty()) return out_last;
+    std::filesystem::path last(out);
+    last.replace_extension(absl::StrCat(".last", last.extension().string()));
+    return last.string();
+  }
 };
 
 // A recipe is a JSON object whose keys are the names of flags (with - or _), `param` an object of parameters.
@@ -71,13 +80,6 @@ absl::Status ApplyRecipe(CLI::App& command, const std::string& path) {
   return absl::OkStatus();
 }
 
-// "m.safetensors" becomes "m.last.safetensors".
-std::string LastPath(const std::string& path) {
-  std::filesystem::path last(path);
-  last.replace_extension(absl::StrCat(".last", last.extension().string()));
-  return last.string();
-}
-
 absl::Status CheckFlags(const Session& session, const TrainFlags& flags) {
   if (flags.resume && flags.model.checkpoint.empty()) {
     return UsageError(
@@ -93,8 +95,15 @@ absl::Status CheckFlags(const Session& session, const TrainFlags& flags) {
     return absl::OkStatus();
   }
   if (flags.out.empty()) return UsageError("say where the trained checkpoint goes: --out FILE.safetensors");
-  EIGSVC_RETURN_IF_ERROR(CheckWritable(flags.out));
-  return flags.out_last.empty() ? absl::OkStatus() : CheckWritable(flags.out_last);
+  for (const auto& [flag, path] :
+       {std::pair("--out", flags.out), std::pair("--out-last", flags.last_path())}) {
+    if (std::filesystem::path(path).extension() != ".safetensors") {
+      return UsageError(
+          absl::StrCat(flag, " writes safetensors: name a file ending in .safetensors, not ", path));
+    }
+    EIGSVC_RETURN_IF_ERROR(CheckWritable(path));
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<v1::TrainingSpec> ToSpec(Session& session, const TrainFlags& flags, Progress& progress) {
@@ -116,6 +125,35 @@ absl::StatusOr<v1::TrainingSpec> ToSpec(Session& session, const TrainFlags& flag
   return spec;
 }
 
+// Fetches the checkpoints that there are: the best to --out, the last beside it.
+absl::Status Fetch(Session& session, const TrainFlags& flags, const std::string& best_sha256,
+                   const std::string& last_sha256, Progress& progress) {
+  EIGSVC_ASSIGN_OR_RETURN(Connection * connection, session.Connect());
+  if (!best_sha256.empty()) {
+    EIGSVC_RETURN_IF_ERROR(DownloadCheckpoint(*connection, best_sha256, flags.out, progress));
+  }
+  if (last_sha256.empty()) return absl::OkStatus();
+  return DownloadCheckpoint(*connection, last_sha256, flags.last_path(), progress);
+}
+
+// A run that was cancelled, came late or failed may have left its checkpoints, and a private server takes
+// them away with it.
+void FetchLeftovers(Session& session, const TrainFlags& flags, const std::string& id, Progress& progress) {
+  constexpr absl::Duration kPatience = absl::Seconds(5);
+  const absl::StatusOr<v1::Training> left = AwaitEnd<TrainingKind>(session, id, kPatience);
+  if (!left.ok() || left->last_sha256().empty()) return;
+  const absl::Status fetched = Fetch(session, flags, left->best_sha256(), left->last_sha256(), progress);
+  progress.Finish();
+  if (!fetched.ok()) {
+    session.Say(absl::StrCat("eigsvc: the run left a checkpoint, which did not arrive: ",
+                             std::string(fetched.message())));
+    return;
+  }
+  session.Say(absl::StrCat("eigsvc: kept ", flags.last_path(), "; go on from it with --checkpoint ",
+                           flags.last_path(), " --resume",
+                           left->best_sha256().empty() ? "" : absl::StrCat("; best so far: ", flags.out)));
+}
+
 absl::Status Train(Session& session, const TrainFlags& flags) {
   EIGSVC_RETURN_IF_ERROR(flags.recipe_status);
   EIGSVC_RETURN_IF_ERROR(CheckFlags(session, flags));
@@ -123,31 +161,25 @@ absl::Status Train(Session& session, const TrainFlags& flags) {
   EIGSVC_ASSIGN_OR_RETURN(const v1::TrainingSpec spec, ToSpec(session, flags, progress));
   if (flags.detach) {
     progress.Finish();
-    EIGSVC_ASSIGN_OR_RETURN(const std::string id, DetachTraining(session, spec));
-    session.Say(absl::StrCat("eigsvc: follow it with `eigsvc jobs watch ", id, " --server ",
-                             session.globals().server, "`"));
-    const bool json = session.format() == Format::kJson || session.format() == Format::kNdjson;
-    return session.Write(absl::StrCat(json ? Line({{"training_id", id}}) : id, "\n"));
+    return DetachJob<TrainingKind>(session, spec);
   }
-  EIGSVC_ASSIGN_OR_RETURN(const v1::Training training, RunTraining(session, spec, progress));
-  EIGSVC_ASSIGN_OR_RETURN(Connection * connection, session.Connect());
-  const bool has_best = !training.result().best_sha256().empty();
-  if (has_best) {
-    EIGSVC_RETURN_IF_ERROR(
-        DownloadCheckpoint(*connection, training.result().best_sha256(), flags.out, progress));
+  v1::Training training;
+  const absl::Status status = RunJob(session, TrainingKind{session.style()}, spec, progress, &training);
+  if (!status.ok()) {
+    const bool leaves_at_once = Interrupt::count() > 1;
+    if (!training.training_id().empty() && !leaves_at_once)
+      FetchLeftovers(session, flags, training.training_id(), progress);
+    return status;
   }
-  const std::string last_path = flags.out_last.empty() ? LastPath(flags.out) : flags.out_last;
-  const bool has_last = !training.result().last_sha256().empty();
-  if (has_last) {
-    EIGSVC_RETURN_IF_ERROR(
-        DownloadCheckpoint(*connection, training.result().last_sha256(), last_path, progress));
-  }
+  const v1::TrainingResult& result = training.result();
+  EIGSVC_RETURN_IF_ERROR(Fetch(session, flags, result.best_sha256(), result.last_sha256(), progress));
   progress.Finish();
-  if (!has_best) {
+  if (result.best_sha256().empty()) {
     session.Say(absl::StrCat("eigsvc: no evaluation beat the best of the run before; ", flags.out,
                              " is left as it was"));
   }
-  return WriteTraining(session, training, has_best ? flags.out : "", has_last ? last_path : "");
+  return WriteTraining(session, training, result.best_sha256().empty() ? "" : flags.out,
+                       result.last_sha256().empty() ? "" : flags.last_path());
 }
 
 }  // namespace

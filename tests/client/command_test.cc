@@ -519,6 +519,40 @@ TEST_F(CommandTest, CtrlCCancelsTraining) {
   user.join();
   EXPECT_EQ(result.exit_code, 130);
   EXPECT_THAT(server_.cancelled(), ElementsAre("training-1"));
+  EXPECT_THAT(result.err, Not(HasSubstr("kept"))) << "it left nothing";
+}
+
+TEST_F(CommandTest, ACancelledTrainingsCheckpointsAreFetched) {
+  server_.checkpoints = {{Digest("best"), "best"}, {Digest("last"), "last"}};
+  server_.hang = true;
+  std::thread user([&] {
+    server_.AwaitHanging();
+    std::raise(SIGINT);
+  });
+  const std::string out = directory_.path() + "/m.safetensors";
+  const CliResult result = Run({"train", "--model", "mamba2", "--task", "mqar", "--out", out});
+  user.join();
+  EXPECT_EQ(result.exit_code, 130);
+  EXPECT_EQ(ReadFile(directory_.path() + "/m.last.safetensors"), "last");
+  EXPECT_EQ(ReadFile(out), "best");
+  EXPECT_THAT(result.err, HasSubstr("--checkpoint " + directory_.path() + "/m.last.safetensors --resume"));
+  EXPECT_THAT(result.out, IsEmpty());
+  const CliResult get = Run({"jobs", "get", "training-1"});
+  EXPECT_THAT(get.out, HasSubstr(Digest("last")));
+}
+
+TEST_F(CommandTest, TrainWritesSafetensorsAndNothingUnderAnotherName) {
+  for (const char* flag : {"--out", "--out-last"}) {
+    std::vector<std::string> arguments = {"train", "--model", "mamba2", "--task", "mqar"};
+    if (flag != std::string("--out"))
+      arguments.insert(arguments.end(), {"--out", directory_.path() + "/a.safetensors"});
+    arguments.insert(arguments.end(), {flag, directory_.path() + "/m.pt"});
+    const CliResult result = Run(arguments);
+    EXPECT_EQ(result.exit_code, kExitUsage);
+    EXPECT_THAT(result.err, HasSubstr(std::string(flag) + " writes safetensors"));
+    EXPECT_THAT(result.err, HasSubstr("m.pt"));
+  }
+  EXPECT_THAT(server_.train_requests(), IsEmpty());
 }
 
 TEST_F(CommandTest, AServerThatDoesNotObeyIsLeftAfterThreeSeconds) {

@@ -139,9 +139,14 @@ class FakeServer::Trainings final : public v1::TrainingService::Service {
                      v1::GetTrainingResponse* response) override {
     if (Status status = fake_.Unary(); !status.ok()) return status;
     if (request->training_id() != kTrainingId) return {grpc::StatusCode::NOT_FOUND, "no such run"};
-    response->mutable_training()->set_training_id(kTrainingId);
-    response->mutable_training()->set_state(v1::JOB_STATE_RUNNING);
-    response->mutable_training()->mutable_spec()->mutable_task()->set_name("mqar");
+    v1::Training& training = *response->mutable_training();
+    training.set_training_id(kTrainingId);
+    training.set_state(fake_.cancel_ ? v1::JOB_STATE_CANCELLED : v1::JOB_STATE_RUNNING);
+    training.mutable_spec()->mutable_task()->set_name("mqar");
+    if (!fake_.cancel_) return Status::OK;
+    const std::lock_guard lock(fake_.mutex_);
+    for (const auto& [digest, bytes] : fake_.checkpoints)
+      (bytes == "last" ? training.mutable_last_sha256() : training.mutable_best_sha256())->assign(digest);
     return Status::OK;
   }
 
