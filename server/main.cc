@@ -11,7 +11,9 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <string>
+#include <system_error>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -117,6 +119,9 @@ int Main(int argc, char** argv) {
   ShutDown(**server, signals);
   server->reset();
   spdlog::info("ended");
+  // Its client does so, too, unless it was killed.
+  std::error_code ignored;
+  if (!config.scratch_dir.empty()) std::filesystem::remove_all(config.scratch_dir, ignored);
   return 0;
 }
 

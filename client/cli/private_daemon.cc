@@ -126,9 +126,10 @@ absl::Status PrivateDaemon::Spawn(const Options& options) {
   posix_spawnattr_setsigdefault(&attributes, &defaults);
   posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGDEF);
 
-  std::vector<std::string> arguments = {options.binary, "--private-server",
-                                        "--listen",     address_,
-                                        "--state-dir",  absl::StrCat(directory_, "/state")};
+  std::vector<std::string> arguments = {options.binary,  "--private-server",
+                                        "--listen",      address_,
+                                        "--state-dir",   absl::StrCat(directory_, "/state"),
+                                        "--scratch-dir", directory_};
   std::vector<char*> argv;
   for (std::string& argument : arguments) argv.push_back(argument.data());
   argv.push_back(nullptr);

@@ -110,7 +110,7 @@ absl::Status AddDirectory(const std::string& path, Wanted wanted, UploadSource* 
   std::error_code error;
   for (fs::directory_iterator it(path, error), end; !error && it != end; it.increment(error)) {
     std::error_code ignored;
-    if (it->is_regular_file(ignored) && wanted(it->path().filename().string())) files.push_back(it->path());
+    if (!it->is_directory(ignored) && wanted(it->path().filename().string())) files.push_back(it->path());
   }
   if (error) return FileError(error.value(), path);
   if (files.size() > kMaxFiles) {
@@ -201,7 +201,7 @@ absl::StatusOr<UploadSource> CheckpointFiles(const std::string& path) {
   }
   EIGSVC_RETURN_IF_ERROR(AddFile(path, &source));
   const fs::path config = fs::path(path).parent_path() / "config.json";
-  if (fs::is_regular_file(config, ignored) && fs::path(path).filename() != "config.json") {
+  if (fs::exists(fs::symlink_status(config, ignored)) && fs::path(path).filename() != "config.json") {
     source.manifest.set_directory(true);
     EIGSVC_RETURN_IF_ERROR(AddFile(config, &source));
   }

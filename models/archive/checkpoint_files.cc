@@ -23,9 +23,17 @@ namespace fs = std::filesystem;
 constexpr int64_t kMaxSmallBytes = int64_t{16} << 20;
 constexpr size_t kMaxShards = 4096;
 
-bool IsFile(const fs::path& path) {
+// Whether there is a regular file, or a link to one. What is there and is none is refused by name: passed
+// over, it would be missed in silence, and opened, it could block or never end.
+absl::StatusOr<bool> HasFile(const fs::path& path) {
   std::error_code error;
-  return fs::is_regular_file(path, error);
+  const fs::file_status link = fs::symlink_status(path, error);
+  if (!fs::exists(link)) return false;
+  const fs::file_status target = fs::status(path, error);
+  if (fs::is_regular_file(target)) return true;
+  return absl::InvalidArgumentError(absl::StrCat(
+      Quoted(path.filename().string()), fs::exists(target) ? " is no regular file" : " is a link to nothing",
+      "; remove it, or put the file in its place"));
 }
 
 // An index may name nothing but files beside it.
@@ -67,19 +75,23 @@ absl::Status ReadIndex(const fs::path& path, CheckpointFiles& files) {
 absl::Status FindInDirectory(const fs::path& directory, CheckpointFiles& files) {
   const std::string shown = Quoted(BaseName(directory.string()));
   for (const char* const name : {"model.safetensors", "pytorch_model.bin"}) {
-    if (IsFile(directory / name)) {
+    EIGSVC_ASSIGN_OR_RETURN(const bool whole, HasFile(directory / name));
+    if (whole) {
       files.weights.push_back((directory / name).string());
       return absl::OkStatus();
     }
-    if (const fs::path index = directory / absl::StrCat(name, ".index.json"); IsFile(index))
-      return ReadIndex(index, files);
+    const fs::path index = directory / absl::StrCat(name, ".index.json");
+    EIGSVC_ASSIGN_OR_RETURN(const bool sharded, HasFile(index));
+    if (sharded) return ReadIndex(index, files);
   }
   std::vector<std::string> candidates;
   std::error_code error;
   for (fs::directory_iterator at(directory, error), end; !error && at != end; at.increment(error)) {
     const std::string extension = at->path().extension().string();
     for (const char* const known : {".safetensors", ".pt", ".pth", ".bin", ".ckpt"}) {
-      if (extension == known && IsFile(at->path())) candidates.push_back(at->path().string());
+      std::error_code ignored;
+      if (extension == known && fs::is_regular_file(at->path(), ignored))
+        candidates.push_back(at->path().string());
     }
   }
   if (error)
@@ -135,7 +147,9 @@ absl::StatusOr<CheckpointFiles> FindCheckpointFiles(const std::string& path) {
   } else {
     files.weights.push_back(path);
   }
-  if (const fs::path config = directory / "config.json"; IsFile(config)) files.config = config.string();
+  const fs::path config = directory / "config.json";
+  EIGSVC_ASSIGN_OR_RETURN(const bool configured, HasFile(config));
+  if (configured) files.config = config.string();
   return files;
 }
 

@@ -18,8 +18,9 @@ struct CheckpointFiles {
       weight_map;  // of a sharded checkpoint: tensor -> name of its file
 };
 
-// NOT_FOUND · INVALID_ARGUMENT for a directory without, or with several, checkpoints, and for an index that
-// names anything but bare file names · RESOURCE_EXHAUSTED for an index or config of more than 16 MiB.
+// NOT_FOUND · INVALID_ARGUMENT for a directory without, or with several, checkpoints, for an index that
+// names anything but bare file names, and for a config.json, an index or a model file of the customary name
+// that is no regular file · RESOURCE_EXHAUSTED for an index or config of more than 16 MiB.
 absl::StatusOr<CheckpointFiles> FindCheckpointFiles(const std::string& path);
 
 // The text of a small file (an index, a config).

@@ -317,8 +317,8 @@ absl::StatusOr<Detection> Detect(const Archive& archive, const Settings& overrid
                                                         Quoted(archive.name()), " has ", layers, " layers"));
     }
   }
-  return Detection{std::string(layout->family), std::string(layout->name), layers, std::string(layout->mixer),
-                   std::move(settings)};
+  return Detection{std::string(layout->family), std::string(layout->name), layers,
+                   std::string(layout->mixer),  std::move(settings),       overrides};
 }
 
 }  // namespace eigsvc

@@ -21,6 +21,7 @@ struct Detection {
   int64_t layers = 0;
   std::string mixer;  // of its layers: "mamba2" or "attention"
   Settings settings;  // archive settings overridden by the caller's
+  Settings typed;     // the caller's alone, of which a misspelt one must not be passed over
 };
 
 // FAILED_PRECONDITION for an unknown checkpoint: the message names the nearest family and the first keys that

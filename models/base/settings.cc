@@ -162,38 +162,38 @@ absl::StatusOr<int64_t> Settings::Int(absl::string_view key) const {
   const json* node = Find(*object_, key);
   if (node == nullptr) return Missing(key, origin_);
   if (const auto value = ToInt(*node)) return *value;
-  return WrongType(key, origin_, "an integer", *node);
+  return WrongType(key, OriginOf(key), "an integer", *node);
 }
 
 absl::StatusOr<double> Settings::Real(absl::string_view key) const {
   const json* node = Find(*object_, key);
   if (node == nullptr) return Missing(key, origin_);
   if (const auto value = ToReal(*node)) return *value;
-  return WrongType(key, origin_, "a number", *node);
+  return WrongType(key, OriginOf(key), "a number", *node);
 }
 
 absl::StatusOr<bool> Settings::Bool(absl::string_view key) const {
   const json* node = Find(*object_, key);
   if (node == nullptr) return Missing(key, origin_);
   if (const auto value = ToBool(*node)) return *value;
-  return WrongType(key, origin_, "true or false", *node);
+  return WrongType(key, OriginOf(key), "true or false", *node);
 }
 
 absl::StatusOr<std::string> Settings::Text(absl::string_view key) const {
   const json* node = Find(*object_, key);
   if (node == nullptr) return Missing(key, origin_);
   if (node->is_string()) return node->get<std::string>();
-  return WrongType(key, origin_, "a string", *node);
+  return WrongType(key, OriginOf(key), "a string", *node);
 }
 
 absl::StatusOr<std::vector<int64_t>> Settings::Ints(absl::string_view key) const {
   const json* node = Find(*object_, key);
   if (node == nullptr) return Missing(key, origin_);
-  if (!node->is_array()) return WrongType(key, origin_, "a list of integers", *node);
+  if (!node->is_array()) return WrongType(key, OriginOf(key), "a list of integers", *node);
   std::vector<int64_t> values;
   for (const json& item : *node) {
     const auto value = ToInt(item);
-    if (!value) return WrongType(key, origin_, "a list of integers", *node);
+    if (!value) return WrongType(key, OriginOf(key), "a list of integers", *node);
     values.push_back(*value);
   }
   return values;
@@ -202,11 +202,11 @@ absl::StatusOr<std::vector<int64_t>> Settings::Ints(absl::string_view key) const
 absl::StatusOr<std::vector<double>> Settings::Reals(absl::string_view key) const {
   const json* node = Find(*object_, key);
   if (node == nullptr) return Missing(key, origin_);
-  if (!node->is_array()) return WrongType(key, origin_, "a list of numbers", *node);
+  if (!node->is_array()) return WrongType(key, OriginOf(key), "a list of numbers", *node);
   std::vector<double> values;
   for (const json& item : *node) {
     const auto value = ToReal(item);
-    if (!value) return WrongType(key, origin_, "a list of numbers", *node);
+    if (!value) return WrongType(key, OriginOf(key), "a list of numbers", *node);
     values.push_back(*value);
   }
   return values;
@@ -215,10 +215,10 @@ absl::StatusOr<std::vector<double>> Settings::Reals(absl::string_view key) const
 absl::StatusOr<std::vector<std::string>> Settings::Texts(absl::string_view key) const {
   const json* node = Find(*object_, key);
   if (node == nullptr) return Missing(key, origin_);
-  if (!node->is_array()) return WrongType(key, origin_, "a list of strings", *node);
+  if (!node->is_array()) return WrongType(key, OriginOf(key), "a list of strings", *node);
   std::vector<std::string> values;
   for (const json& item : *node) {
-    if (!item.is_string()) return WrongType(key, origin_, "a list of strings", *node);
+    if (!item.is_string()) return WrongType(key, OriginOf(key), "a list of strings", *node);
     values.push_back(item.get<std::string>());
   }
   return values;
@@ -227,7 +227,7 @@ absl::StatusOr<std::vector<std::string>> Settings::Texts(absl::string_view key) 
 absl::StatusOr<Settings> Settings::Child(absl::string_view key) const {
   const json* node = Find(*object_, key);
   if (node == nullptr) return Settings(json::object(), absl::StrCat(origin_, " (", key, ")"));
-  if (!node->is_object()) return WrongType(key, origin_, "an object", *node);
+  if (!node->is_object()) return WrongType(key, OriginOf(key), "an object", *node);
   return Settings(*node, absl::StrCat(origin_, " (", key, ")"));
 }
 
@@ -269,7 +269,23 @@ Settings Settings::MergedWith(const Settings& over) const {
   if (!over.origin_.empty() && over.origin_ != origin_) {
     origin = origin_.empty() ? over.origin_ : absl::StrCat(origin_, " with ", over.origin_);
   }
-  return Settings(std::move(merged), origin);
+  Settings result(std::move(merged), origin);
+  std::vector<Layer> layers = Layers();
+  for (Layer& layer : over.Layers()) layers.push_back(std::move(layer));
+  result.merged_from_ = std::make_shared<const std::vector<Layer>>(std::move(layers));
+  return result;
+}
+
+std::vector<Settings::Layer> Settings::Layers() const {
+  return merged_from_ != nullptr ? *merged_from_ : std::vector<Layer>{{object_, origin_}};
+}
+
+const std::string& Settings::OriginOf(absl::string_view key) const {
+  if (merged_from_ == nullptr) return origin_;
+  for (auto layer = merged_from_->rbegin(); layer != merged_from_->rend(); ++layer) {
+    if (Find(*layer->object, key) != nullptr && !layer->origin.empty()) return layer->origin;
+  }
+  return origin_;
 }
 
 const json& Settings::object() const { return *object_; }

@@ -25,6 +25,8 @@ class Settings {
 
   bool empty() const;
   const std::string& origin() const;
+  // Where the value of `key` comes from, of what this was merged from.
+  const std::string& OriginOf(absl::string_view key) const;
 
   // `key` may be dotted for nested objects: "rope_scaling.factor". A JSON null counts as absent.
   bool Has(absl::string_view key) const;
@@ -64,8 +66,15 @@ class Settings {
   std::string ToJson() const;  // canonical: sorted keys, no spaces
 
  private:
+  struct Layer {
+    std::shared_ptr<const nlohmann::json> object;
+    std::string origin;
+  };
+  std::vector<Layer> Layers() const;
+
   std::shared_ptr<const nlohmann::json> object_;
   std::string origin_;
+  std::shared_ptr<const std::vector<Layer>> merged_from_;  // lowest first; null: itself alone
 };
 
 }  // namespace eigsvc

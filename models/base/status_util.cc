@@ -28,12 +28,16 @@ size_t EditDistance(absl::string_view a, absl::string_view b) {
 
 }  // namespace
 
-absl::Status Annotate(const absl::Status& status, absl::string_view context) {
+absl::Status WithMessage(const absl::Status& status, absl::string_view message) {
   if (status.ok()) return status;
-  absl::Status annotated(status.code(), absl::StrCat(context, ": ", status.message()));
+  absl::Status changed(status.code(), message);
   status.ForEachPayload(
-      [&](absl::string_view url, const absl::Cord& payload) { annotated.SetPayload(url, payload); });
-  return annotated;
+      [&](absl::string_view url, const absl::Cord& payload) { changed.SetPayload(url, payload); });
+  return changed;
+}
+
+absl::Status Annotate(const absl::Status& status, absl::string_view context) {
+  return WithMessage(status, absl::StrCat(context, ": ", status.message()));
 }
 
 absl::Status UnknownName(absl::string_view kind, absl::string_view name,

@@ -9,6 +9,9 @@
 
 namespace eigsvc {
 
+// The same code and payloads with another message; OK stays OK.
+absl::Status WithMessage(const absl::Status& status, absl::string_view message);
+
 // The same code with "context: " before the message; OK stays OK. Payloads are kept.
 absl::Status Annotate(const absl::Status& status, absl::string_view context);
 

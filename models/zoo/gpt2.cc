@@ -62,7 +62,13 @@ struct Gpt2Shapes {
   std::optional<int64_t> layers, width, vocab_size, positions, mlp_width;
 };
 
-absl::StatusOr<Gpt2Config> ReadGpt2(const Settings& settings, const Gpt2Shapes& shapes) {
+absl::StatusOr<Gpt2Config> ReadGpt2(const Settings& settings, const Settings& typed,
+                                    const Gpt2Shapes& shapes) {
+  EIGSVC_RETURN_IF_ERROR(CheckKnownSettings(
+      typed, "gpt2",
+      {"vocab_size", "n_embd", "n_layer", "n_head", "n_positions", "n_ctx", "n_inner", "activation_function",
+       "layer_norm_epsilon", "scale_attn_weights", "scale_attn_by_inverse_layer_idx", "tie_word_embeddings",
+       "tie_embeddings", "add_cross_attention", "reorder_and_upcast_attn"}));
   constexpr int64_t kLargest = int64_t{1} << 24;
   const bool fresh = !shapes.layers.has_value();
   SettingsReader reader(settings);
@@ -70,8 +76,7 @@ absl::StatusOr<Gpt2Config> ReadGpt2(const Settings& settings, const Gpt2Shapes& 
   config.prefix = "transformer.";
   config.layers = reader.IntWithin({"n_layer"}, 1, 4096, shapes.layers.value_or(2));
   config.width = reader.IntWithin({"n_embd"}, 1, kLargest, shapes.width.value_or(64));
-  config.vocab_size = shapes.vocab_size.value_or(0);
-  if (fresh) config.vocab_size = reader.IntWithin({"vocab_size"}, 1, kLargest, 64);
+  config.vocab_size = reader.StoredSize({"vocab_size"}, shapes.vocab_size, 1, kLargest, 64);
   config.heads = reader.IntWithin({"n_head"}, 1, 65536, fresh ? std::optional<int64_t>(4) : std::nullopt);
   config.positions = reader.IntWithin({"n_positions", "n_ctx"}, 1, kLargest, shapes.positions.value_or(1024));
   config.mlp_width = reader.IntWithin({"n_inner"}, 1, kLargest, shapes.mlp_width.value_or(4 * config.width));
@@ -219,7 +224,7 @@ absl::StatusOr<std::shared_ptr<const SequenceModel>> LoadGpt2(const Archive& arc
   shapes.width = StoredSize(archive, prefix + "wte.weight", 1);
   shapes.positions = StoredSize(archive, prefix + "wpe.weight", 0);
   shapes.mlp_width = StoredSize(archive, prefix + "h.0.mlp.c_fc.weight", 1);
-  EIGSVC_ASSIGN_OR_RETURN(Gpt2Config config, ReadGpt2(detection.settings, shapes));
+  EIGSVC_ASSIGN_OR_RETURN(Gpt2Config config, ReadGpt2(detection.settings, detection.typed, shapes));
   config.prefix = prefix;
   WeightPlan plan = Gpt2Plan(config);
   // Old files carry the causal mask.
@@ -230,12 +235,7 @@ absl::StatusOr<std::shared_ptr<const SequenceModel>> LoadGpt2(const Archive& arc
 
 absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeGpt2(const Settings& settings, uint64_t seed,
                                                                     const LoadOptions& options) {
-  EIGSVC_RETURN_IF_ERROR(CheckKnownSettings(
-      settings, "gpt2",
-      {"family", "layout", "model_type", "architectures", "vocab_size", "n_embd", "n_layer", "n_head",
-       "n_positions", "n_ctx", "n_inner", "activation_function", "layer_norm_epsilon", "scale_attn_weights",
-       "scale_attn_by_inverse_layer_idx", "tie_word_embeddings", "tie_embeddings", "initializer_range"}));
-  EIGSVC_ASSIGN_OR_RETURN(const Gpt2Config config, ReadGpt2(settings, {}));
+  EIGSVC_ASSIGN_OR_RETURN(const Gpt2Config config, ReadGpt2(settings, settings, {}));
   WeightPlan plan = Gpt2Plan(config);
   EIGSVC_ASSIGN_OR_RETURN(ModelWeights weights, InitializeWeights(plan, seed, options));
   return std::make_shared<Gpt2>(config, std::move(plan), std::move(weights), options.dtype);

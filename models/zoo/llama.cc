@@ -146,8 +146,7 @@ class Llama final : public AttentionModel {
 absl::StatusOr<std::shared_ptr<const SequenceModel>> LoadLlama(const Archive& archive,
                                                                const Detection& detection,
                                                                const LoadOptions& options) {
-  EIGSVC_ASSIGN_OR_RETURN(const LlamaConfig config,
-                          LlamaConfigOf(archive, detection.settings, detection.layout, detection.layers));
+  EIGSVC_ASSIGN_OR_RETURN(const LlamaConfig config, LlamaConfigOf(archive, detection));
   WeightPlan plan = LlamaPlan(config);
   // Tables of angles, which are computed here.
   EIGSVC_ASSIGN_OR_RETURN(ModelWeights weights,

@@ -100,8 +100,11 @@ absl::StatusOr<LlamaConfig> ReadLlama(const Settings& settings, const std::strin
   config.layout = layout;
   config.layers = reader.IntWithin({"n_layers", "num_hidden_layers"}, 1, 4096, shapes.layers.value_or(2));
   config.width = reader.IntWithin({"dim", "hidden_size"}, 1, kLargestLlamaSize, shapes.width.value_or(64));
-  config.vocab_size = shapes.vocab_size.value_or(0);
-  if (fresh) config.vocab_size = reader.IntWithin({"vocab_size"}, 1, kLargestLlamaSize, 64);
+  // Files of Meta's say -1 where the tokenizer is to tell.
+  const bool unstated = meta && settings.IntOr("vocab_size", 0).value_or(0) == -1;
+  config.vocab_size = unstated
+                          ? shapes.vocab_size.value_or(64)
+                          : reader.StoredSize({"vocab_size"}, shapes.vocab_size, 1, kLargestLlamaSize, 64);
   const std::optional<int64_t> fresh_heads = fresh ? std::optional<int64_t>(4) : std::nullopt;
   config.heads = reader.IntWithin({"n_heads", "num_attention_heads"}, 1, 65536, fresh_heads);
   EIGSVC_RETURN_IF_ERROR(reader.status());
@@ -110,12 +113,9 @@ absl::StatusOr<LlamaConfig> ReadLlama(const Settings& settings, const std::strin
   EIGSVC_RETURN_IF_ERROR(reader.status());
   config.groups = reader.IntWithin({"n_kv_heads", "num_key_value_heads"}, 1, config.heads,
                                    shapes.key_rows ? *shapes.key_rows / config.head_size : config.heads);
-  // Meta's `hidden_dim` is stated for some files and derived from other settings for the rest; shapes know.
-  config.mlp_width = shapes.mlp_width.value_or(0);
-  if (fresh) {
-    config.mlp_width = reader.IntWithin({"hidden_dim", "intermediate_size"}, 1, kLargestLlamaSize,
-                                        (8 * config.width + 2) / 3);
-  }
+  // Meta's files derive it from other settings where they do not state it; shapes know.
+  config.mlp_width = reader.StoredSize({"hidden_dim", "intermediate_size"}, shapes.mlp_width, 1,
+                                       kLargestLlamaSize, (8 * config.width + 2) / 3);
   config.norm_eps = reader.Real({"norm_eps", "rms_norm_eps"}, meta ? 1e-5 : 1e-6);
   config.rotary_base = reader.Real({"rope_parameters.rope_theta", "rope_theta"}, 10000);
   config.scaling = ReadScaling(reader);
@@ -143,45 +143,31 @@ absl::StatusOr<LlamaConfig> ReadLlama(const Settings& settings, const std::strin
   return config;
 }
 
+absl::Status CheckTypedLlama(const Settings& typed) {
+  return CheckKnownSettings(
+      typed, "llama",
+      {"vocab_size", "dim", "n_layers", "n_heads", "n_kv_heads", "hidden_dim", "norm_eps", "max_seq_len",
+       "seq_len", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+       "head_dim", "intermediate_size", "rms_norm_eps", "max_position_embeddings", "rope_theta",
+       "rope_scaling", "rope_parameters", "attention_bias", "mlp_bias", "tie_word_embeddings",
+       "tie_embeddings", "hidden_act",
+       // Refused where they ask for what is not run.
+       "partial_rotary_factor", "use_scaled_rope", "sliding_window", "use_sliding_window",
+       "max_window_layers",
+       // Of Meta's files, which say by them what hidden_dim is.
+       "multiple_of", "ffn_dim_multiplier"});
+}
+
 }  // namespace
 
-absl::StatusOr<LlamaConfig> LlamaConfigOf(const Archive& archive, const Settings& settings,
-                                          const std::string& layout, int64_t layers) {
-  return ReadLlama(settings, layout, LlamaShapesOf(archive, layout, layers));
+absl::StatusOr<LlamaConfig> LlamaConfigOf(const Archive& archive, const Detection& detection) {
+  EIGSVC_RETURN_IF_ERROR(CheckTypedLlama(detection.typed));
+  return ReadLlama(detection.settings, detection.layout,
+                   LlamaShapesOf(archive, detection.layout, detection.layers));
 }
 
 absl::StatusOr<LlamaConfig> LlamaConfigOf(const Settings& settings) {
-  EIGSVC_RETURN_IF_ERROR(CheckKnownSettings(settings, "llama",
-                                            {"family",
-                                             "layout",
-                                             "model_type",
-                                             "vocab_size",
-                                             "dim",
-                                             "n_layers",
-                                             "n_heads",
-                                             "n_kv_heads",
-                                             "hidden_dim",
-                                             "norm_eps",
-                                             "max_seq_len",
-                                             "seq_len",
-                                             "hidden_size",
-                                             "num_hidden_layers",
-                                             "num_attention_heads",
-                                             "num_key_value_heads",
-                                             "head_dim",
-                                             "intermediate_size",
-                                             "rms_norm_eps",
-                                             "max_position_embeddings",
-                                             "rope_theta",
-                                             "rope_scaling",
-                                             "rope_parameters",
-                                             "attention_bias",
-                                             "mlp_bias",
-                                             "tie_word_embeddings",
-                                             "tie_embeddings",
-                                             "hidden_act",
-                                             "initializer_range",
-                                             "architectures"}));
+  EIGSVC_RETURN_IF_ERROR(CheckTypedLlama(settings));
   EIGSVC_ASSIGN_OR_RETURN(const std::string layout, settings.TextOr("layout", "huggingface"));
   if (layout != "meta" && layout != "huggingface") {
     return UnknownName("layout of llama", layout, {"meta", "huggingface"});

@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "models/archive/archive.h"
+#include "models/archive/detect.h"
 #include "models/base/settings.h"
 #include "models/layers/rope.h"
 
@@ -30,8 +31,9 @@ struct LlamaConfig {
 
 // FAILED_PRECONDITION: a setting is missing that shapes do not tell (the number of heads), or a variant this
 // family does not run (the message names it).
-absl::StatusOr<LlamaConfig> LlamaConfigOf(const Archive& archive, const Settings& settings,
-                                          const std::string& layout, int64_t layers);
+// A setting that contradicts the weights is FAILED_PRECONDITION, too; INVALID_ARGUMENT: an unknown one that
+// the caller typed.
+absl::StatusOr<LlamaConfig> LlamaConfigOf(const Archive& archive, const Detection& detection);
 // Missing settings take the defaults of a small model. INVALID_ARGUMENT for unknown or inconsistent ones.
 absl::StatusOr<LlamaConfig> LlamaConfigOf(const Settings& settings);
 

@@ -128,8 +128,7 @@ absl::StatusOr<std::shared_ptr<const SequenceModel>> LoadMamba2(const Archive& a
                                                                 const Detection& detection,
                                                                 const LoadOptions& options) {
   if (detection.layout == "paper") return LoadPaperMamba2(archive, detection, options);
-  EIGSVC_ASSIGN_OR_RETURN(const Mamba2Config config,
-                          Mamba2ConfigOf(archive, detection.settings, detection.layout, detection.layers));
+  EIGSVC_ASSIGN_OR_RETURN(const Mamba2Config config, Mamba2ConfigOf(archive, detection));
   WeightPlan plan = Mamba2Plan(config);
   EIGSVC_ASSIGN_OR_RETURN(ModelWeights weights, LoadWeights(archive, plan, {}, options));
   return std::make_shared<OfficialMamba2>(config, std::move(plan), std::move(weights), options.dtype);

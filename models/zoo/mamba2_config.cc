@@ -147,12 +147,15 @@ absl::StatusOr<Mamba2Config> ReadConfig(const Settings& settings, const std::str
   config.width = reader.IntWithin({"d_model", "hidden_size"}, 1, kLargestSize, shapes.width.value_or(64));
   config.vocab_size = reader.IntWithin({"vocab_size"}, 1, kLargestSize, shapes.vocab_size.value_or(64));
   // Rows beyond the vocabulary, up to a multiple, are part of the model. Where the multiple is not stated the
-  // embedding shows it.
+  // embedding shows it; published ones are at most 128.
   if (reader.Has({"pad_vocab_size_multiple"})) {
     const int64_t multiple = reader.IntWithin({"pad_vocab_size_multiple"}, 1, kLargestSize);
     if (reader.status().ok()) config.vocab_size = (config.vocab_size + multiple - 1) / multiple * multiple;
-  } else if (layout == "state-spaces" && shapes.vocab_size && *shapes.vocab_size >= config.vocab_size) {
+  } else if (layout == "state-spaces" && shapes.vocab_size && *shapes.vocab_size >= config.vocab_size &&
+             *shapes.vocab_size < config.vocab_size + 128) {
     config.vocab_size = *shapes.vocab_size;
+  } else {
+    config.vocab_size = reader.StoredSize({"vocab_size"}, shapes.vocab_size, 1, kLargestSize, 64);
   }
 
   const bool states_expand = reader.Has({"expand", "ssm_cfg.expand"});
@@ -218,32 +221,36 @@ absl::StatusOr<Mamba2Config> ReadConfig(const Settings& settings, const std::str
   return config;
 }
 
+absl::Status CheckTypedMamba2(const Settings& typed) {
+  return CheckKnownSettings(
+      typed, "mamba2",
+      {"d_model", "n_layer", "vocab_size", "pad_vocab_size_multiple", "ssm_cfg", "d_state", "headdim",
+       "expand", "ngroups", "d_conv", "d_ssm", "dt_limit", "rms_norm", "rmsnorm", "norm_before_gate",
+       "norm_epsilon", "residual_in_fp32", "tie_embeddings", "bias", "conv_bias", "D_has_hdim",
+       "gated_norm_groups", "attn_layer_idx", "d_intermediate", "hidden_size", "num_hidden_layers",
+       "num_heads", "head_dim", "state_size", "n_groups", "conv_kernel", "time_step_limit",
+       "layer_norm_epsilon", "use_bias", "use_conv_bias", "tie_word_embeddings", "hidden_act", "nheads",
+       // Without effect here: how it is computed, or how a fresh one is drawn.
+       "fused_add_norm", "attn_cfg", "chunk_size", "rescale_prenorm_residual", "time_step_floor",
+       "time_step_max", "time_step_min", "time_step_rank"});
+}
+
 }  // namespace
 
-absl::StatusOr<Mamba2Config> Mamba2ConfigOf(const Archive& archive, const Settings& settings,
-                                            const std::string& layout, int64_t layers) {
+absl::StatusOr<Mamba2Config> Mamba2ConfigOf(const Archive& archive, const Detection& detection) {
+  EIGSVC_RETURN_IF_ERROR(CheckTypedMamba2(detection.typed));
   // transformers reads either spelling of the embedding's key.
   const std::string alternative = EmbeddingKey("state-spaces");
-  const std::string key = archive.tensors().contains(alternative) ? alternative : EmbeddingKey(layout);
-  EIGSVC_ASSIGN_OR_RETURN(Mamba2Config config, ReadConfig(settings, layout, ShapesOf(archive, key, layers)));
+  const std::string key =
+      archive.tensors().contains(alternative) ? alternative : EmbeddingKey(detection.layout);
+  EIGSVC_ASSIGN_OR_RETURN(Mamba2Config config, ReadConfig(detection.settings, detection.layout,
+                                                          ShapesOf(archive, key, detection.layers)));
   config.embedding_key = key;
   return config;
 }
 
 absl::StatusOr<Mamba2Config> Mamba2ConfigOf(const Settings& settings) {
-  EIGSVC_RETURN_IF_ERROR(CheckKnownSettings(
-      settings, "mamba2",
-      {"family", "layout", "model_type", "d_model", "n_layer", "vocab_size", "pad_vocab_size_multiple",
-       "ssm_cfg", "d_state", "headdim", "expand", "ngroups", "d_conv", "d_ssm", "dt_limit", "rms_norm",
-       "rmsnorm", "norm_before_gate", "norm_epsilon", "residual_in_fp32", "tie_embeddings", "bias",
-       "conv_bias", "D_has_hdim", "gated_norm_groups", "fused_add_norm", "attn_layer_idx", "attn_cfg",
-       "d_intermediate", "hidden_size", "num_hidden_layers", "num_heads", "head_dim", "state_size",
-       "n_groups", "conv_kernel", "time_step_limit", "layer_norm_epsilon", "use_bias", "use_conv_bias",
-       "tie_word_embeddings", "hidden_act",
-       // Without effect here: how a model is trained, drawn, served or named.
-       "architectures", "bos_token_id", "chunk_size", "dtype", "eos_token_id", "initializer_range",
-       "pad_token_id", "rescale_prenorm_residual", "time_step_floor", "time_step_max", "time_step_min",
-       "time_step_rank", "torch_dtype", "transformers_version", "use_cache"}));
+  EIGSVC_RETURN_IF_ERROR(CheckTypedMamba2(settings));
   EIGSVC_ASSIGN_OR_RETURN(const std::string layout, settings.TextOr("layout", "state-spaces"));
   return ReadConfig(settings, layout, {});
 }

@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "models/archive/archive.h"
+#include "models/archive/detect.h"
 #include "models/base/settings.h"
 #include "models/zoo/mamba2_model.h"
 
@@ -39,8 +40,8 @@ struct Mamba2Config {
 
 // FAILED_PRECONDITION: a setting that shapes do not determine is missing (the message says which and how to
 // pass it), or the model is a hybrid of a kind this family does not run.
-absl::StatusOr<Mamba2Config> Mamba2ConfigOf(const Archive& archive, const Settings& settings,
-                                            const std::string& layout, int64_t layers);
+// INVALID_ARGUMENT: an unknown one that the caller typed.
+absl::StatusOr<Mamba2Config> Mamba2ConfigOf(const Archive& archive, const Detection& detection);
 // Missing settings take the defaults of a small model. INVALID_ARGUMENT for unknown or inconsistent ones.
 absl::StatusOr<Mamba2Config> Mamba2ConfigOf(const Settings& settings);
 

@@ -129,7 +129,16 @@ PaperShapes PaperShapesOf(const Archive& archive, int64_t layers) {
   return shapes;
 }
 
-absl::StatusOr<PaperMamba2Config> ReadPaperConfig(const Settings& settings, const PaperShapes& shapes) {
+absl::StatusOr<PaperMamba2Config> ReadPaperConfig(const Settings& settings, const Settings& typed,
+                                                  const PaperShapes& shapes) {
+  EIGSVC_RETURN_IF_ERROR(CheckKnownSettings(
+      typed, "mamba2 (paper)",
+      {"version", "num_layers", "n_layer", "hidden_dim", "d_model", "vocab_size", "output_dim", "num_heads",
+       "expansion", "expand", "state_dim", "d_state", "ngroups", "conv_dim", "d_conv", "norm", "prenorm",
+       "glu", "learnable_init_states", "bias", "pooling", "dual", "pseudoLTI",
+       // Without effect here.
+       "layer", "input_dim", "mixer", "mixer_dim", "classifier", "embedding", "token_embedding",
+       "max_pos_embed"}));
   constexpr int64_t kLargest = int64_t{1} << 24;
   EIGSVC_RETURN_IF_ERROR(RefusePaperSettings(settings));
   const bool fresh = !shapes.heads.has_value();
@@ -264,8 +273,9 @@ absl::StatusOr<std::shared_ptr<const SequenceModel>> LoadPaperMamba2(const Archi
                                                                      const Detection& detection,
                                                                      const LoadOptions& options) {
   EIGSVC_RETURN_IF_ERROR(RefusePaperVariants(archive));
-  EIGSVC_ASSIGN_OR_RETURN(const PaperMamba2Config config,
-                          ReadPaperConfig(detection.settings, PaperShapesOf(archive, detection.layers)));
+  EIGSVC_ASSIGN_OR_RETURN(
+      const PaperMamba2Config config,
+      ReadPaperConfig(detection.settings, detection.typed, PaperShapesOf(archive, detection.layers)));
   WeightPlan plan = PaperPlan(config);
   EIGSVC_ASSIGN_OR_RETURN(ModelWeights weights, LoadWeights(archive, plan, {}, options));
   return std::make_shared<PaperMamba2>(config, std::move(plan), std::move(weights), options.dtype);
@@ -274,15 +284,7 @@ absl::StatusOr<std::shared_ptr<const SequenceModel>> LoadPaperMamba2(const Archi
 absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializePaperMamba2(const Settings& settings,
                                                                            uint64_t seed,
                                                                            const LoadOptions& options) {
-  EIGSVC_RETURN_IF_ERROR(CheckKnownSettings(
-      settings, "mamba2 (paper)",
-      {"family", "layout", "version", "num_layers", "n_layer", "hidden_dim", "d_model", "vocab_size",
-       "output_dim", "num_heads", "expansion", "expand", "state_dim", "d_state", "ngroups", "conv_dim",
-       "d_conv", "norm", "prenorm", "glu", "learnable_init_states", "bias", "pooling", "dual", "pseudoLTI",
-       // Without effect here.
-       "layer", "input_dim", "dropout", "mixer", "mixer_dim", "classifier", "embedding", "token_embedding",
-       "max_pos_embed"}));
-  EIGSVC_ASSIGN_OR_RETURN(const PaperMamba2Config config, ReadPaperConfig(settings, {}));
+  EIGSVC_ASSIGN_OR_RETURN(const PaperMamba2Config config, ReadPaperConfig(settings, settings, {}));
   WeightPlan plan = PaperPlan(config);
   EIGSVC_ASSIGN_OR_RETURN(ModelWeights weights, InitializeWeights(plan, seed, options));
   return std::make_shared<PaperMamba2>(config, std::move(plan), std::move(weights), options.dtype);

@@ -17,8 +17,9 @@
 namespace eigsvc {
 namespace {
 
-// `archive`: whose shapes decide what its settings leave open; null for a fresh model.
-absl::StatusOr<DecoderSpec> Qwen3Spec(const Settings& settings, const Archive* archive,
+// `archive`: whose shapes decide what its settings leave open; null for a fresh model. `typed`: those of the
+// settings that a user typed.
+absl::StatusOr<DecoderSpec> Qwen3Spec(const Settings& settings, const Settings& typed, const Archive* archive,
                                       at::ScalarType dtype) {
   constexpr int64_t kLargest = int64_t{1} << 24;
   SettingsReader reader(settings);
@@ -53,7 +54,7 @@ absl::StatusOr<DecoderSpec> Qwen3Spec(const Settings& settings, const Archive* a
     sublayers.emplace_back().branches.push_back(std::move(mixer));
     sublayers.emplace_back().branches.push_back(std::move(network));
   }
-  if (archive == nullptr) EIGSVC_RETURN_IF_ERROR(reader.RefuseUnknown(settings, "qwen3"));
+  EIGSVC_RETURN_IF_ERROR(reader.RefuseUnknown(typed, "qwen3"));
   spec.description.settings = reader.Resolved("qwen3", "huggingface");
   return spec;
 }
@@ -61,13 +62,14 @@ absl::StatusOr<DecoderSpec> Qwen3Spec(const Settings& settings, const Archive* a
 absl::StatusOr<std::shared_ptr<const SequenceModel>> LoadQwen3(const Archive& archive,
                                                                const Detection& detection,
                                                                const LoadOptions& options) {
-  EIGSVC_ASSIGN_OR_RETURN(DecoderSpec spec, Qwen3Spec(detection.settings, &archive, options.dtype));
+  EIGSVC_ASSIGN_OR_RETURN(DecoderSpec spec,
+                          Qwen3Spec(detection.settings, detection.typed, &archive, options.dtype));
   return LoadDecoder(std::move(spec), archive, options);
 }
 
 absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeQwen3(const Settings& settings, uint64_t seed,
                                                                      const LoadOptions& options) {
-  EIGSVC_ASSIGN_OR_RETURN(DecoderSpec spec, Qwen3Spec(settings, nullptr, options.dtype));
+  EIGSVC_ASSIGN_OR_RETURN(DecoderSpec spec, Qwen3Spec(settings, settings, nullptr, options.dtype));
   return InitializeDecoder(std::move(spec), seed, options);
 }
 

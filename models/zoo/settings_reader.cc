@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <type_traits>
 #include <utility>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "models/base/status_util.h"
@@ -19,6 +21,44 @@ T Take(SettingsReader& reader, absl::StatusOr<T> value) {
   if (value.ok()) return *std::move(value);
   reader.Fail(value.status());
   return T();
+}
+
+// What published configurations say beside the architecture: how a model was trained, is served, or is named.
+constexpr absl::string_view kWithoutEffect[] = {"architectures",
+                                                "auto_map",
+                                                "dtype",
+                                                "family",
+                                                "finetuning_task",
+                                                "gradient_checkpointing",
+                                                "id2label",
+                                                "initializer_range",
+                                                "is_decoder",
+                                                "is_encoder_decoder",
+                                                "keys_to_ignore_at_inference",
+                                                "label2id",
+                                                "layout",
+                                                "max_batch_size",
+                                                "model_type",
+                                                "output_attentions",
+                                                "output_hidden_states",
+                                                "pretraining_tp",
+                                                "problem_type",
+                                                "return_dict",
+                                                "task",
+                                                "task_specific_params",
+                                                "tokenizer_class",
+                                                "torch_dtype",
+                                                "torchscript",
+                                                "training",
+                                                "transformers_version",
+                                                "use_bfloat16",
+                                                "use_cache"};
+
+bool IsWithoutEffect(absl::string_view key) {
+  return std::find(std::begin(kWithoutEffect), std::end(kWithoutEffect), key) != std::end(kWithoutEffect) ||
+         absl::StartsWith(key, "_") || absl::StartsWith(key, "summary_") ||
+         absl::EndsWith(key, "_token_id") || absl::StrContains(key, "dropout") ||
+         absl::EndsWith(key, "_pdrop");
 }
 
 }  // namespace
@@ -94,9 +134,7 @@ Settings SettingsReader::Resolved(absl::string_view family, absl::string_view la
 }
 
 absl::Status SettingsReader::RefuseUnknown(const Settings& typed, absl::string_view family) const {
-  std::vector<std::string> known(asked_.begin(), asked_.end());
-  for (const char* always : {"family", "layout", "model_type", "architectures"}) known.emplace_back(always);
-  return CheckKnownSettings(typed, family, known);
+  return CheckKnownSettings(typed, family, {asked_.begin(), asked_.end()});
 }
 
 int64_t SettingsReader::IntWithin(Names names, int64_t low, int64_t high, std::optional<int64_t> fallback) {
@@ -108,12 +146,25 @@ int64_t SettingsReader::IntWithin(Names names, int64_t low, int64_t high, std::o
   return value;
 }
 
+int64_t SettingsReader::StoredSize(Names names, std::optional<int64_t> stored, int64_t low, int64_t high,
+                                   int64_t fallback) {
+  const int64_t value = IntWithin(names, low, high, stored.value_or(fallback));
+  if (status_.ok() && stored && value != *stored) {
+    const std::string& origin = settings_.OriginOf(Choose(names));
+    Fail(absl::FailedPreconditionError(
+        absl::StrCat("setting \"", Choose(names), "\" of ", origin.empty() ? "the settings" : origin, " is ",
+                     value, ", but the weights have ", *stored,
+                     "; mend the setting (--config), or give the weights that it belongs to")));
+  }
+  return value;
+}
+
 void SettingsReader::Fail(absl::Status status) { status_.Update(std::move(status)); }
 
 absl::Status CheckKnownSettings(const Settings& settings, absl::string_view family,
                                 const std::vector<std::string>& known) {
   for (const std::string& key : settings.Keys()) {
-    if (std::find(known.begin(), known.end(), key) != known.end()) continue;
+    if (IsWithoutEffect(key) || std::find(known.begin(), known.end(), key) != known.end()) continue;
     const absl::Status unknown = UnknownName(absl::StrCat(family, " setting"), key, known);
     return absl::InvalidArgumentError(unknown.message());
   }

@@ -42,8 +42,12 @@ class SettingsReader {
   // the same architecture again. Shapes decided some of it, so it may say more than the source did.
   Settings Resolved(absl::string_view family, absl::string_view layout) const;
   // INVALID_ARGUMENT naming the first top-level key of `typed` that was never asked for: for settings that a
-  // user typed, where a misspelt one must not silently mean the default.
+  // user typed (of a checkpoint: Detection::typed), where a misspelt one must not silently mean the default.
   absl::Status RefuseUnknown(const Settings& typed, absl::string_view family) const;
+
+  // A size that the tensors of a checkpoint tell, where there is one: FAILED_PRECONDITION naming both where a
+  // setting states another. Otherwise as IntWithin.
+  int64_t StoredSize(Names names, std::optional<int64_t> stored, int64_t low, int64_t high, int64_t fallback);
 
   void Fail(absl::Status status);
   const absl::Status& status() const { return status_; }
@@ -62,7 +66,8 @@ class SettingsReader {
 };
 
 // INVALID_ARGUMENT naming the first top-level key of `settings` that is not in `known`: for settings that a
-// user typed, where a misspelt one must not silently mean the default.
+// user typed, where a misspelt one must not silently mean the default. What a published configuration says of
+// training, serving and names is always known.
 absl::Status CheckKnownSettings(const Settings& settings, absl::string_view family,
                                 const std::vector<std::string>& known);
 

@@ -128,8 +128,13 @@ absl::StatusOr<Mixer> MixerOf(const std::string& name) {
   return UnknownName("mixer of softmax-attention", name, {"none", "mlp", "glu", "hybrid"});
 }
 
-absl::StatusOr<SoftmaxAttentionConfig> ReadSoftmaxAttention(const Settings& settings,
+absl::StatusOr<SoftmaxAttentionConfig> ReadSoftmaxAttention(const Settings& settings, const Settings& typed,
                                                             const SoftmaxAttentionShapes& shapes) {
+  EIGSVC_RETURN_IF_ERROR(
+      CheckKnownSettings(typed, "softmax-attention",
+                         {"attention_fn", "num_layers", "hidden_dim", "state_dim", "num_heads", "embedding",
+                          "vocab_size", "output_dim", "max_pos_embed", "dim_conv", "conv_type", "use_gate",
+                          "mixer", "mixer_dim", "norm", "classifier", "dual"}));
   constexpr int64_t kLargest = int64_t{1} << 24;
   const bool fresh = !shapes.layers.has_value();
   SettingsReader reader(settings);
@@ -337,9 +342,9 @@ absl::StatusOr<std::shared_ptr<const SequenceModel>> LoadSoftmaxAttention(const 
                                                                           const Detection& detection,
                                                                           const LoadOptions& options) {
   EIGSVC_RETURN_IF_ERROR(RefuseSoftmaxAttentionVariants(archive));
-  EIGSVC_ASSIGN_OR_RETURN(
-      const SoftmaxAttentionConfig config,
-      ReadSoftmaxAttention(detection.settings, SoftmaxAttentionShapesOf(archive, detection.layers)));
+  EIGSVC_ASSIGN_OR_RETURN(const SoftmaxAttentionConfig config,
+                          ReadSoftmaxAttention(detection.settings, detection.typed,
+                                               SoftmaxAttentionShapesOf(archive, detection.layers)));
   WeightPlan plan = SoftmaxAttentionPlan(config);
   EIGSVC_ASSIGN_OR_RETURN(ModelWeights weights, LoadWeights(archive, plan, {}, options));
   return std::make_shared<SoftmaxAttention>(config, std::move(plan), std::move(weights), options.dtype);
@@ -348,12 +353,7 @@ absl::StatusOr<std::shared_ptr<const SequenceModel>> LoadSoftmaxAttention(const 
 absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeSoftmaxAttention(const Settings& settings,
                                                                                 uint64_t seed,
                                                                                 const LoadOptions& options) {
-  EIGSVC_RETURN_IF_ERROR(
-      CheckKnownSettings(settings, "softmax-attention",
-                         {"family", "layout", "attention_fn", "num_layers", "hidden_dim", "state_dim",
-                          "num_heads", "embedding", "vocab_size", "output_dim", "max_pos_embed", "dim_conv",
-                          "conv_type", "use_gate", "mixer", "mixer_dim", "norm", "classifier", "dual"}));
-  EIGSVC_ASSIGN_OR_RETURN(const SoftmaxAttentionConfig config, ReadSoftmaxAttention(settings, {}));
+  EIGSVC_ASSIGN_OR_RETURN(const SoftmaxAttentionConfig config, ReadSoftmaxAttention(settings, settings, {}));
   WeightPlan plan = SoftmaxAttentionPlan(config);
   EIGSVC_ASSIGN_OR_RETURN(ModelWeights weights, InitializeWeights(plan, seed, options));
   return std::make_shared<SoftmaxAttention>(config, std::move(plan), std::move(weights), options.dtype);

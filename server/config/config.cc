@@ -153,6 +153,13 @@ absl::StatusOr<ParsedConfig> ParseServerConfig(int argc, const char* const* argv
   if (config.worker_binary.empty()) {
     EIGSVC_ASSIGN_OR_RETURN(config.worker_binary, DefaultWorkerBinary());
   }
+  if (!config.scratch_dir.empty() &&
+      (!config.private_server ||
+       !absl::StartsWith(config.state_dir, absl::StrCat(config.scratch_dir, "/")))) {
+    return absl::InvalidArgumentError(
+        "--scratch-dir: it is removed at the end, so it goes with --private-server and must hold the state "
+        "directory; name the directory that --state-dir is in");
+  }
   return parsed;
 }
 

@@ -45,6 +45,9 @@ struct ServerConfig {
   // A client's private daemon: may read local paths, has no HTTP port (http_listen is empty), ends with its
   // parent.
   bool private_server = false;
+  // The directory that such a client made for its daemon (socket, log, state_dir): removed when the daemon
+  // ends, which the client may no longer be there to do. Empty: none.
+  std::string scratch_dir;
   bool print_config = false;
 };
 

@@ -113,6 +113,9 @@ std::vector<Flag> MakeFlags() {
       Switch("private-server",
              "Be one client's daemon: read local paths, no HTTP port, end with the parent process.",
              &C::private_server),
+      Text("scratch-dir", "DIR",
+           "With --private-server: what its client made for it, removed when it ends; empty: none.",
+           &C::scratch_dir),
   };
 }
 

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "google/protobuf/timestamp.pb.h"
 #include "models/base/status_macros.h"
 #include "models/base/status_util.h"
@@ -107,6 +109,37 @@ absl::Status TakeLeftovers(const worker::v1::RunTrainingRequest& request, v1::Tr
   EIGSVC_RETURN_IF_ERROR(take(request.last_path(), record->mutable_last_sha256()));
   return take(request.output_path(), record->mutable_best_sha256());
 }
+// What the client calls a server's path that it named by `ref`, a CheckpointRef or a DataRef. Uploads keep
+// the name of a single file.
+template <typename Ref>
+std::string ClientsName(const Ref& ref, const std::string& path) {
+  if (ref.has_name()) return ref.name();
+  if (!ref.has_sha256()) return path;  // it named the path itself
+  const std::string last = path.substr(path.rfind('/') + 1);
+  return absl::StartsWith(last, ref.sha256()) ? absl::StrCat("upload ", ref.sha256().substr(0, 12)) : last;
+}
+
+using Names = std::vector<std::pair<std::string, std::string>>;  // the server's path, the client's name
+Names ClientsNames(const worker::v1::RunAnalysisRequest& request) {
+  return {{request.checkpoint().path(), ClientsName(request.checkpoint().ref(), request.checkpoint().path())},
+          {request.data_path(), ClientsName(request.spec().task().data(), request.data_path())},
+          {request.export_path(), "the file of kept eigenvalues"}};
+}
+Names ClientsNames(const worker::v1::RunTrainingRequest& request) {
+  return {{request.start().path(), ClientsName(request.start().ref(), request.start().path())},
+          {request.data_path(), ClientsName(request.spec().task().data(), request.data_path())},
+          {request.output_path(), "the best checkpoint's file"},
+          {request.last_path(), "the last checkpoint's file"}};
+}
+
+// Messages of a worker name paths, which say nothing to a client and are none of its business.
+template <typename Request>
+absl::Status InClientsWords(const Request& request, const absl::Status& status) {
+  Names names = ClientsNames(request);
+  std::erase_if(names, [](const auto& name) { return name.first.empty(); });
+  return WithMessage(status, absl::StrReplaceAll(status.message(), names));
+}
+
 void ForgetLeftovers(v1::Analysis*) {}
 void ForgetLeftovers(v1::Training* record) {
   record->clear_best_sha256();
@@ -385,7 +418,7 @@ absl::Status TypedJob<Kind>::Run(Worker& worker, Store& store, int64_t max_expor
   });
   if (!status.ok()) {
     KeepLeftovers(request, store);
-    return status;
+    return InClientsWords(request, status);
   }
   if (!last.has_value()) {
     return absl::InternalError(

@@ -131,16 +131,17 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(const StoreOptions& given) {
 }
 
 absl::StatusOr<std::unique_ptr<StoredFile>> StoredFile::Open(const std::string& path) {
+  const std::string name = Quoted(path.substr(path.rfind('/') + 1));  // clients read what it says
   Fd fd(open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
   struct stat info {};
   if (!fd.valid() || fstat(fd.get(), &info) != 0) {
     const int error = errno;
-    const absl::Status status = FileError(absl::StrCat("cannot open ", path), error);
+    const absl::Status status = FileError(absl::StrCat("cannot open ", name), error);
     return error == ENOENT ? absl::NotFoundError(status.message()) : status;
   }
   if (!S_ISREG(info.st_mode)) {
     return absl::FailedPreconditionError(absl::StrCat(
-        path, S_ISDIR(info.st_mode) ? " is a directory, which is not sent as one stream; name a file"
+        name, S_ISDIR(info.st_mode) ? " is a directory, which is not sent as one stream; name a file"
                                     : " is not a regular file"));
   }
   return std::unique_ptr<StoredFile>(new StoredFile(fd.Release(), info.st_size));

@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <system_error>
+#include <utility>
 
 #include "ATen/core/grad_mode.h"
 #include "absl/strings/str_cat.h"
@@ -65,15 +66,16 @@ absl::Status Run(const worker::v1::RunAnalysisRequest& request, ModelPool& pool,
   v1::AnalysisEvent loading = new_event();
   loading.mutable_progress()->set_phase("load");
   on_event(std::move(loading));
-  EIGSVC_ASSIGN_OR_RETURN(const ModelPool::Handle model,
-                          pool.Acquire(request.checkpoint(), spec.dtype(), stop));
+  worker::v1::ResolvedCheckpoint checkpoint = request.checkpoint();
+  EIGSVC_ASSIGN_OR_RETURN(std::shared_ptr<const Task> task,
+                          SizeFreshModel(spec.task(), request.data_path(), &checkpoint));
+  EIGSVC_ASSIGN_OR_RETURN(const ModelPool::Handle model, pool.Acquire(checkpoint, spec.dtype(), stop));
   v1::AnalysisEvent loaded = new_event();
   *loaded.mutable_model() = model->description;
   on_event(std::move(loaded));
 
-  EIGSVC_ASSIGN_OR_RETURN(
-      const std::shared_ptr<const Task> task,
-      SetUpTask(spec.task(), request.data_path(), model->settings, model->model->description()));
+  EIGSVC_ASSIGN_OR_RETURN(task, SetUpTask(spec.task(), request.data_path(), model->settings,
+                                          model->model->description(), std::move(task)));
   v1::TaskSpec resolved = spec.task();
   resolved.set_parameters_json(task->parameters().ToJson());
   resolved.set_split(std::string(SplitName(options.split)));

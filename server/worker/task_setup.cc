@@ -1,5 +1,7 @@
 #include "server/worker/task_setup.h"
 
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "models/base/status_macros.h"
 
@@ -14,18 +16,39 @@ absl::StatusOr<Settings> Parameters(const v1::TaskSpec& spec, const Settings& ch
   }
   if (spec.parameters_json().empty()) return recorded;
   EIGSVC_ASSIGN_OR_RETURN(const Settings given,
-                          Settings::Parse(spec.parameters_json(), "the task's parameters"));
+                          Settings::Parse(spec.parameters_json(), "the task's parameters (--param)"));
   return recorded.MergedWith(given);
 }
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<const Task>> SetUpTask(const v1::TaskSpec& spec, const std::string& data_path,
-                                                      const Settings& checkpoint_settings,
-                                                      const ModelDescription& model) {
-  EIGSVC_ASSIGN_OR_RETURN(const Settings parameters, Parameters(spec, checkpoint_settings));
+absl::StatusOr<std::shared_ptr<const Task>> SizeFreshModel(const v1::TaskSpec& spec,
+                                                           const std::string& data_path,
+                                                           worker::v1::ResolvedCheckpoint* checkpoint) {
+  v1::CheckpointRef& ref = *checkpoint->mutable_ref();
+  if (!ref.has_initializer()) return nullptr;
+  Settings settings;
+  if (!ref.settings_json().empty()) {
+    EIGSVC_ASSIGN_OR_RETURN(settings, Settings::Parse(ref.settings_json(), "settings_json"));
+  }
+  if (settings.Has("vocab_size")) return nullptr;
+  EIGSVC_ASSIGN_OR_RETURN(const Settings parameters, Parameters(spec, Settings()));
   EIGSVC_ASSIGN_OR_RETURN(std::shared_ptr<const Task> task,
                           MakeTask(spec.name(), parameters, spec.seed(), data_path));
+  settings.Set("vocab_size", task->vocab_size());
+  ref.set_settings_json(settings.ToJson());
+  return task;
+}
+
+absl::StatusOr<std::shared_ptr<const Task>> SetUpTask(const v1::TaskSpec& spec, const std::string& data_path,
+                                                      const Settings& checkpoint_settings,
+                                                      const ModelDescription& model,
+                                                      std::shared_ptr<const Task> made) {
+  std::shared_ptr<const Task> task = std::move(made);
+  if (task == nullptr) {
+    EIGSVC_ASSIGN_OR_RETURN(const Settings parameters, Parameters(spec, checkpoint_settings));
+    EIGSVC_ASSIGN_OR_RETURN(task, MakeTask(spec.name(), parameters, spec.seed(), data_path));
+  }
   if (task->vocab_size() > model.vocab_size) {
     const absl::string_view remedy =
         task->parameters().Has("vocab_size")

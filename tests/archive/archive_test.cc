@@ -145,6 +145,42 @@ TEST(ArchiveTest, ABrokenConfigIsNamed) {
   EXPECT_THAT(Archive::Open(folder.Path("m.safetensors")), Refused("config.json"));
 }
 
+// Passed over they would be missed in silence; opened they could block, or never end.
+TEST(ArchiveTest, WhatIsNoFileIsRefusedByName) {
+  const auto put = [](const TemporaryFolder& folder, const std::string& name, int kind) {
+    const std::string path = folder.Path(name);
+    switch (kind) {
+      case 0:
+        ASSERT_EQ(mkfifo(path.c_str(), 0600), 0);
+        break;
+      case 1:
+        std::filesystem::create_symlink("/dev/zero", path);
+        break;
+      case 2:
+        std::filesystem::create_symlink("nowhere", path);
+        break;
+      default:
+        std::filesystem::create_directory(path);
+    }
+  };
+  for (int kind = 0; kind < 4; ++kind) {
+    for (const char* name : {"config.json", "model.safetensors.index.json", "pytorch_model.bin"}) {
+      const TemporaryFolder folder;
+      folder.Write("m.safetensors", Tiny({"w"}));
+      put(folder, name, kind);
+      EXPECT_THAT(Archive::Open(folder.path()), Refused(name)) << kind;
+      if (name == std::string("config.json"))
+        EXPECT_THAT(Archive::Open(folder.Path("m.safetensors")), Refused(name)) << kind;
+    }
+  }
+  const TemporaryFolder folder;
+  const TemporaryFolder elsewhere;
+  folder.Write("m.safetensors", Tiny({"w"}));
+  std::filesystem::create_symlink(elsewhere.Write("c.json", R"({"dim": 1})"), folder.Path("config.json"));
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Archive linked, Archive::Open(folder.path()));
+  EXPECT_TRUE(linked.settings().Has("dim")) << "a link to a file is one";
+}
+
 TEST(ArchiveTest, ADirectoryIsItsFilesInOrder) {
   const TemporaryFolder folder;
   folder.Write("config.json", "{\"dim\": 1}");

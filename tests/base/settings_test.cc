@@ -51,6 +51,20 @@ TEST(SettingsTest, ValuesOfEachType) {
   EXPECT_THAT(settings.Texts("words").value(), ElementsAre("a", "b"));
 }
 
+TEST(SettingsTest, AWrongTypeOfMergedOnesIsBlamedOnItsOwnSource) {
+  const Settings given = Settings::Parse(R"({"dim": "abc", "rope": {"factor": "x"}})", "--param").value();
+  const Settings merged = Sample().MergedWith(given);
+  const auto blames = [](const std::string& source, const std::string& other) {
+    return StatusIs(absl::StatusCode::kInvalidArgument,
+                    AllOf(HasSubstr(source), ::testing::Not(HasSubstr(other))));
+  };
+  EXPECT_THAT(merged.Int("dim"), blames("--param", "config.json"));
+  EXPECT_THAT(merged.Real("rope.factor"), blames("--param", "config.json"));
+  EXPECT_THAT(merged.Int("name"), blames("config.json", "--param"));
+  EXPECT_EQ(merged.OriginOf("rope.deep.x"), "config.json");
+  EXPECT_EQ(merged.MergedWith(Settings()).OriginOf("dim"), "--param");
+}
+
 TEST(SettingsTest, AWrongTypeIsNamedAndNeverReplacedByTheDefault) {
   const Settings settings = Sample();
   EXPECT_THAT(settings.Int("half"), WrongType("an integer"));

@@ -494,6 +494,17 @@ TEST_F(CommandTest, TheServerIsTakenFromTheEnvironment) {
   EXPECT_EQ(RunCli({"models"}, {.env = {{"EIGSVC_SERVER", server_.address()}}}).exit_code, 0);
 }
 
+TEST_F(CommandTest, AConfigThatIsNoFileIsNotLeftOutInSilence) {
+  const std::string checkpoint = directory_.Write("m.safetensors", "weights");
+  ASSERT_EQ(mkfifo((directory_.path() + "/config.json").c_str(), 0600), 0);
+  for (const std::string& named : {checkpoint, directory_.path()}) {
+    const CliResult result = Run({"analyze", "--checkpoint", named, "--task", "mqar"});
+    EXPECT_EQ(result.exit_code, 67) << result.err;
+    EXPECT_THAT(result.err, HasSubstr("config.json is no plain file"));
+  }
+  EXPECT_THAT(server_.checkpoint_uploads(), IsEmpty());
+}
+
 TEST_F(CommandTest, CtrlCCancelsTheJobAtTheServer) {
   server_.hang = true;
   std::thread user([&] {

@@ -92,6 +92,15 @@ TEST_F(ProcessTest, CtrlCEndsTheJobTheDaemonAndItsDirectory) {
   EXPECT_TRUE(Clean());
 }
 
+TEST_F(ProcessTest, AClientThatIsKilledLeavesNothingBehind) {
+  const pid_t child = Start(Analyze("--progress json"), "hangs");
+  while (Err().find("\"phase\":\"run\"") == std::string::npos) absl::SleepFor(absl::Milliseconds(10));
+  kill(child, SIGKILL);
+  EXPECT_EQ(Wait(child), -SIGKILL);
+  for (int i = 0; i < 500 && !Clean(); ++i) absl::SleepFor(absl::Milliseconds(10));
+  EXPECT_TRUE(Clean());
+}
+
 TEST_F(ProcessTest, ADaemonThatDiesIsQuoted) {
   EXPECT_EQ(Run(Analyze(), "dies"), 1);
   EXPECT_THAT(Err(), HasSubstr("ended before it listened"));

@@ -139,6 +139,10 @@ INSTANTIATE_TEST_SUITE_P(
         BadCase{{"--listen", absl::StrCat("unix:/", std::string(107, 'x'))}, {"107 bytes"}},
         BadCase{{"--http-listen", "unix:/tmp/x"}, {"--http-listen", "HOST:PORT"}},
         BadCase{{"--private-server", "--http-listen", "127.0.0.1:1"}, {"--http-listen", "no HTTP port"}},
+        BadCase{{"--scratch-dir", "/tmp/x", "--state-dir", "/tmp/x/state"},
+                {"--scratch-dir", "--private-server"}},
+        BadCase{{"--private-server", "--scratch-dir", "/tmp/x", "--state-dir", "/tmp/y"},
+                {"--scratch-dir", "--state-dir"}},
         BadCase{{"--reflection=perhaps"}, {"--reflection", "true or false"}},
         BadCase{{"--help=perhaps"}, {"--help"}}));
 
@@ -193,7 +197,7 @@ TEST(ConfigTest, PrintedConfigurationRoundTripsThroughItsOwnFlags) {
              "--no-reflection", "--listen", "[::1]:9", "--checkpoint-root", "/a \"b\"\\c"}));
   EIGSVC_ASSERT_OK_AND_ASSIGN(ParsedConfig help, Parse({"--help"}));
   const nlohmann::ordered_json json = nlohmann::ordered_json::parse(ConfigToJson(first.config));
-  EXPECT_EQ(json.size(), 21u);
+  EXPECT_EQ(json.size(), 22u);
   std::vector<std::string> arguments;
   for (const auto& [key, value] : json.items()) {
     const std::string name = absl::StrReplaceAll(key, {{"_", "-"}});

@@ -594,6 +594,27 @@ TEST_F(JobsTest, AnErrorAfterAResultIsAnError) {
   EXPECT_FALSE(jobs_->GetAnalysis(id)->has_result());
 }
 
+TEST_F(JobsTest, MessagesNameWhatTheClientNamedAndNoPathOfTheServer) {
+  script_.analysis = [](const worker::v1::RunAnalysisRequest& request, FakeRun&, const auto&) {
+    return absl::InvalidArgumentError(absl::StrCat(request.data_path(), ", line 3: no id; ",
+                                                   request.checkpoint().path(), " and ",
+                                                   request.export_path()));
+  };
+  Start();
+  v1::AnalysisSpec spec = GoodSpec();
+  spec.mutable_task()->set_name("next-token");
+  spec.mutable_task()->mutable_data()->set_name("sub/ids.npy");
+  spec.set_keep_eigenvalues(true);
+  EXPECT_THAT(Wait(Submit(spec)), StatusIs(absl::StatusCode::kInvalidArgument,
+                                           "sub/ids.npy, line 3: no id; known.safetensors and the file of "
+                                           "kept eigenvalues"));
+  // A private server's client named the path itself.
+  store_.allow_local = true;
+  spec.mutable_task()->mutable_data()->set_local_path("/home/me/ids.npy");
+  EXPECT_THAT(Wait(Submit(spec)),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("/home/me/ids.npy, line 3")));
+}
+
 TEST_F(JobsTest, MessagesThatAreNotUtf8AreMended) {
   script_.analysis = [](const auto&, FakeRun&, const auto&) {
     return absl::DataLossError("key \xFF is damaged");

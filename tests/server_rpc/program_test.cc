@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -49,9 +50,10 @@ class ProgramTest : public ::testing::Test {
   // Starts it with pipes on stdin and stdout and a file on stderr. With `by_another`, a process between
   // starts it, which is what pid_ is then.
   void Start(std::vector<std::string> flags, bool by_another = false) {
-    for (const char* flag : {"--state-dir", "--worker-binary"}) flags.push_back(flag);
-    flags.insert(flags.end() - 1, directory_ + "/state");
-    flags.push_back("/bin/false");
+    if (std::find(flags.begin(), flags.end(), "--state-dir") == flags.end()) {
+      flags.insert(flags.end(), {"--state-dir", directory_ + "/state"});
+    }
+    flags.insert(flags.end(), {"--worker-binary", "/bin/false"});
     std::vector<char*> argv = {const_cast<char*>("eigsvcd")};
     for (std::string& flag : flags) argv.push_back(flag.data());
     argv.push_back(nullptr);
@@ -177,6 +179,19 @@ TEST_F(ProgramTest, PrivateServerEndsWhenItsStdinIsClosed) {
   EXPECT_EQ(ReadStdout("\n"), absl::StrCat("listening unix:", directory_, "/socket\n"));
   close(std::exchange(stdin_, -1));
   EXPECT_EQ(Wait(), 0);
+}
+
+TEST_F(ProgramTest, PrivateServerTakesItsScratchDirectoryAway) {
+  const std::string scratch = directory_ + "/scratch";
+  std::filesystem::create_directory(scratch);
+  Start({"--private-server", "--listen", "unix:" + scratch + "/socket", "--scratch-dir", scratch,
+         "--state-dir", scratch + "/state"});
+  EXPECT_THAT(ReadStdout("\n"), StartsWith("listening unix:"));
+  EXPECT_TRUE(std::filesystem::exists(scratch + "/state"));
+  close(std::exchange(stdin_, -1));
+  EXPECT_EQ(Wait(), 0);
+  EXPECT_FALSE(std::filesystem::exists(scratch));
+  EXPECT_TRUE(std::filesystem::exists(directory_));
 }
 
 TEST_F(ProgramTest, PrivateServerEndsWithAParentThatIsKilled) {

@@ -452,6 +452,56 @@ TEST_F(WorkerServiceTest, EveryFamilyRunsUntrained) {
   }
 }
 
+// What a user types who has no checkpoint: a family and a task, and nothing of vocabularies.
+TEST_F(WorkerServiceTest, AFreshModelsVocabularyIsTheTasks) {
+  worker::v1::RunAnalysisRequest request = AnalysisRequest("", 2);
+  request.mutable_checkpoint()->mutable_ref()->mutable_initializer()->set_family("mamba2");
+  request.mutable_spec()->mutable_task()->clear_parameters_json();
+  const auto vocabulary = [&] {
+    const auto outcome = worker_.Analyze(request);
+    EXPECT_TRUE(outcome.status.ok()) << outcome.status.error_message();
+    for (const auto& event : outcome.events) {
+      if (event.event().has_model()) return event.event().model().vocab_size();
+    }
+    return int64_t{0};
+  };
+  EXPECT_EQ(vocabulary(), 8192) << "MQAR's own default";
+  request.mutable_checkpoint()->mutable_ref()->set_settings_json(R"({"d_model": 32})");
+  request.mutable_spec()->mutable_task()->set_parameters_json(SmallMqar());
+  EXPECT_EQ(vocabulary(), 64);
+  request.mutable_checkpoint()->mutable_ref()->set_settings_json(R"({"d_model": 32, "vocab_size": 80})");
+  EXPECT_EQ(vocabulary(), 80) << "a stated one counts";
+
+  worker::v1::RunTrainingRequest training;
+  *training.mutable_start() = request.checkpoint();
+  training.mutable_start()->mutable_ref()->clear_settings_json();
+  *training.mutable_spec()->mutable_task() = request.spec().task();
+  training.mutable_spec()->set_steps(1);
+  training.mutable_spec()->set_batch_size(2);
+  training.mutable_spec()->set_eval_examples(2);
+  grpc::ClientContext context;
+  const auto reader = worker_.stub().RunTraining(&context, training);
+  int64_t trained = 0;
+  for (worker::v1::RunTrainingResponse event; reader->Read(&event);) {
+    if (event.event().has_model()) trained = event.event().model().vocab_size();
+  }
+  const grpc::Status status = reader->Finish();
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(trained, 64);
+}
+
+TEST_F(WorkerServiceTest, AWrongParameterIsBlamedOnTheParameters) {
+  const std::string path = dir_.Path("recorded.safetensors");
+  SaveMamba2(path, 1, "{}",
+             R"({"task":{"name":"mqar","parameters":)" + SmallMqar(R"(,"test_examples":40)") + "}}");
+  worker::v1::RunAnalysisRequest request = AnalysisRequest(path, 8);
+  request.mutable_spec()->mutable_task()->set_parameters_json(R"({"num_kv_pairs":"abc"})");
+  const auto outcome = worker_.Analyze(request);
+  EXPECT_EQ(outcome.status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(outcome.status.error_message(),
+              AllOf(HasSubstr("num_kv_pairs"), HasSubstr("--param"), ::testing::Not(HasSubstr("recorded"))));
+}
+
 TEST_F(WorkerServiceTest, CancellingATrainingIdlesTheDeviceWithinAQuarterSecond) {
   worker::v1::RunTrainingRequest request;
   *request.mutable_start() = CheckpointAt(model_);

@@ -16,7 +16,7 @@ namespace eigsvc::testing {
 class FakeStore : public Store {
  public:
   absl::StatusOr<ResolvedPath> ResolveName(StoreKind, const std::string& name) override {
-    if (name == "known.safetensors") return ResolvedPath{"/root/" + name, false};
+    if (name == "known.safetensors" || name == "sub/ids.npy") return ResolvedPath{"/root/" + name, false};
     return absl::NotFoundError(absl::StrCat("no checkpoint \"", name, "\"; known: known.safetensors"));
   }
   absl::StatusOr<ResolvedPath> ResolveDigest(StoreKind, const std::string& sha256) override {

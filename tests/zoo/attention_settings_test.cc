@@ -86,6 +86,37 @@ Archive InMemory(const SequenceModel& model, const std::string& settings,
   return Archive(std::move(tensors), *Settings::Parse(settings, "config.json"), "model");
 }
 
+// Shapes decide these, so a wrong setting would go unnoticed.
+TEST(ContradictingSettingsTest, AreErrorsThatNameBoth) {
+  struct Case {
+    std::string family, fresh, wrong, stated, stored;
+  };
+  const Case cases[] = {
+      {"llama", R"({"intermediate_size": 48})", R"({"intermediate_size": 50})", "50", "48"},
+      {"llama", R"({"layout": "meta", "hidden_dim": 48})", R"({"hidden_dim": 50})", "50", "48"},
+      {"llama", R"({"vocab_size": 40})", R"({"vocab_size": 41})", "41", "40"},
+      {"gpt2", R"({"vocab_size": 40})", R"({"vocab_size": 39})", "39", "40"},
+      {"mamba2", R"({"vocab_size": 640})", R"({"vocab_size": 100})", "100", "640"}};
+  for (const Case& c : cases) {
+    EIGSVC_ASSERT_OK_AND_ASSIGN(const Model model, Fresh(c.family, c.fresh));
+    const Settings all = model->description().settings.MergedWith(*Settings::Parse(c.wrong, "config.json"));
+    EXPECT_THAT(
+        LoadModel(InMemory(*model, all.ToJson()), {}, {}),
+        StatusIs(absl::StatusCode::kFailedPrecondition,
+                 ::testing::AllOf(HasSubstr("config.json"), HasSubstr(c.stated), HasSubstr(c.stored))))
+        << c.family << " " << c.wrong;
+  }
+  // Padding is no contradiction, nor is Meta's "the tokenizer knows".
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Model padded, Fresh("mamba2", R"({"vocab_size": 640})"));
+  Settings smaller = padded->description().settings;
+  smaller.Set("vocab_size", int64_t{630});
+  EIGSVC_EXPECT_OK(LoadModel(InMemory(*padded, smaller.ToJson()), {}, {}));
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Model meta, Fresh("llama", R"({"layout": "meta"})"));
+  Settings untold = meta->description().settings;
+  untold.Set("vocab_size", int64_t{-1});
+  EIGSVC_EXPECT_OK(LoadModel(InMemory(*meta, untold.ToJson()), {}, {}));
+}
+
 at::Tensor Logits(const SequenceModel& model) {
   Random random({1});
   return *model.Forward(model.weights(), testing::RandomTokens(random, 1, 9, 64));

@@ -76,6 +76,40 @@ TEST_P(FamilyTest, DescribesItself) {
   EXPECT_EQ(description.parameters, parameters);
 }
 
+// A misspelt --config must not silently mean the default, of a checkpoint as of a fresh model.
+TEST_P(FamilyTest, RefusesTypedSettingsThatItDoesNotKnow) {
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const auto model, MakeTiny(GetParam()));
+  EIGSVC_ASSERT_OK(SaveModel(*model, model->weights(), {}, path_));
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Archive archive, Archive::Open(path_));
+  Settings typed;
+  typed.Set("vocab_sizze", model->description().vocab_size);
+  const auto refused =
+      StatusIs(absl::StatusCode::kInvalidArgument,
+               AllOf(HasSubstr("\"vocab_sizze\""), HasSubstr("did you mean \"vocab_size\"?")));
+  EXPECT_THAT(LoadModel(archive, typed, {}), refused);
+  const FamilyEntry* family = *FindFamily(GetParam().family);
+  EXPECT_THAT(family->initialize(model->description().settings.MergedWith(typed), 1, {}), refused);
+  // What belongs to a published configuration, but to no architecture, is passed over.
+  const Settings whole =
+      model->description().settings.MergedWith(*Settings::Parse(R"({"transformers_version": "4.40.0",
+          "torch_dtype": "float32", "bos_token_id": 1, "use_cache": true, "_name_or_path": "a/b",
+          "hidden_dropout": 0.1, "task": {"name": "mqar"}})",
+                                                                "--config"));
+  EIGSVC_EXPECT_OK(LoadModel(archive, whole, {}));
+}
+
+TEST_P(FamilyTest, RefusesASizeThatContradictsTheWeights) {
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const auto model, MakeTiny(GetParam()));
+  EIGSVC_ASSERT_OK(SaveModel(*model, model->weights(), {}, path_));
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Archive archive, Archive::Open(path_));
+  Settings wrong;
+  wrong.Set("vocab_size", int64_t{4711});
+  const absl::StatusOr<std::shared_ptr<const SequenceModel>> loaded = LoadModel(archive, wrong, {});
+  EXPECT_THAT(loaded,
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       AllOf(HasSubstr("4711"), HasSubstr(absl::StrCat(model->description().vocab_size)))));
+}
+
 TEST_P(FamilyTest, SavedAndLoadedGivesTheSameLogits) {
   EIGSVC_ASSERT_OK_AND_ASSIGN(const auto model, MakeTiny(GetParam()));
   const at::Tensor tokens = Tokens(1, 2, 11);

@@ -44,6 +44,22 @@ TEST(SettingsReaderTest, RefusesWhatIsOutOfRange) {
               StatusIs(absl::StatusCode::kInvalidArgument, AllOf(HasSubstr("n_layer"), HasSubstr("100"))));
 }
 
+TEST(SettingsReaderTest, ASettingAgainstTheWeightsNamesBoth) {
+  const Settings settings = *Settings::Parse(R"({"vocab_size": 100})", "config.json");
+  {
+    SettingsReader reader(settings);
+    EXPECT_EQ(reader.StoredSize({"vocab_size"}, 100, 1, 1000, 7), 100);
+    EXPECT_EQ(reader.StoredSize({"width"}, 32, 1, 1000, 7), 32) << "the weights where nothing is stated";
+    EXPECT_EQ(reader.StoredSize({"width"}, std::nullopt, 1, 1000, 7), 7) << "a fresh model";
+    EIGSVC_EXPECT_OK(reader.status());
+  }
+  SettingsReader reader(settings);
+  reader.StoredSize({"vocab", "vocab_size"}, 128, 1, 1000, 7);
+  EXPECT_THAT(reader.status(), StatusIs(absl::StatusCode::kFailedPrecondition,
+                                        AllOf(HasSubstr("\"vocab_size\""), HasSubstr("config.json"),
+                                              HasSubstr("100"), HasSubstr("128"))));
+}
+
 TEST(SettingsReaderTest, ReadsTheInfinitiesOfPython) {
   for (const char* json :
        {R"({"limit": [0.5, Infinity]})", R"({"limit": [0.5, {"__float__": "Infinity"}]})"}) {
