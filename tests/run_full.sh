@@ -22,7 +22,7 @@ unset ASAN_OPTIONS UBSAN_OPTIONS
 
 echo "== ThreadSanitizer"
 configure build-tsan tsan
-tsan_tests=(base_test spectrum_test server_workers_test server_jobs_test)
+tsan_tests=(base_test spectrum_test server_store_test server_metrics_test server_workers_test server_jobs_test)
 ninja -C build-tsan --quiet "${tsan_tests[@]}"
 for test in "${tsan_tests[@]}"; do TSAN_OPTIONS=halt_on_error=1 "build-tsan/bin/$test" --gtest_brief=1; done
 

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/cli/layer_spectrum.h"
+#include "server/inspection/spectrum_summary.h"
 
 namespace eigsvc::cli {
 namespace {
@@ -47,7 +48,7 @@ Json LayerArray(const google::protobuf::RepeatedPtrField<v1::SiteSpectrum>& site
                    {"mixer", layer.mixer},
                    {"unit", UnitName(layer.unit_kind)},
                    {"units", layer.units}};
-    AppendSummary(Summarize(layer.spectrum), &object);
+    AppendSummary(SummaryProto(layer.spectrum), &object);
     layers.push_back(std::move(object));
   }
   return layers;

@@ -10,11 +10,12 @@
 #include "client/cli/plot.h"
 #include "client/cli/report.h"
 #include "client/cli/table.h"
+#include "server/inspection/spectrum_summary.h"
 
 namespace eigsvc::cli {
 namespace {
 
-// Beyond so many sites the table has a row a layer, unless all are asked for.
+// Where sites and runs would make more rows, the table has them by layer, unless all are asked for.
 constexpr int kMaxSiteRows = 64;
 constexpr int kQ05 = 1, kQ25 = 2, kQ50 = 3, kQ75 = 4, kQ95 = 5;  // of SpectrumSummary.quantiles
 
@@ -44,7 +45,7 @@ std::vector<Row> LayerRows(const std::vector<LayerSpectrum>& layers) {
                     layer.unit_kind == v1::UNIT_KIND_LAYER
                         ? ""
                         : absl::StrCat(layer.units, " ", UnitName(layer.unit_kind), plural),
-                    Summarize(layer.spectrum)});
+                    SummaryProto(layer.spectrum)});
   }
   return rows;
 }
@@ -58,19 +59,6 @@ Table::Cell ShareCell(const v1::SpectrumSummary& summary, double share, Paint pa
   return {PercentText(share), share >= 0.05 ? paint : Paint::kNone};
 }
 
-// The statistics of a run in a table of several.
-void AppendCompact(const v1::SpectrumSummary* summary, const Style& style, std::vector<Table::Cell>* row) {
-  if (summary == nullptr) {
-    row->insert(row->end(), 5, Table::Cell("-"));
-    return;
-  }
-  row->emplace_back(MagnitudeText(Quantile(*summary, kQ50), style));
-  row->emplace_back(HalfLifeText(Quantile(*summary, kQ50), style), Paint::kBold);
-  row->push_back(ShareCell(*summary, summary->le_0_1(), Paint::kBlue));
-  row->push_back(ShareCell(*summary, summary->near_1(), Paint::kGreen));
-  row->push_back(ShareCell(*summary, summary->above_1(), Paint::kRed));
-}
-
 // The row of `rows` for the same site.
 const v1::SpectrumSummary* Matching(const std::vector<Row>& rows, const Row& like) {
   const auto found = std::find_if(rows.begin(), rows.end(), [&](const Row& row) {
@@ -79,62 +67,71 @@ const v1::SpectrumSummary* Matching(const std::vector<Row>& rows, const Row& lik
   return found == rows.end() ? nullptr : &found->summary;
 }
 
-std::string SingleTable(const std::vector<Row>& rows, const Style& style) {
+// One run's rows under its name.
+using Runs = std::vector<std::pair<std::string, std::vector<Row>>>;
+
+// A row a site and run, those of a site one below the other. `quantiles`: which of SpectrumSummary's.
+Table SiteTable(const Runs& runs, const std::vector<int>& quantiles, const Style& style) {
+  constexpr const char* kNames[] = {"1 %", "5 %", "25 %", "50 %", "75 %", "95 %", "99 %"};
   const auto right = Table::Align::kRight;
-  Table table({{"layer", right},
-               {"mixer"},
-               {"unit"},
-               {"5 %", right},
-               {"25 %", right},
-               {"50 %", right},
-               {"75 %", right},
-               {"95 %", right},
-               {"half-life", right},
-               {std::string(style.Pick("≤0.1", "<=.1")), right},
-               {std::string(style.Pick("≈1", "~1")), right},
-               {">1", right}});
-  table.Span(3, 7, {absl::StrCat("quantiles of ", style.Pick("|λ|", "|lambda|")), Paint::kDim});
-  table.Span(8, 8, {"steps", Paint::kDim});
-  table.Span(9, 11, {"shares in %", Paint::kDim});
-  for (const Row& row : rows) {
-    std::vector<Table::Cell> cells = {absl::StrCat(row.layer), Printable(row.mixer), row.unit};
-    for (const int q : {kQ05, kQ25, kQ50, kQ75, kQ95}) {
-      cells.emplace_back(MagnitudeText(Quantile(row.summary, q), style),
-                         q == kQ50 ? Paint::kBold : Paint::kNone);
+  const std::vector<Row>& sites = runs.front().second;
+  const bool several_mixers = std::any_of(sites.begin(), sites.end(), [&](const Row& row) {
+    return row.mixer != sites.front().mixer || row.unit.empty();
+  });
+  const bool with_mixer = runs.size() == 1 || several_mixers;
+  std::vector<Table::Column> columns = {{"layer", right}};
+  if (with_mixer) columns.push_back({"mixer"});
+  columns.push_back({"unit"});
+  if (runs.size() > 1) columns.push_back({"run"});
+  const int first = static_cast<int>(columns.size());
+  for (const int q : quantiles) columns.push_back({kNames[q], right});
+  columns.push_back({"half-life", right});
+  columns.push_back({std::string(style.Pick("≤0.1", "<=.1")), right});
+  columns.push_back({std::string(style.Pick("≈1", "~1")), right});
+  columns.push_back({">1", right});
+  Table table(columns);
+  const int last = first + static_cast<int>(quantiles.size()) - 1;
+  const absl::string_view magnitude = style.Pick("|λ|", "|lambda|");
+  table.Span(first, last,
+             {quantiles.size() == 1 ? std::string(magnitude) : absl::StrCat("quantiles of ", magnitude),
+              Paint::kDim});
+  table.Span(last + 1, last + 1, {"steps", Paint::kDim});
+  table.Span(last + 2, last + 4, {"shares in %", Paint::kDim});
+  for (const Row& site : sites) {
+    for (size_t r = 0; r < runs.size(); ++r) {
+      std::vector<Table::Cell> cells = {r == 0 ? absl::StrCat(site.layer) : ""};
+      if (with_mixer) cells.emplace_back(r == 0 ? Printable(site.mixer) : "");
+      cells.emplace_back(r == 0 ? site.unit : "");
+      if (runs.size() > 1) cells.emplace_back(runs[r].first);
+      const v1::SpectrumSummary* summary = r == 0 ? &site.summary : Matching(runs[r].second, site);
+      if (summary == nullptr) {
+        cells.insert(cells.end(), quantiles.size() + 4, Table::Cell("-"));
+        table.Add(std::move(cells));
+        continue;
+      }
+      for (const int q : quantiles) {
+        cells.emplace_back(MagnitudeText(Quantile(*summary, q), style),
+                           q == kQ50 ? Paint::kBold : Paint::kNone);
+      }
+      cells.emplace_back(HalfLifeText(Quantile(*summary, kQ50), style), Paint::kBold);
+      cells.push_back(ShareCell(*summary, summary->le_0_1(), Paint::kBlue));
+      cells.push_back(ShareCell(*summary, summary->near_1(), Paint::kGreen));
+      cells.push_back(ShareCell(*summary, summary->above_1(), Paint::kRed));
+      table.Add(std::move(cells));
     }
-    cells.emplace_back(HalfLifeText(Quantile(row.summary, kQ50), style), Paint::kBold);
-    cells.push_back(ShareCell(row.summary, row.summary.le_0_1(), Paint::kBlue));
-    cells.push_back(ShareCell(row.summary, row.summary.near_1(), Paint::kGreen));
-    cells.push_back(ShareCell(row.summary, row.summary.above_1(), Paint::kRed));
-    table.Add(std::move(cells));
   }
-  return table.Render(style);
+  return table;
 }
 
-std::string TwinTable(const std::vector<Row>& rows, const std::vector<Row>& twin_rows,
-                      const std::string& twin_name, const Style& style) {
-  const auto right = Table::Align::kRight;
-  std::vector<Table::Column> columns = {{"layer", right}, {"unit"}};
-  for (int run = 0; run < 2; ++run) {
-    columns.insert(columns.end(), {{absl::StrCat("median ", style.Pick("|λ|", "|l|")), right},
-                                   {"half-life", right},
-                                   {std::string(style.Pick("≤0.1", "<=.1")), right},
-                                   {std::string(style.Pick("≈1", "~1")), right},
-                                   {">1", right}});
-    if (run == 0) columns.push_back({std::string(style.Pick("│", "|"))});
+// With as many quantiles as the terminal has room for, the median at the least.
+std::string FittingSiteTable(const Runs& runs, const Style& style) {
+  if (runs.front().second.empty()) return "";
+  for (const std::vector<int>& quantiles :
+       {std::vector<int>{kQ05, kQ25, kQ50, kQ75, kQ95}, std::vector<int>{kQ05, kQ50, kQ95}}) {
+    const Table table = SiteTable(runs, quantiles, style);
+    if (table.Width() <= style.columns) return table.Render(style);
   }
-  Table table(columns);
-  table.Span(2, 6, {"checkpoint", Paint::kBold});
-  table.Span(8, 12, {twin_name, Paint::kBold});
-  for (const Row& row : rows) {
-    std::vector<Table::Cell> cells = {absl::StrCat(row.layer),
-                                      row.unit.empty() ? Printable(row.mixer) : row.unit};
-    AppendCompact(&row.summary, style, &cells);
-    cells.emplace_back(std::string(style.Pick("│", "|")), Paint::kDim);
-    AppendCompact(Matching(twin_rows, row), style, &cells);
-    table.Add(std::move(cells));
-  }
-  return table.Render(style);
+  return SiteTable(runs, {kQ50}, style).Render(style);
 }
 
 std::string BinTable(const std::vector<std::pair<std::string, const std::vector<LayerSpectrum>*>>& runs,
@@ -249,19 +246,16 @@ std::string ReportTable(const Report& report, const Style& style) {
   if (report.twin.has_value()) twin_layers = MergeLayers(report.twin->result().sites());
 
   const int sites = report.analysis.result().sites_size();
-  const bool by_site = report.all_sites || sites <= kMaxSiteRows;
-  const std::vector<Row> rows = by_site ? SiteRows(report.analysis) : LayerRows(layers);
-  absl::StrAppend(
-      &out,
-      Heading(by_site ? "Eigenvalues by site" : "Eigenvalues by layer",
-              by_site ? "" : absl::StrCat("  ", CountText(sites), " sites; --all-sites or -o csv has each"),
-              style));
+  const bool by_site = report.all_sites || sites * (report.twin.has_value() ? 2 : 1) <= kMaxSiteRows;
+  Runs runs = {{"checkpoint", by_site ? SiteRows(report.analysis) : LayerRows(layers)}};
+  std::string remark;
   if (report.twin.has_value()) {
-    absl::StrAppend(&out, TwinTable(rows, by_site ? SiteRows(*report.twin) : LayerRows(twin_layers),
-                                    TwinName(*report.twin), style));
-  } else {
-    absl::StrAppend(&out, SingleTable(rows, style));
+    runs.emplace_back("twin", by_site ? SiteRows(*report.twin) : LayerRows(twin_layers));
+    absl::StrAppend(&remark, "  ", TwinName(*report.twin));
   }
+  if (!by_site) absl::StrAppend(&remark, "  ", CountText(sites), " sites; --all-sites or -o csv has each");
+  absl::StrAppend(&out, Heading(by_site ? "Eigenvalues by site" : "Eigenvalues by layer", remark, style),
+                  FittingSiteTable(runs, style));
   absl::StrAppend(
       &out, "  ",
       style.Apply(Paint::kDim,
@@ -276,9 +270,9 @@ std::string ReportTable(const Report& report, const Style& style) {
                     ", counted apart\n");
   }
 
-  std::vector<PlotRun> runs = {{"checkpoint", layers}};
-  if (report.twin.has_value()) runs.push_back({TwinName(*report.twin), twin_layers});
-  const std::string plot = RenderPlot(runs, style);
+  std::vector<PlotRun> plot_runs = {{"checkpoint", layers}};
+  if (report.twin.has_value()) plot_runs.push_back({TwinName(*report.twin), twin_layers});
+  const std::string plot = RenderPlot(plot_runs, style);
   if (!plot.empty()) absl::StrAppend(&out, "\n", plot);
 
   absl::StrAppend(&out, Heading(absl::StrCat("Shares by ", style.Pick("|λ|", "|lambda|"), ", in %"),

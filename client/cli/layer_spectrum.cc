@@ -75,26 +75,6 @@ std::vector<LayerSpectrum> MergeLayers(const google::protobuf::RepeatedPtrField<
   return merged;
 }
 
-v1::SpectrumSummary Summarize(const Spectrum& spectrum) {
-  v1::SpectrumSummary summary;
-  const auto count = static_cast<double>(spectrum.count());
-  summary.set_count(static_cast<int64_t>(spectrum.count()));
-  summary.set_nonfinite_count(static_cast<int64_t>(spectrum.nonfinite()));
-  summary.set_zero_count(static_cast<int64_t>(spectrum.zeros()));
-  summary.set_mean(spectrum.Mean());
-  summary.set_std(spectrum.Std());
-  summary.set_noise_floor(spectrum.noise_floor());
-  summary.set_min(spectrum.Min());
-  summary.set_max(spectrum.Max());
-  if (spectrum.count() == 0) return summary;
-  for (const double q : kQuantiles) summary.add_quantiles(spectrum.Quantile(q));
-  summary.set_le_0_1(static_cast<double>(spectrum.le_0_1()) / count);
-  summary.set_near_1(static_cast<double>(spectrum.near_1()) / count);
-  summary.set_above_1(static_cast<double>(spectrum.above_1()) / count);
-  for (const uint64_t bin : spectrum.paper_bins()) summary.add_paper_bins(static_cast<double>(bin) / count);
-  return summary;
-}
-
 std::string UnitName(v1::UnitKind kind) {
   switch (kind) {
     case v1::UNIT_KIND_CHANNEL:

@@ -25,13 +25,7 @@ struct LayerSpectrum {
 // One entry a (layer, mixer), in that order.
 std::vector<LayerSpectrum> MergeLayers(const google::protobuf::RepeatedPtrField<v1::SiteSpectrum>& sites);
 
-// The summary the server would have sent for `spectrum`.
-v1::SpectrumSummary Summarize(const Spectrum& spectrum);
-
 // "head", "channel" or "layer".
 std::string UnitName(v1::UnitKind kind);
-
-// The probabilities of SpectrumSummary.quantiles.
-inline constexpr double kQuantiles[] = {0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99};
 
 }  // namespace eigsvc::cli

@@ -11,7 +11,7 @@ constexpr int kGap = 2;
 
 }  // namespace
 
-std::string Table::Render(const Style& style, int indent) const {
+std::vector<int> Table::Widths() const {
   std::vector<int> widths;
   for (size_t c = 0; c < columns_.size(); ++c) {
     int width = DisplayWidth(columns_[c].header);
@@ -20,7 +20,17 @@ std::string Table::Render(const Style& style, int indent) const {
     }
     widths.push_back(width);
   }
+  return widths;
+}
 
+int Table::Width(int indent) const {
+  int width = indent - kGap;
+  for (const int column : Widths()) width += column + kGap;
+  return width;
+}
+
+std::string Table::Render(const Style& style, int indent) const {
+  const std::vector<int> widths = Widths();
   std::string out;
   if (!spans_.empty()) {
     std::string line(indent, ' ');

@@ -28,6 +28,8 @@ class Table {
   void Add(std::vector<Cell> row) { rows_.push_back(std::move(row)); }
   // A heading over columns [first, last], centred on its own line above the headers.
   void Span(int first, int last, Cell heading) { spans_.push_back({first, last, std::move(heading)}); }
+  // Columns that the widest line may take, indentation included.
+  int Width(int indent = 2) const;
   // Lines without trailing spaces, each ended by a newline, indented by `indent`.
   std::string Render(const Style& style, int indent = 2) const;
 
@@ -36,6 +38,8 @@ class Table {
     int first, last;
     Cell cell;
   };
+  std::vector<int> Widths() const;
+
   std::vector<Column> columns_;
   std::vector<std::vector<Cell>> rows_;
   std::vector<Heading> spans_;

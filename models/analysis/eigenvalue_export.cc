@@ -17,6 +17,7 @@ namespace {
 
 constexpr char kLogMagnitude[] = "log_magnitude";
 constexpr char kPhase[] = "phase";
+constexpr char kNoiseFloor[] = "noise_floor";
 
 std::string SiteName(const std::pair<int, std::string>& site) {
   return absl::StrCat("layers.", site.first, ".", site.second);
@@ -36,8 +37,7 @@ absl::btree_map<std::string, std::string> Metadata(const EigenvalueExport::Plan&
     nlohmann::json described = {{"unit", std::string(UnitKindName(entry.unit_kind))},
                                 {"multiplicity", entry.multiplicity},
                                 {"constant", entry.constant},
-                                {"conjugate_pairs", entry.conjugate_pairs},
-                                {"noise_floor", entry.noise_floor}};
+                                {"conjugate_pairs", entry.conjugate_pairs}};
     if (!entry.constant) described["first_step"] = FirstStep(entry, plan.include_first_step);
     sites[SiteName(site)] = std::move(described);
   }
@@ -47,6 +47,10 @@ absl::btree_map<std::string, std::string> Metadata(const EigenvalueExport::Plan&
       "log_magnitude and phase: [row, step - first_step, unit, eigenvalue]; constant: [unit, eigenvalue]";
   metadata["log_magnitude"] = "natural logarithm of |lambda|; -inf: lambda = 0; NaN: beyond the row's length";
   metadata["phase"] = "radians in (-pi, pi]; absent where no lambda can be other than positive real or zero";
+  metadata["noise_floor"] =
+      "[row], of constant ones a scalar: absolute error of log_magnitude, from the dtype and the size of "
+      "what "
+      "was subtracted";
   metadata["multiplicity"] = "of each stored eigenvalue; 0: infinite; conjugate_pairs: stored once for both";
   metadata["sites"] = sites.dump();
   return metadata;
@@ -77,7 +81,6 @@ absl::Status ExportProbe::OnTransition(int layer, absl::string_view mixer, UnitK
   const auto [at, first_chunk] = entries_.try_emplace({layer, std::string(mixer)});
   Entry& entry = at->second;
   entry.has_phase |= MayHavePhase(transition);
-  entry.noise_floor = std::max(entry.noise_floor, host.noise_floor);
   if (!first_chunk) return absl::OkStatus();
   entry.unit_kind = unit_kind;
   entry.type = host.log_magnitude.scalar_type();
@@ -108,6 +111,10 @@ absl::StatusOr<std::unique_ptr<EigenvalueExport>> EigenvalueExport::Create(Plan 
       declarations.push_back({TensorName(site, quantity), type, shape});
       bytes += size;
     }
+    std::vector<int64_t> floors;
+    if (!entry.constant) floors.push_back(plan.rows);
+    bytes += entry.constant ? 8.0 : 8.0 * plan.rows;
+    declarations.push_back({TensorName(site, kNoiseFloor), ElementType::kFloat64, std::move(floors)});
   }
   declarations.push_back({"lengths", ElementType::kInt64, {plan.rows}});
   if (bytes > static_cast<double>(plan.max_bytes)) {
@@ -140,6 +147,8 @@ absl::Status EigenvalueExport::Write(int layer, absl::string_view mixer, int64_t
   }
   if (eigenvalues.phase.defined() && !entry.has_phase) return differs("phases");
 
+  double& noise_floor = noise_floors_[site];
+  noise_floor = std::max(noise_floor, eigenvalues.noise_floor);
   const int64_t begin = std::max(eigenvalues.first_step, FirstStep(entry, plan_.include_first_step));
   const int64_t steps = eigenvalues.first_step + values.size(1) - begin;
   if (steps <= 0 && !entry.constant) return absl::OkStatus();
@@ -183,6 +192,16 @@ absl::Status EigenvalueExport::EndRows(int64_t first_row, const Batch& batch) {
       EIGSVC_RETURN_IF_ERROR(WriteBlock(TensorName(site, quantity), entry, first_row, begin, rest));
     }
   }
+  for (const auto& [site, entry] : plan_.entries) {
+    if (entry.constant && first_row > 0) continue;  // reported once
+    const auto found = noise_floors_.find(site);
+    const std::vector<double> floors(entry.constant ? 1 : batch.rows,
+                                     found == noise_floors_.end() ? 0 : found->second);
+    EIGSVC_RETURN_IF_ERROR(writer_.WriteAt(
+        TensorName(site, kNoiseFloor), entry.constant ? 0 : first_row * 8,
+        absl::MakeConstSpan(reinterpret_cast<const std::byte*>(floors.data()), floors.size() * 8)));
+  }
+  noise_floors_.clear();
   return writer_.WriteAt("lengths", first_row * 8,
                          absl::MakeConstSpan(reinterpret_cast<const std::byte*>(batch.lengths.data()),
                                              batch.lengths.size() * 8));

@@ -3,8 +3,8 @@
 //
 // `layers.N.MIXER.log_magnitude` [rows, steps, units, K], natural logarithm, -inf for λ = 0 and NaN beyond a
 // row's length; constant transitions [units, K]; `.phase` likewise where λ may be other than positive real;
-// `lengths` [rows]. Metadata says from which step on each site's second axis counts, and each site's
-// multiplicity and unit kind.
+// `.noise_floor` [rows], of constant ones a scalar, the absolute error of log|λ|; `lengths` [rows]. Metadata
+// says from which step on each site's second axis counts, and each site's multiplicity and unit kind.
 #pragma once
 
 #include <cstdint>
@@ -32,7 +32,6 @@ class ExportProbe final : public TransitionTap {
     at::ScalarType type = at::kFloat;
     bool has_phase = false, constant = false, conjugate_pairs = false;
     int64_t units = 0, per_unit = 0, multiplicity = 1, first_step = 0;
-    double noise_floor = 0;
   };
   using Entries = absl::btree_map<std::pair<int, std::string>, Entry>;
 
@@ -80,6 +79,7 @@ class EigenvalueExport {
   const Plan plan_;
   SafetensorsWriter writer_;
   const int64_t bytes_;
+  absl::btree_map<std::pair<int, std::string>, double> noise_floors_;  // of the rows in progress
 };
 
 }  // namespace eigsvc

@@ -44,8 +44,8 @@ class SafetensorsWriter {
     ElementType type;
     std::vector<int64_t> shape;
   };
-  // Creates the file and writes the header. UNAVAILABLE or RESOURCE_EXHAUSTED for I/O errors, naming path and
-  // cause.
+  // Creates the file in its full size and writes the header. UNAVAILABLE or RESOURCE_EXHAUSTED for I/O
+  // errors, naming path and cause.
   static absl::StatusOr<SafetensorsWriter> Create(const std::string& path,
                                                   const std::vector<Declaration>& declarations,
                                                   const absl::btree_map<std::string, std::string>& metadata);

@@ -34,6 +34,19 @@ absl::Status WriteAll(int descriptor, absl::Span<const std::byte> bytes, int64_t
   return absl::OkStatus();
 }
 
+// The file in its full size: a disk that is too small is told before the work, and whoever keeps the disk's
+// budget sees at once what the file will take.
+absl::Status Allocate(int descriptor, int64_t bytes, const std::string& path) {
+  int result;
+  do {
+    result = fallocate(descriptor, 0, 0, bytes);
+  } while (result != 0 && errno == EINTR);
+  // Some file systems cannot; there the size is claimed without the room.
+  if (result != 0 && (errno == EOPNOTSUPP || errno == ENOSYS)) result = ftruncate(descriptor, bytes);
+  if (result == 0) return absl::OkStatus();
+  return ErrnoStatus(errno, absl::StrCat("cannot make room for the ", bytes, " bytes of ", path));
+}
+
 // Invalid UTF-8 is replaced: the header must be JSON whatever it is given.
 std::string JsonText(const std::string& value) {
   return nlohmann::json(value).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
@@ -155,6 +168,7 @@ absl::StatusOr<SafetensorsWriter> SafetensorsWriter::Create(
     state->descriptor = open(state->temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   } while (state->descriptor < 0 && errno == EEXIST);
   if (state->descriptor < 0) return ErrnoStatus(errno, absl::StrCat("cannot create ", state->temporary));
+  EIGSVC_RETURN_IF_ERROR(Allocate(state->descriptor, state->data_begin + state->data_bytes, path));
   EIGSVC_RETURN_IF_ERROR(
       WriteAll(state->descriptor,
                absl::MakeConstSpan(reinterpret_cast<const std::byte*>(start.data()), start.size()), 0, path));

@@ -56,15 +56,19 @@ Request WithId(Request request, const std::string& id) {
 
 // Where the job's files go. What is not taken into the store lives in the spool until the job fails or is
 // forgotten.
-absl::Status AddOutputs(worker::v1::RunAnalysisRequest* request, Store& store, int64_t max_export_bytes) {
+absl::Status AddOutputs(worker::v1::RunAnalysisRequest* request, Store& store, int64_t max_export_bytes,
+                        const CallControl& control) {
   if (!request->spec().keep_eigenvalues()) return absl::OkStatus();
   EIGSVC_ASSIGN_OR_RETURN(std::string path,
                           store.NewSpoolPath(request->analysis_id(), "eigenvalues.safetensors"));
   request->set_export_path(path);
-  request->set_max_export_bytes(std::min(max_export_bytes, store.SpoolBytesFree()));
+  const auto stopped = [&] { return control.cancelled() || absl::Now() >= control.deadline(); };
+  EIGSVC_ASSIGN_OR_RETURN(const int64_t granted,
+                          store.ReserveSpool(request->analysis_id(), max_export_bytes, stopped));
+  request->set_max_export_bytes(granted);
   return absl::OkStatus();
 }
-absl::Status AddOutputs(worker::v1::RunTrainingRequest* request, Store& store, int64_t) {
+absl::Status AddOutputs(worker::v1::RunTrainingRequest* request, Store& store, int64_t, const CallControl&) {
   EIGSVC_ASSIGN_OR_RETURN(*request->mutable_output_path(),
                           store.NewSpoolPath(request->training_id(), "best.safetensors"));
   EIGSVC_ASSIGN_OR_RETURN(*request->mutable_last_path(),
@@ -406,7 +410,7 @@ void TypedJob<Kind>::OnEvent(typename Kind::WorkerResponse response) {
 template <typename Kind>
 absl::Status TypedJob<Kind>::Run(Worker& worker, Store& store, int64_t max_export_bytes) {
   typename Kind::WorkerRequest request = request_;
-  EIGSVC_RETURN_IF_ERROR(AddOutputs(&request, store, max_export_bytes));
+  EIGSVC_RETURN_IF_ERROR(AddOutputs(&request, store, max_export_bytes, control()));
   std::optional<typename Kind::WorkerResponse> last;
   const absl::Status status = Call(worker, request, control(), [&](typename Kind::WorkerResponse response) {
     // The result waits for the status: an error may still follow it.
@@ -416,6 +420,7 @@ absl::Status TypedJob<Kind>::Run(Worker& worker, Store& store, int64_t max_expor
       OnEvent(std::move(response));
     }
   });
+  store.ReleaseSpool(id());  // whether or not it has made a file
   if (!status.ok()) {
     KeepLeftovers(request, store);
     return InClientsWords(request, status);

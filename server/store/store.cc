@@ -38,7 +38,7 @@ absl::StatusOr<Fd> LockStateDir(const std::string& state_dir) {
 class DiskStore : public Store {
  public:
   DiskStore(const StoreOptions& options, Fd lock, Root checkpoints, Root data, std::unique_ptr<Blobs> blobs,
-            Spool spool)
+            std::unique_ptr<Spool> spool)
       : options_(options),
         lock_(std::move(lock)),
         checkpoints_(std::move(checkpoints)),
@@ -96,10 +96,14 @@ class DiskStore : public Store {
   }
 
   absl::StatusOr<std::string> NewSpoolPath(absl::string_view job_id, absl::string_view suffix) override {
-    return spool_.NewPath(job_id, suffix);
+    return spool_->NewPath(job_id, suffix);
   }
-  void RemoveSpool(absl::string_view job_id) override { spool_.Remove(job_id); }
-  int64_t SpoolBytesFree() override { return spool_.BytesFree(); }
+  void RemoveSpool(absl::string_view job_id) override { spool_->Remove(job_id); }
+  absl::StatusOr<int64_t> ReserveSpool(absl::string_view job_id, int64_t most,
+                                       const std::function<bool()>& stopped) override {
+    return spool_->Reserve(job_id, most, stopped);
+  }
+  void ReleaseSpool(absl::string_view job_id) override { spool_->Release(job_id); }
 
  private:
   const Root& RootOf(StoreKind kind) const { return kind == StoreKind::kCheckpoint ? checkpoints_ : data_; }
@@ -108,7 +112,7 @@ class DiskStore : public Store {
   const Fd lock_;
   const Root checkpoints_, data_;
   const std::unique_ptr<Blobs> blobs_;
-  const Spool spool_;
+  const std::unique_ptr<Spool> spool_;
 };
 
 }  // namespace
@@ -124,7 +128,7 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(const StoreOptions& given) {
   EIGSVC_ASSIGN_OR_RETURN(Root checkpoints, Root::Open(StoreKind::kCheckpoint, options.checkpoint_root));
   EIGSVC_ASSIGN_OR_RETURN(Root data, Root::Open(StoreKind::kData, options.data_root));
   EIGSVC_ASSIGN_OR_RETURN(std::unique_ptr<Blobs> blobs, Blobs::Open(options.state_dir, options.upload_bytes));
-  EIGSVC_ASSIGN_OR_RETURN(Spool spool,
+  EIGSVC_ASSIGN_OR_RETURN(std::unique_ptr<Spool> spool,
                           Spool::Open(absl::StrCat(options.state_dir, "/spool"), options.spool_bytes));
   return std::unique_ptr<Store>(new DiskStore(options, std::move(lock), std::move(checkpoints),
                                               std::move(data), std::move(blobs), std::move(spool)));

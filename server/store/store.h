@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -85,7 +86,13 @@ class Store {
   // directory goes with RemoveSpool. RESOURCE_EXHAUSTED when the spool is full.
   virtual absl::StatusOr<std::string> NewSpoolPath(absl::string_view job_id, absl::string_view suffix) = 0;
   virtual void RemoveSpool(absl::string_view job_id) = 0;
-  virtual int64_t SpoolBytesFree() = 0;
+  // Sets aside what the spool has left, at most `most` bytes, for a file that the job will make in its full
+  // size at once (SafetensorsWriter does). Returns the bytes. Until the file is there, or ReleaseSpool or
+  // RemoveSpool, others wait: two jobs cannot be promised the same bytes. CANCELLED once stopped() is true,
+  // which is asked while it waits.
+  virtual absl::StatusOr<int64_t> ReserveSpool(absl::string_view job_id, int64_t most,
+                                               const std::function<bool()>& stopped) = 0;
+  virtual void ReleaseSpool(absl::string_view job_id) = 0;
 };
 
 // Reads a stored file in pieces. For streams. Thread-safe.

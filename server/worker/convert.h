@@ -18,7 +18,6 @@
 
 namespace eigsvc {
 
-v1::SpectrumSummary SummaryProto(const Spectrum& spectrum);
 v1::SpectrumBins BinsProto(const Spectrum& spectrum);
 v1::SiteSpectrum SiteProto(const SiteSpectrum& site);
 v1::Score ScoreProto(const Score& score);

@@ -24,6 +24,7 @@ using ::eigsvc::testing::StatusIs;
 using ::testing::HasSubstr;
 
 constexpr int64_t kVocab = 23;
+constexpr double kNoisePerToken = 1e-9;
 
 // Three layers: "decay" starts at step 0 and has three real eigenvalues that change sign with the token (not
 // with the first example's); "attention" starts at step 1; "fixed" is constant. The first two come in chunks
@@ -35,7 +36,7 @@ absl::Status ReportChunks(int64_t chunk, int layer, const at::Tensor& x, const L
   if (layer == 2) {
     return context.tap->OnTransition(
         layer, mixer, UnitKind::kHead,
-        {ScalarPerUnit{at::full({1, 1, 5}, -0.5, at::kFloat), 1}, /*constant=*/true, 0, 0});
+        {ScalarPerUnit{at::full({1, 1, 5}, -0.5, at::kFloat), 1}, /*constant=*/true, 0, 1e-7});
   }
   for (int64_t first = layer; first < x.size(1); first += chunk) {
     const at::Tensor part = tokens.narrow(1, first, std::min(chunk, x.size(1) - first));
@@ -47,6 +48,7 @@ absl::Status ReportChunks(int64_t chunk, int layer, const at::Tensor& x, const L
       transition.kind = ScalarPerUnit{(part * -0.125).to(at::kFloat).unsqueeze(-1), 0};
     }
     transition.first_step = first;
+    transition.noise_floor = kNoisePerToken * part.max().item<double>();  // of all rows of the batch
     EIGSVC_RETURN_IF_ERROR(context.tap->OnTransition(layer, mixer, UnitKind::kHead, std::move(transition)));
   }
   return absl::OkStatus();
@@ -79,7 +81,7 @@ TEST_P(ExportBatchesTest, HoldsEveryEigenvalueAtItsPlace) {
                               RunAnalysis(model, task_, options, nullptr, StopToken()));
   EIGSVC_ASSERT_OK_AND_ASSIGN(const Archive archive, Archive::Open(options.export_path));
   const auto& tensors = archive.tensors();
-  ASSERT_EQ(tensors.size(), 5u);
+  ASSERT_EQ(tensors.size(), 8u);
   const int64_t first = include_first ? 0 : 1;
 
   const ArchiveTensor& decay = tensors.at("layers.0.decay.log_magnitude");
@@ -93,7 +95,27 @@ TEST_P(ExportBatchesTest, HoldsEveryEigenvalueAtItsPlace) {
   const ArchiveTensor& fixed = tensors.at("layers.2.fixed.log_magnitude");
   EXPECT_EQ(fixed.shape, (std::vector<int64_t>{5, 1}));
   for (int i = 0; i < 5; ++i) EXPECT_EQ(ElementAsDouble(fixed, i), -0.5);
-  EXPECT_EQ(result.exported_bytes, 7 * 8 + 5 * 4 + 7 * 5 * 4 + 2 * 7 * (6 - first) * 6 * 8);
+  EXPECT_EQ(result.exported_bytes, 7 * 8 + 5 * 4 + 7 * 5 * 4 + 2 * 7 * (6 - first) * 6 * 8 + (2 * 7 + 1) * 8);
+
+  // Of the rows that ran together, whatever their chunks of time: not of the first example.
+  const ArchiveTensor& constant_floor = tensors.at("layers.2.fixed.noise_floor");
+  ASSERT_EQ(constant_floor.shape, std::vector<int64_t>{});
+  EXPECT_EQ(ElementAsDouble(constant_floor, 0), 1e-7);
+  for (const int64_t layer : {0, 1}) {
+    const ArchiveTensor& floors =
+        tensors.at(layer == 0 ? "layers.0.decay.noise_floor" : "layers.1.attention.noise_floor");
+    ASSERT_EQ(floors.shape, std::vector<int64_t>{7});
+    for (int64_t row = 0; batch_size > 0 && row < 7; ++row) {
+      int64_t largest = 0;
+      for (int64_t other = row / batch_size * batch_size;
+           other < std::min<int64_t>(7, (row / batch_size + 1) * batch_size); ++other) {
+        for (int64_t step = layer; step < task_.Length(other); ++step) {
+          largest = std::max<int64_t>(largest, task_.Token(other, step));
+        }
+      }
+      EXPECT_DOUBLE_EQ(ElementAsDouble(floors, row), kNoisePerToken * static_cast<double>(largest));
+    }
+  }
 
   int64_t finite = 0;
   for (int64_t row = 0; row < 7; ++row) {

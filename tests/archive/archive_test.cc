@@ -169,8 +169,9 @@ TEST(ArchiveTest, WhatIsNoFileIsRefusedByName) {
       folder.Write("m.safetensors", Tiny({"w"}));
       put(folder, name, kind);
       EXPECT_THAT(Archive::Open(folder.path()), Refused(name)) << kind;
-      if (name == std::string("config.json"))
+      if (name == std::string("config.json")) {
         EXPECT_THAT(Archive::Open(folder.Path("m.safetensors")), Refused(name)) << kind;
+      }
     }
   }
   const TemporaryFolder folder;

@@ -67,6 +67,26 @@ TEST(ReportTest, TableMatchesGolden) { ExpectGolden("table.txt", ReportTable(Sam
 TEST(ReportTest, TableWithTwinMatchesGolden) {
   ExpectGolden("table_twin.txt", ReportTable(SampleReport(true), kPlain));
 }
+// A twin is shown in the very columns a single run is; narrow terminals have fewer, of both.
+TEST(ReportTest, QuantilesGiveWayOnNarrowTerminals) {
+  const auto quantiles = [](bool with_twin, int columns) {
+    const std::string text = ReportTable(SampleReport(with_twin), {.utf8 = true, .columns = columns});
+    const std::string table = text.substr(text.find("Eigenvalues by site"),
+                                          text.find("half-life of") - text.find("Eigenvalues by site"));
+    for (const std::string& line : Lines(table)) EXPECT_LE(DisplayWidth(line), columns) << line;
+    std::string shown;
+    for (const char* name : {"5 %", "25 %", "50 %", "75 %", "95 %"}) {
+      if (table.find(std::string(" ") + name) != std::string::npos) shown += std::string(name) + ",";
+    }
+    return shown;
+  };
+  for (const bool with_twin : {false, true}) {
+    EXPECT_EQ(quantiles(with_twin, 100), "5 %,25 %,50 %,75 %,95 %,");
+    EXPECT_EQ(quantiles(with_twin, 80), "5 %,50 %,95 %,");
+    EXPECT_EQ(quantiles(with_twin, 60), "50 %,");
+  }
+}
+
 TEST(ReportTest, AsciiTableMatchesGolden) {
   ExpectGolden("table_ascii.txt", ReportTable(SampleReport(true), kAscii));
 }

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "client/cli/layer_spectrum.h"
+#include "server/inspection/spectrum_summary.h"
 
 namespace eigsvc::cli::testing {
 namespace {
@@ -42,7 +42,7 @@ v1::SiteSpectrum ToProto(int layer, const std::string& mixer, int unit, const Sp
   site.mutable_site()->set_unit_kind(v1::UNIT_KIND_HEAD);
   site.mutable_site()->set_unit(unit);
   site.set_multiplicity(mixer == "attention" ? 0 : 1024);
-  *site.mutable_summary() = Summarize(spectrum);
+  *site.mutable_summary() = SummaryProto(spectrum);
   v1::SpectrumBins& bins = *site.mutable_bins();
   FillBins(spectrum.below_1(), bins.mutable_below_1_index(), bins.mutable_below_1_count());
   FillBins(spectrum.beyond_1(), bins.mutable_beyond_1_index(), bins.mutable_beyond_1_count());

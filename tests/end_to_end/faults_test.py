@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 import threading
 import time
 import unittest
@@ -85,6 +86,67 @@ class FaultsTest(unittest.TestCase):
                 second = harness.cpu_ticks(pid)
                 self.assertTrue(second is None or second - first <= 2, f"{second - first} ticks after the cancel")
                 pid = daemon.wait_idle(20).process_id
+
+    def test_a_cancelled_training_leaves_a_checkpoint_to_resume_from(self):
+        from eigsvc.v1 import catalog_service_pb2 as catalog
+        from eigsvc.v1 import checkpoint_pb2, model_pb2, training_pb2, analysis_pb2
+        from eigsvc.v1 import training_service_pb2 as rpc
+        with harness.daemon() as daemon:
+            pid = daemon.wait_idle().process_id
+            task = model_pb2.TaskSpec(name="mqar", parameters_json='{"vocab_size":64,"input_seq_len":32,"num_kv_pairs":4}')
+            fresh = checkpoint_pb2.CheckpointRef(initializer=checkpoint_pb2.Initializer(family="mamba2", seed=1))
+            call = daemon.training.Train(
+                rpc.TrainRequest(spec=training_pb2.TrainingSpec(start=fresh, task=task, steps=10**6)), timeout=100)
+            for response in call:
+                training_id = response.event.training_id
+                if response.event.progress.step > 3:
+                    break
+            call.cancel()
+            self.assertEqual(daemon.wait_idle().process_id, pid, "the worker obeyed, so it lives")
+            until = time.monotonic() + 10
+            while True:
+                record = daemon.training.GetTraining(rpc.GetTrainingRequest(training_id=training_id)).training
+                if record.state == analysis_pb2.JOB_STATE_CANCELLED or time.monotonic() > until:
+                    break
+                time.sleep(0.02)
+            self.assertEqual(record.state, analysis_pb2.JOB_STATE_CANCELLED)
+            chunks = daemon.catalog.DownloadCheckpoint(
+                catalog.DownloadCheckpointRequest(sha256=record.last_sha256), timeout=20)
+            self.assertEqual(harness.sha256(b"".join(chunk.chunk for chunk in chunks)), record.last_sha256)
+            last = checkpoint_pb2.CheckpointRef(sha256=record.last_sha256)
+            steps = record.progress.step + 3
+            *_, end = daemon.training.Train(
+                rpc.TrainRequest(spec=training_pb2.TrainingSpec(start=last, task=task, steps=steps, resume=True)),
+                timeout=100)
+            self.assertEqual(end.event.result.steps, steps)
+
+    def test_cancel_while_a_checkpoint_is_hashed_spares_the_worker(self):
+        from eigsvc.v1 import checkpoint_pb2
+        from eigsvc.v1 import analysis_service_pb2 as rpc
+        from eigsvc.v1 import catalog_service_pb2 as catalog
+        with tempfile.TemporaryDirectory() as root:
+            elements = 1 << 30  # four gibibytes of zeros that take no room on the disk
+            header = b'{"zeros":{"dtype":"F32","shape":[%d],"data_offsets":[0,%d]}}' % (elements, 4 * elements)
+            with open(f"{root}/huge.safetensors", "wb") as file:
+                file.write(len(header).to_bytes(8, "little") + header)
+                file.truncate(8 + len(header) + 4 * elements)
+            with harness.daemon(f"--checkpoint-root={root}", roots=False) as daemon:
+                pid = daemon.wait_idle().process_id
+                huge = checkpoint_pb2.CheckpointRef(name="huge.safetensors")
+                calls = [
+                    lambda: daemon.analysis.Analyze(rpc.AnalyzeRequest(spec=spec(huge, examples=4)), timeout=60),
+                    lambda: daemon.catalog.InspectCheckpoint.future(
+                        catalog.InspectCheckpointRequest(checkpoint=huge), timeout=60),
+                    lambda: daemon.catalog.LoadModel.future(catalog.LoadModelRequest(checkpoint=huge), timeout=60)]
+                for start in calls:
+                    call = start()
+                    time.sleep(0.4)
+                    call.cancel()
+                    time.sleep(0.25)
+                    first = harness.cpu_ticks(pid)
+                    time.sleep(0.3)
+                    self.assertLessEqual(harness.cpu_ticks(pid) - first, 2)
+                    self.assertEqual(daemon.wait_idle().process_id, pid)
 
     def test_detached_job_outlives_its_call_and_cancel_ends_it(self):
         from eigsvc.v1 import analysis_pb2

@@ -42,7 +42,7 @@ const std::map<std::string, Rooms, std::less<>>& Arrows() {
       // study
       {"models/analysis", models},
       {"models/training", with(models, {"models/analysis"})},
-      {"server/inspection", {"models/base", "models/archive"}},
+      {"server/inspection", {"models/base", "models/archive", "models/spectrum"}},
       {"server/worker", with(models, {"models/analysis", "models/training", "server/inspection"})},
       // house: rpc and http both call jobs, never each other
       {"server/config", {"models/base"}},

@@ -2,9 +2,11 @@
 
 #include <sys/stat.h>
 
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <thread>
 
 #include "tests/server_store/scratch.h"
 #include "tests/testing/status_matchers.h"
@@ -111,16 +113,43 @@ TEST_F(StoreTest, SpoolKeepsToItsBudget) {
   auto store = Open({.spool_bytes = 10});
   EIGSVC_ASSERT_OK_AND_ASSIGN(std::string first, store->NewSpoolPath("job-1", ".safetensors"));
   std::ofstream(first) << "1234";
-  EXPECT_EQ(store->SpoolBytesFree(), 6);
   EIGSVC_ASSERT_OK_AND_ASSIGN(std::string second, store->NewSpoolPath("job-2", ".safetensors"));
+  const auto never = [] { return false; };
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const int64_t left, store->ReserveSpool("job-2", 100, never));
+  EXPECT_EQ(left, 6);
   std::ofstream(second) << "12345678901234";
-  EXPECT_EQ(store->SpoolBytesFree(), 0);
+  EXPECT_THAT(store->ReserveSpool("job-3", 100, never),
+              StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("--spool-bytes")));
   EXPECT_THAT(store->NewSpoolPath("job-3", ".safetensors"),
               StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("--spool-bytes")));
   store->RemoveSpool("job-2");
   EXPECT_FALSE(fs::exists(second));
   EXPECT_TRUE(fs::exists(first));
   EIGSVC_EXPECT_OK(store->NewSpoolPath("job-3", ".safetensors"));
+}
+
+// Two jobs that start together must not be promised the same bytes.
+TEST_F(StoreTest, SpoolIsPromisedOnce) {
+  auto store = Open({.spool_bytes = 1000});
+  const auto never = [] { return false; };
+  const auto reserve = [&](const std::string& job, int64_t most) {
+    const std::string path = store->NewSpoolPath(job, ".safetensors").value();
+    EIGSVC_EXPECT_OK(store->ReserveSpool(job, most, never));
+    return path;
+  };
+  EXPECT_EQ(store->ReserveSpool("asks-for-little", 300, never).value_or(0), 300);
+  store->ReleaseSpool("asks-for-little");
+  const std::string first = reserve("first", 5000);
+  std::atomic<int64_t> granted = -1;
+  std::thread second([&] { granted = store->ReserveSpool("second", 5000, never).value_or(0); });
+  EXPECT_THAT(store->ReserveSpool("third", 1, [] { return true; }),
+              StatusIs(absl::StatusCode::kCancelled, _));
+  EXPECT_EQ(granted, -1) << "all of it is the first one's until it has made its file";
+  std::ofstream(first) << std::string(400, 'x');
+  second.join();
+  EXPECT_EQ(granted, 600);
+  store->RemoveSpool("second");  // it failed without a file
+  EXPECT_EQ(store->ReserveSpool("fourth", 5000, never).value_or(0), 600);
 }
 
 TEST_F(StoreTest, SpoolNamesCannotLeaveIt) {

@@ -1,7 +1,9 @@
 // A store in memory: three known checkpoints, and a record of what the jobs did to the spool.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -53,7 +55,12 @@ class FakeStore : public Store {
     });
     spooled_.erase(std::string(job_id));
   }
-  int64_t SpoolBytesFree() override { return 1000; }
+  absl::StatusOr<int64_t> ReserveSpool(absl::string_view, int64_t most,
+                                       const std::function<bool()>&) override {
+    ++reserved;
+    return std::min<int64_t>(most, 1000);
+  }
+  void ReleaseSpool(absl::string_view) override { ++released; }
 
   std::set<std::string> spooled() {
     const std::lock_guard lock(mutex_);
@@ -66,6 +73,7 @@ class FakeStore : public Store {
   }
   bool allow_local = false;
   std::atomic<bool> full = false;  // takes no more files
+  std::atomic<int> reserved = 0, released = 0;
 
  private:
   std::mutex mutex_;

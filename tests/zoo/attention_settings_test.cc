@@ -108,8 +108,8 @@ TEST(ContradictingSettingsTest, AreErrorsThatNameBoth) {
   }
   // Padding is no contradiction, nor is Meta's "the tokenizer knows".
   EIGSVC_ASSERT_OK_AND_ASSIGN(const Model padded, Fresh("mamba2", R"({"vocab_size": 640})"));
-  Settings smaller = padded->description().settings;
-  smaller.Set("vocab_size", int64_t{630});
+  const Settings smaller = padded->description().settings.MergedWith(
+      *Settings::Parse(R"({"vocab_size": 630, "pad_vocab_size_multiple": null})", "config.json"));
   EIGSVC_EXPECT_OK(LoadModel(InMemory(*padded, smaller.ToJson()), {}, {}));
   EIGSVC_ASSERT_OK_AND_ASSIGN(const Model meta, Fresh("llama", R"({"layout": "meta"})"));
   Settings untold = meta->description().settings;

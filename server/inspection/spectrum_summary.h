@@ -1,0 +1,12 @@
+// The statistics of a spectrum in the words of the public contract: by the worker of each site, by the client
+// of the layers it merges. Thread-safe: a pure function.
+#pragma once
+
+#include "eigsvc/v1/spectrum.pb.h"
+#include "models/spectrum/spectrum.h"
+
+namespace eigsvc {
+
+v1::SpectrumSummary SummaryProto(const Spectrum& spectrum);
+
+}  // namespace eigsvc
