@@ -11,6 +11,14 @@
 namespace eigsvc::cli {
 namespace {
 
+// Of each stored eigenvalue, one number where all have the same; "inf" among several, empty alone.
+std::string Multiplicity(const v1::SiteSpectrum& site) {
+  if (site.multiplicities_size() == 1 && site.multiplicities(0) == 0) return "";
+  return absl::StrJoin(site.multiplicities(), " ", [](std::string* out, int64_t each) {
+    absl::StrAppend(out, each > 0 ? absl::StrCat(each) : "inf");
+  });
+}
+
 void AppendRows(const std::string& run, const v1::Analysis& analysis, std::string* out) {
   const v1::Score& score = analysis.result().score();
   for (const v1::SiteSpectrum& site : analysis.result().sites()) {
@@ -21,6 +29,10 @@ void AppendRows(const std::string& run, const v1::Analysis& analysis, std::strin
                                     analysis.model().family(),
                                     analysis.model().layout(),
                                     analysis.model().checkpoint_sha256(),
+                                    analysis.result().definition(),
+                                    absl::StrJoin(analysis.result().departures(), " "),
+                                    analysis.result().gauge(),
+                                    analysis.result().rotation(),
                                     analysis.result().task().name(),
                                     score.metric(),
                                     CsvNumber(score.value()),
@@ -29,7 +41,7 @@ void AppendRows(const std::string& run, const v1::Analysis& analysis, std::strin
                                     site.site().mixer(),
                                     UnitName(site.site().unit_kind()),
                                     absl::StrCat(site.site().unit()),
-                                    site.multiplicity() > 0 ? absl::StrCat(site.multiplicity()) : "",
+                                    Multiplicity(site),
                                     site.constant() ? "true" : "false",
                                     absl::StrCat(summary.count()),
                                     absl::StrCat(summary.nonfinite_count()),
@@ -45,6 +57,9 @@ void AppendRows(const std::string& run, const v1::Analysis& analysis, std::strin
     }
     for (int i = 0; i < 7; ++i)
       row.push_back(i < summary.paper_bins_size() ? CsvNumber(summary.paper_bins(i)) : "");
+    const bool conditioned = site.has_conditioning();
+    row.push_back(conditioned ? CsvNumber(site.conditioning().max_condition()) : "");
+    row.push_back(conditioned ? absl::StrCat(site.conditioning().unresolved_count()) : "");
     absl::StrAppend(out, CsvRow(row));
   }
 }
@@ -57,6 +72,10 @@ std::string ReportCsv(const Report& report) {
                             "family",
                             "layout",
                             "checkpoint_sha256",
+                            "definition",
+                            "departures",
+                            "gauge",
+                            "rotation",
                             "task",
                             "metric",
                             "score",
@@ -90,7 +109,9 @@ std::string ReportCsv(const Report& report) {
                             "bin_0.9_1",
                             "bin_1_10",
                             "bin_10_100",
-                            "bin_100_inf"});
+                            "bin_100_inf",
+                            "max_condition",
+                            "unresolved_count"});
   AppendRows("checkpoint", report.analysis, &out);
   if (report.twin.has_value()) AppendRows("twin", *report.twin, &out);
   return out;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstdint>
 #include <map>
+#include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "client/cli/layer_spectrum.h"
@@ -13,6 +15,10 @@ namespace {
 
 constexpr const char* kQuantileNames[] = {"0.01", "0.05", "0.25", "0.5", "0.75", "0.95", "0.99"};
 constexpr int kPaperBins = 7;
+
+Json Strings(const google::protobuf::RepeatedPtrField<std::string>& texts) {
+  return std::vector<std::string>(texts.begin(), texts.end());
+}
 
 Json NullIfEmpty(const std::string& text) { return text.empty() ? Json() : Json(text); }
 
@@ -39,6 +45,14 @@ void AppendSummary(const v1::SpectrumSummary& summary, Json* object) {
     bins.push_back(i < summary.paper_bins_size() ? Json(summary.paper_bins(i)) : Json());
   (*object)["paper_bins"] = bins;
   (*object)["noise_floor"] = summary.noise_floor();
+}
+
+// One number where all stored eigenvalues have the same; null stands for infinite.
+Json Multiplicity(const v1::SiteSpectrum& site) {
+  Json all = Json::array();
+  for (const int64_t each : site.multiplicities()) all.push_back(each > 0 ? Json(each) : Json());
+  if (all.empty()) return Json();
+  return all.size() == 1 ? all[0] : all;
 }
 
 Json LayerArray(const google::protobuf::RepeatedPtrField<v1::SiteSpectrum>& sites) {
@@ -75,8 +89,9 @@ Json AnalysisObject(const v1::Analysis& analysis, const std::string& source) {
                     {"parameters", ParsedOrNull(result.task().parameters_json())}};
   object["score"] = ScoreObject(result.score());
   object["definition"] = result.definition();
-  object["gauge"] = analysis.model().gauge();
-  object["rotation"] = NullIfEmpty(analysis.model().rotation());
+  object["departures"] = Strings(result.departures());
+  object["gauge"] = result.gauge();
+  object["rotation"] = NullIfEmpty(result.rotation());
   object["weight"] = analysis.spec().weight_by_multiplicity() ? "multiplicity" : "none";
   object["first_step"] = analysis.spec().include_first_step();
   object["examples"] = result.examples();
@@ -118,6 +133,9 @@ Json ModelObject(const v1::Model& model) {
           {"vocab_size", model.vocab_size()},
           {"dtype", model.dtype()},
           {"device", model.device()},
+          {"gauges", Strings(model.gauges())},
+          {"rotations", Strings(model.rotations())},
+          {"departures", Strings(model.departures())},
           {"initial_seed", model.has_initial_seed() ? Json(model.initial_seed()) : Json()},
           {"settings", ParsedOrNull(model.settings_json())}};
 }
@@ -129,9 +147,18 @@ Json SiteArray(const google::protobuf::RepeatedPtrField<v1::SiteSpectrum>& sites
                    {"mixer", site.site().mixer()},
                    {"unit", UnitName(site.site().unit_kind())},
                    {"head", site.site().unit()},
-                   {"multiplicity", site.multiplicity() > 0 ? Json(site.multiplicity()) : Json()},
+                   {"multiplicity", Multiplicity(site)},
                    {"constant", site.constant()}};
+    if (site.has_conditioning()) {
+      const double count = static_cast<double>(site.summary().count());
+      const auto unresolved = static_cast<double>(site.conditioning().unresolved_count());
+      object["conditioning"] = {{"max_condition", site.conditioning().max_condition()},
+                                {"unresolved", count > 0 ? Json(unresolved / count) : Json()},
+                                {"bits", site.conditioning().bits()}};
+    }
     AppendSummary(site.summary(), &object);
+    const auto& phases = site.summary().phase_bins();
+    if (!phases.empty()) object["phase_bins"] = std::vector<double>(phases.begin(), phases.end());
     array.push_back(std::move(object));
   }
   return array;

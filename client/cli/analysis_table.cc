@@ -4,6 +4,8 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/time.h"
 #include "client/cli/layer_spectrum.h"
 #include "client/cli/number_text.h"
@@ -189,6 +191,17 @@ std::string TwinName(const v1::Analysis& twin) {
   return absl::StrCat("twin, seed ", twin.spec().checkpoint().twin_seed());
 }
 
+// "EXACT · gauge dsf", and whatever else is not as usual.
+std::string Convention(const v1::AnalysisResult& result, const Style& style) {
+  const absl::string_view dot = style.Pick(" · ", ", ");
+  std::string text = Printable(result.definition());
+  if (result.departures_size() > 0)
+    absl::StrAppend(&text, " (", Printable(absl::StrJoin(result.departures(), " ")), ")");
+  absl::StrAppend(&text, dot, "gauge ", Printable(result.gauge()));
+  if (result.rotation() != "io") absl::StrAppend(&text, dot, "rotation ", Printable(result.rotation()));
+  return text;
+}
+
 void AppendProvenance(const Report& report, const Style& style, std::string* out) {
   const v1::Analysis& analysis = report.analysis;
   const v1::Model& model = analysis.model();
@@ -220,8 +233,8 @@ void AppendProvenance(const Report& report, const Style& style, std::string* out
       absl::Seconds(result.total_time().seconds()) + absl::Nanoseconds(result.total_time().nanos());
   AppendField(out, "run",
               absl::StrCat(Printable(model.dtype()), " on ", Printable(model.device()), dot,
-                           Printable(result.definition()), dot, "gauge ", Printable(model.gauge()), dot,
-                           CountText(result.eigenvalues()), " eigenvalues", dot, DurationText(total)),
+                           Convention(result, style), dot, CountText(result.eigenvalues()), " eigenvalues",
+                           dot, DurationText(total)),
               style);
   AppendField(out, "score", ScoreLine(result.score(), style), style);
   if (report.twin.has_value()) {
@@ -233,6 +246,29 @@ int64_t NonFinite(const v1::Analysis& analysis) {
   int64_t count = 0;
   for (const v1::SiteSpectrum& site : analysis.result().sites()) count += site.summary().nonfinite_count();
   return count;
+}
+
+// How far to trust eigenvalues that a solver found, where some were.
+void AppendConditioning(const v1::Analysis& analysis, const Style& style, std::string* out) {
+  int64_t count = 0, unresolved = 0;
+  double worst = 0;
+  int bits = 0;
+  for (const v1::SiteSpectrum& site : analysis.result().sites()) {
+    if (!site.has_conditioning()) continue;
+    count += site.summary().count();
+    unresolved += site.conditioning().unresolved_count();
+    worst = std::max(worst, site.conditioning().max_condition());
+    bits = site.conditioning().bits();
+  }
+  if (bits == 0) return;
+  const std::string share =
+      PercentText(static_cast<double>(unresolved) / static_cast<double>(std::max<int64_t>(count, 1)));
+  absl::StrAppend(
+      out, "  ",
+      style.Apply(unresolved > 0 ? Paint::kRed : Paint::kDim, absl::StrCat(share, " % unresolved")), ": ",
+      bits, " bits do not tell on which side of an edge ", style.Pick("|λ|", "|lambda|"),
+      " lies\n  condition numbers up to ", absl::StrFormat("%.1e", worst),
+      unresolved > 0 && bits <= 53 ? "; --precision multi resolves more" : "", "\n");
 }
 
 }  // namespace
@@ -269,6 +305,8 @@ std::string ReportTable(const Report& report, const Style& style) {
                     style.Apply(Paint::kRed, absl::StrCat(CountText(bad), " eigenvalues are not finite")),
                     ", counted apart\n");
   }
+
+  AppendConditioning(report.analysis, style, &out);
 
   std::vector<PlotRun> plot_runs = {{"checkpoint", layers}};
   if (report.twin.has_value()) plot_runs.push_back({TwinName(*report.twin), twin_layers});

@@ -2,6 +2,8 @@
 #include <CLI/App.hpp>
 #include <filesystem>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "client/cli/analysis_json.h"
@@ -21,7 +23,8 @@ struct AnalyzeFlags {
   TaskFlags task;
   std::optional<uint64_t> twin, compare_twin;
   int64_t examples = 0, batch_size = 0, max_steps = 0;
-  std::string dtype, device, weight = "none", export_path;
+  std::string dtype, device, weight = "none", definition, gauge, rotation, precision, export_path;
+  std::vector<std::string> departures;
   bool include_first_step = false, detach = false, all_sites = false;
 };
 
@@ -35,6 +38,9 @@ std::string TwinPath(const std::string& path) {
 absl::Status CheckFlags(const Session& session, const AnalyzeFlags& flags) {
   if (flags.twin.has_value() && flags.compare_twin.has_value()) {
     return UsageError("--twin analyses the twin alone and --compare-twin both: give one");
+  }
+  if (!flags.departures.empty() && flags.definition != "paper-compat") {
+    return UsageError("--compat chooses among the departures of --definition paper-compat: give that, too");
   }
   if (flags.detach) {
     EIGSVC_RETURN_IF_ERROR(session.RequireNamedServer("--detach leaves the job to a server"));
@@ -64,6 +70,11 @@ absl::StatusOr<v1::AnalysisSpec> ToSpec(Session& session, const AnalyzeFlags& fl
   spec.set_device(flags.device);
   spec.set_weight_by_multiplicity(flags.weight == "multiplicity");
   spec.set_include_first_step(flags.include_first_step);
+  if (flags.definition == "paper-compat") spec.set_definition("PAPER_COMPAT");
+  spec.mutable_departures()->Add(flags.departures.begin(), flags.departures.end());
+  spec.set_gauge(flags.gauge);
+  spec.set_rotation(flags.rotation);
+  spec.set_precision(flags.precision);
   spec.set_keep_eigenvalues(!flags.export_path.empty());
   return spec;
 }
@@ -131,6 +142,21 @@ void AddAnalyzeCommand(CLI::App& app, Command& chosen) {
       ->capture_default_str();
   command->add_flag("--include-first-step", flags->include_first_step,
                     "Count the step that acts on a zero state");
+  command
+      ->add_option("--definition", flags->definition,
+                   "Whose transitions: the model's own (exact) or those "
+                   "of the analysis released with arXiv 2510.09379 (paper-compat)")
+      ->check(CLI::IsMember({"exact", "paper-compat"}));
+  command->add_option("--compat", flags->departures, "Departures that paper-compat makes (all that apply)")
+      ->type_name("E1,E3,...")
+      ->delimiter(',');
+  command->add_option("--gauge", flags->gauge, "Normaliser in the state (dsf) or not (raw) (the model's)")
+      ->check(CLI::IsMember({"dsf", "raw"}));
+  command
+      ->add_option("--rotation", flags->rotation, "Rotations in q and k (io) or in the state (the model's)")
+      ->check(CLI::IsMember({"io", "state"}));
+  command->add_option("--precision", flags->precision, "Of solvers where no closed form exists: S4 (double)")
+      ->check(CLI::IsMember({"double", "multi"}));
   command->add_option("--export", flags->export_path, "Write every eigenvalue to this file")
       ->type_name("FILE.safetensors");
   command->add_flag("--all-sites", flags->all_sites, "A table row for every site, however many");

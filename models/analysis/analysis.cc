@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "c10/core/GradMode.h"
 #include "models/analysis/batch_sizer.h"
@@ -72,6 +73,9 @@ class Engine {
   absl::StatusOr<AnalysisResult> Run() {
     const c10::NoGradGuard no_grad;
     EIGSVC_RETURN_IF_ERROR(ResolveExamples());
+    EIGSVC_ASSIGN_OR_RETURN(result_.convention,
+                            ResolveConvention(options_.convention, model_.description().conventions,
+                                              model_.description().family));
     if (!options_.export_path.empty()) EIGSVC_RETURN_IF_ERROR(OpenExport());
     tap_ = std::make_unique<SpectrumTap>(options_, device_, stop_, export_.get());
     for (int64_t first = 0; first < examples_;) {
@@ -108,6 +112,7 @@ class Engine {
   absl::StatusOr<Batch> DrawRows(int64_t first, int64_t count) const {
     EIGSVC_ASSIGN_OR_RETURN(Batch batch, task_.Draw(options_.split, first, count));
     if (options_.max_steps > 0) Truncate(batch, options_.max_steps);
+    if (result_.convention.departures.count_padding) batch.lengths.assign(batch.rows, batch.steps);
     return batch;
   }
 
@@ -119,7 +124,7 @@ class Engine {
     EIGSVC_ASSIGN_OR_RETURN(const at::Tensor tokens,
                             CallTorch("tokens", [&] { return TokenTensor(batch, device_); }));
     EIGSVC_ASSIGN_OR_RETURN(at::Tensor x, model_.Embed(weights_, tokens, /*first_position=*/0));
-    const LayerContext context{tap, &stop_};
+    const LayerContext context{tap, &stop_, result_.convention};
     for (size_t layer = 0; layer < weights_.layers.size(); ++layer) {
       EIGSVC_RETURN_IF_ERROR(timer.Check());
       EIGSVC_ASSIGN_OR_RETURN(
@@ -176,6 +181,7 @@ class Engine {
     report.examples_done = result_.examples;
     report.examples_total = examples_;
     report.eigenvalues = tap_->eigenvalues();
+    report.convention = result_.convention;
     report.score = task_.ComputeScore(predictions_);
     report.sites = &tap_->sites();
     progress_(report);
@@ -198,7 +204,7 @@ class Engine {
       }
     }
     EIGSVC_ASSIGN_OR_RETURN(const Batch batch, DrawRows(longest, 1));
-    ExportProbe probe(batch);
+    ExportProbe probe;
     PieceTimer timer(stop_);
     EIGSVC_RETURN_IF_ERROR(RunLayers(batch, longest, &probe, timer).status());
     const ModelDescription& description = model_.description();
@@ -208,16 +214,17 @@ class Engine {
     plan.include_first_step = options_.include_first_step;
     plan.entries = probe.entries();
     plan.metadata = options_.export_metadata;
-    plan.metadata["definition"] = "EXACT";
-    plan.metadata["gauge"] = description.gauge;
-    plan.metadata["rotation"] = description.rotation;
+    plan.metadata["definition"] = std::string(DefinitionName(result_.convention.departures));
+    plan.metadata["departures"] = absl::StrJoin(DepartureNames(result_.convention.departures), ",");
+    plan.metadata["gauge"] = std::string(GaugeName(result_.convention.gauge));
+    plan.metadata["rotation"] = std::string(RotationName(result_.convention.rotation));
     plan.metadata["family"] = description.family;
     plan.metadata["layout"] = description.layout;
     plan.metadata["dtype"] = DtypeName(model_.dtype());
     plan.metadata["task"] = std::string(task_.name());
     plan.metadata["task_parameters"] = task_.parameters().ToJson();
     plan.metadata["split"] = std::string(SplitName(options_.split));
-    plan.metadata["first_example"] = "0";
+    plan.metadata["first_example"] = absl::StrCat(0);
     EIGSVC_ASSIGN_OR_RETURN(export_, EigenvalueExport::Create(std::move(plan)));
     return absl::OkStatus();
   }

@@ -6,13 +6,16 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/container/btree_map.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "models/base/convention.h"
 #include "models/base/site.h"
+#include "models/base/solver_precision.h"
 #include "models/base/stop_token.h"
 #include "models/spectrum/spectrum.h"
 #include "models/tasks/task.h"
@@ -27,6 +30,8 @@ struct AnalysisOptions {
   int64_t max_steps = 0;   // truncate sequences; 0: no truncation
   bool weight_by_multiplicity = false;
   bool include_first_step = false;  // λ_0 acts on h_{-1} = 0; excluded by default
+  Convention convention;            // as asked; resolved against what the model supports
+  SolverPrecision precision = SolverPrecision::kDouble;
   // Where to write every eigenvalue (DESIGN section 4, Export); empty: nowhere.
   std::string export_path;
   int64_t max_export_bytes = int64_t{4} << 30;
@@ -34,22 +39,36 @@ struct AnalysisOptions {
   absl::Duration progress_interval = absl::Milliseconds(250);
 };
 
+// How well the stored parameters determine eigenvalues that a general solver found (S4).
+struct Conditioning {
+  double max_condition = 0;  // the largest 1/|yᴴx| of unit left and right eigenvectors
+  // Eigenvalues whose |λ| may lie on the other side of an edge that is counted at: the first-order error
+  // bound reaches it. Weighted as the spectrum's counts.
+  uint64_t unresolved = 0;
+  int bits = 0;  // of the solver's precision
+};
+
 struct SiteSpectrum {
   Site site;
-  int64_t multiplicity = 1;  // of each stored entry; 0: infinite
+  // State dimensions that share each stored eigenvalue: one number where all have the same, else one each; 0:
+  // infinitely many.
+  std::vector<int64_t> multiplicities;
   bool constant = false;
   Spectrum spectrum;
+  std::optional<Conditioning> conditioning;
 };
 
 struct AnalysisProgress {
   int64_t examples_done = 0, examples_total = 0;
   int64_t eigenvalues = 0;
+  Convention convention;                             // as resolved
   Score score;                                       // of the examples so far
   const std::vector<SiteSpectrum>* sites = nullptr;  // cumulative; valid during the call
 };
 
 struct AnalysisResult {
   Score score;
+  Convention convention;            // as resolved
   std::vector<SiteSpectrum> sites;  // ordered by (layer, mixer, unit)
   int64_t examples = 0, batches = 0, tokens = 0, eigenvalues = 0;
   int64_t batch_size = 0;
@@ -57,7 +76,8 @@ struct AnalysisResult {
   int64_t exported_bytes = 0;
 };
 
-// INVALID_ARGUMENT: a token id >= V (names task, example, position and both numbers), options out of range.
+// INVALID_ARGUMENT: a token id >= V (names task, example, position and both numbers), options out of range, a
+// convention that the model does not know.
 // CANCELLED, DEADLINE_EXCEEDED from `stop`. RESOURCE_EXHAUSTED when a batch of one does not fit (larger ones
 // are halved).
 absl::StatusOr<AnalysisResult> RunAnalysis(const SequenceModel& model, const Task& task,

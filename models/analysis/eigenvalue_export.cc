@@ -1,9 +1,9 @@
 #include "models/analysis/eigenvalue_export.h"
 
 #include <algorithm>
+#include <functional>
 #include <limits>
 #include <nlohmann/json.hpp>
-#include <variant>
 
 #include "ATen/ops/full.h"
 #include "ATen/ops/zeros_like.h"
@@ -18,6 +18,23 @@ namespace {
 constexpr char kLogMagnitude[] = "log_magnitude";
 constexpr char kPhase[] = "phase";
 constexpr char kNoiseFloor[] = "noise_floor";
+constexpr char kCondition[] = "condition";
+constexpr char kError[] = "log_magnitude_error";
+
+// What is stored of a site.
+std::vector<const char*> Quantities(const EigenvalueLayout& layout) {
+  std::vector<const char*> quantities = {kLogMagnitude};
+  if (layout.may_have_phase) quantities.push_back(kPhase);
+  if (layout.conditioned) quantities.insert(quantities.end(), {kCondition, kError});
+  return quantities;
+}
+
+at::Tensor Values(const Eigenvalues& eigenvalues, const char* quantity) {
+  if (quantity == kCondition) return eigenvalues.condition.contiguous();
+  if (quantity == kError) return eigenvalues.error.contiguous();
+  if (quantity == kLogMagnitude) return eigenvalues.log_magnitude;
+  return eigenvalues.phase.defined() ? eigenvalues.phase : at::zeros_like(eigenvalues.log_magnitude);
+}
 
 std::string SiteName(const std::pair<int, std::string>& site) {
   return absl::StrCat("layers.", site.first, ".", site.second);
@@ -31,13 +48,21 @@ int64_t FirstStep(const ExportProbe::Entry& entry, bool include_first_step) {
   return std::max<int64_t>(entry.first_step, include_first_step ? 0 : 1);
 }
 
+// One number where all entries share it.
+nlohmann::json Multiplicities(const std::vector<int64_t>& multiplicities) {
+  const bool same = std::adjacent_find(multiplicities.begin(), multiplicities.end(), std::not_equal_to<>()) ==
+                    multiplicities.end();
+  if (same && !multiplicities.empty()) return multiplicities[0];
+  return multiplicities;
+}
+
 absl::btree_map<std::string, std::string> Metadata(const EigenvalueExport::Plan& plan) {
   nlohmann::json sites = nlohmann::json::object();
   for (const auto& [site, entry] : plan.entries) {
     nlohmann::json described = {{"unit", std::string(UnitKindName(entry.unit_kind))},
-                                {"multiplicity", entry.multiplicity},
+                                {"multiplicity", Multiplicities(entry.layout.multiplicities)},
                                 {"constant", entry.constant},
-                                {"conjugate_pairs", entry.conjugate_pairs}};
+                                {"conjugate_pairs", entry.layout.conjugate_pairs}};
     if (!entry.constant) described["first_step"] = FirstStep(entry, plan.include_first_step);
     sites[SiteName(site)] = std::move(described);
   }
@@ -49,23 +74,15 @@ absl::btree_map<std::string, std::string> Metadata(const EigenvalueExport::Plan&
   metadata["phase"] = "radians in (-pi, pi]; absent where no lambda can be other than positive real or zero";
   metadata["noise_floor"] =
       "[row], of constant ones a scalar: absolute error of log_magnitude, from the dtype and the size of "
-      "what "
-      "was subtracted";
-  metadata["multiplicity"] = "of each stored eigenvalue; 0: infinite; conjugate_pairs: stored once for both";
+      "what was subtracted";
+  metadata["condition"] =
+      "1/|y^H x| of unit left and right eigenvectors; log_magnitude_error: what log_magnitude may be off by, "
+      "to first order";
+  metadata["multiplicity"] =
+      "state dimensions that share a stored eigenvalue, a list where the eigenvalues differ; 0: infinite; "
+      "conjugate_pairs: stored once for both";
   metadata["sites"] = sites.dump();
   return metadata;
-}
-
-// Whether some λ of this kind can be other than positive real or zero. One example cannot tell: a real
-// diagonal's sign may change with the input.
-bool MayHavePhase(const Transition& transition) {
-  if (std::holds_alternative<ScalarPerUnit>(transition.kind) ||
-      std::holds_alternative<Nilpotent>(transition.kind)) {
-    return false;
-  }
-  const auto* diagonal = std::get_if<Diagonal>(&transition.kind);
-  return diagonal == nullptr || diagonal->discretization != Discretization::kExp ||
-         diagonal->values.is_complex();
 }
 
 absl::Span<const std::byte> BytesOf(const at::Tensor& tensor) {
@@ -76,20 +93,14 @@ absl::Span<const std::byte> BytesOf(const at::Tensor& tensor) {
 
 absl::Status ExportProbe::OnTransition(int layer, absl::string_view mixer, UnitKind unit_kind,
                                        Transition transition) {
-  EIGSVC_ASSIGN_OR_RETURN(const HostEigenvalues host,
-                          ComputeHostEigenvalues(transition, layer, mixer, batch_.rows, batch_.steps));
+  EIGSVC_ASSIGN_OR_RETURN(EigenvalueLayout layout, DescribeEigenvalues(transition));
   const auto [at, first_chunk] = entries_.try_emplace({layer, std::string(mixer)});
   Entry& entry = at->second;
-  entry.has_phase |= MayHavePhase(transition);
   if (!first_chunk) return absl::OkStatus();
   entry.unit_kind = unit_kind;
-  entry.type = host.log_magnitude.scalar_type();
-  entry.constant = host.constant;
-  entry.conjugate_pairs = host.conjugate_pairs;
-  entry.units = host.log_magnitude.size(2);
-  entry.per_unit = host.log_magnitude.size(3);
-  entry.multiplicity = host.multiplicity;
-  entry.first_step = host.first_step;
+  entry.layout = std::move(layout);
+  entry.constant = transition.constant;
+  entry.first_step = transition.first_step;
   return absl::OkStatus();
 }
 
@@ -98,16 +109,15 @@ absl::StatusOr<std::unique_ptr<EigenvalueExport>> EigenvalueExport::Create(Plan 
   // In double: the product of hostile sizes may not fit an integer, and the limit needs no last digit.
   double bytes = 8.0 * plan.rows;
   for (const auto& [site, entry] : plan.entries) {
-    std::vector<int64_t> shape = {entry.units, entry.per_unit};
+    std::vector<int64_t> shape = {entry.units(), entry.per_unit()};
     if (!entry.constant) {
       const int64_t steps = std::max<int64_t>(plan.steps - FirstStep(entry, plan.include_first_step), 0);
       shape.insert(shape.begin(), {plan.rows, steps});
     }
-    const ElementType type = entry.type == at::kDouble ? ElementType::kFloat64 : ElementType::kFloat32;
+    const ElementType type = entry.type() == at::kDouble ? ElementType::kFloat64 : ElementType::kFloat32;
     double size = static_cast<double>(ElementBytes(type));
     for (int64_t extent : shape) size *= static_cast<double>(extent);
-    for (const char* quantity : {kLogMagnitude, kPhase}) {
-      if (quantity == kPhase && !entry.has_phase) continue;
+    for (const char* quantity : Quantities(entry.layout)) {
       declarations.push_back({TensorName(site, quantity), type, shape});
       bytes += size;
     }
@@ -129,7 +139,7 @@ absl::StatusOr<std::unique_ptr<EigenvalueExport>> EigenvalueExport::Create(Plan 
 }
 
 absl::Status EigenvalueExport::Write(int layer, absl::string_view mixer, int64_t first_row,
-                                     const Batch& batch, const HostEigenvalues& eigenvalues) {
+                                     const Batch& batch, const HostEigenvalues& host) {
   const std::pair<int, std::string> site(layer, std::string(mixer));
   const auto found = plan_.entries.find(site);
   // The probe and this pass ran the same model; what differs is a fault of its own.
@@ -139,34 +149,30 @@ absl::Status EigenvalueExport::Write(int layer, absl::string_view mixer, int64_t
   };
   if (found == plan_.entries.end()) return differs("transitions");
   const ExportProbe::Entry& entry = found->second;
-  const at::Tensor& values = eigenvalues.log_magnitude;
-  if (eigenvalues.constant != entry.constant || eigenvalues.first_step < entry.first_step ||
-      values.size(2) != entry.units || values.size(3) != entry.per_unit ||
-      values.scalar_type() != entry.type) {
+  const at::Tensor& values = host.eigenvalues.log_magnitude;
+  if (host.constant != entry.constant || host.first_step < entry.first_step ||
+      values.size(2) != entry.units() || values.size(3) != entry.per_unit() ||
+      values.scalar_type() != entry.type()) {
     return differs("a shape or type");
   }
-  if (eigenvalues.phase.defined() && !entry.has_phase) return differs("phases");
+  if (host.eigenvalues.phase.defined() && !entry.layout.may_have_phase) return differs("phases");
 
   double& noise_floor = noise_floors_[site];
-  noise_floor = std::max(noise_floor, eigenvalues.noise_floor);
-  const int64_t begin = std::max(eigenvalues.first_step, FirstStep(entry, plan_.include_first_step));
-  const int64_t steps = eigenvalues.first_step + values.size(1) - begin;
+  noise_floor = std::max(noise_floor, host.noise_floor);
+  const int64_t begin = std::max(host.first_step, FirstStep(entry, plan_.include_first_step));
+  const int64_t steps = host.first_step + values.size(1) - begin;
   if (steps <= 0 && !entry.constant) return absl::OkStatus();
-  for (const char* quantity : {kLogMagnitude, kPhase}) {
-    if (quantity == kPhase && !entry.has_phase) continue;
+  for (const char* quantity : Quantities(entry.layout)) {
     const std::string name = TensorName(site, quantity);
     absl::StatusOr<at::Tensor> filled = CallTorch("export", [&] {
-      const bool all_positive = quantity == kPhase && !eigenvalues.phase.defined();
-      const at::Tensor source = all_positive         ? at::zeros_like(values)
-                                : quantity == kPhase ? eigenvalues.phase
-                                                     : values;
+      const at::Tensor source = Values(host.eigenvalues, quantity);
       if (entry.constant) return source;
-      at::Tensor block = at::full({batch.rows, steps, entry.units, entry.per_unit},
+      at::Tensor block = at::full({batch.rows, steps, entry.units(), entry.per_unit()},
                                   std::numeric_limits<double>::quiet_NaN(), values.options());
       for (int64_t row = 0; row < batch.rows; ++row) {
         const int64_t kept = std::min(batch.lengths[row] - begin, steps);
         if (kept <= 0) continue;
-        block[row].narrow(0, 0, kept).copy_(source[row].narrow(0, begin - eigenvalues.first_step, kept));
+        block[row].narrow(0, 0, kept).copy_(source[row].narrow(0, begin - host.first_step, kept));
       }
       return block;
     });
@@ -182,13 +188,12 @@ absl::Status EigenvalueExport::EndRows(int64_t first_row, const Batch& batch) {
   for (const auto& [site, entry] : plan_.entries) {
     const int64_t begin = std::max(batch.steps, FirstStep(entry, plan_.include_first_step));
     if (entry.constant || begin >= plan_.steps) continue;
-    EIGSVC_ASSIGN_OR_RETURN(const at::Tensor rest, CallTorch("export", [&] {
-                              return at::full({batch.rows, plan_.steps - begin, entry.units, entry.per_unit},
-                                              std::numeric_limits<double>::quiet_NaN(),
-                                              at::TensorOptions().dtype(entry.type));
-                            }));
-    for (const char* quantity : {kLogMagnitude, kPhase}) {
-      if (quantity == kPhase && !entry.has_phase) continue;
+    EIGSVC_ASSIGN_OR_RETURN(
+        const at::Tensor rest, CallTorch("export", [&] {
+          return at::full({batch.rows, plan_.steps - begin, entry.units(), entry.per_unit()},
+                          std::numeric_limits<double>::quiet_NaN(), at::TensorOptions().dtype(entry.type()));
+        }));
+    for (const char* quantity : Quantities(entry.layout)) {
       EIGSVC_RETURN_IF_ERROR(WriteBlock(TensorName(site, quantity), entry, first_row, begin, rest));
     }
   }

@@ -3,8 +3,9 @@
 //
 // `layers.N.MIXER.log_magnitude` [rows, steps, units, K], natural logarithm, -inf for λ = 0 and NaN beyond a
 // row's length; constant transitions [units, K]; `.phase` likewise where λ may be other than positive real;
-// `.noise_floor` [rows], of constant ones a scalar, the absolute error of log|λ|; `lengths` [rows]. Metadata
-// says from which step on each site's second axis counts, and each site's multiplicity and unit kind.
+// `.condition` and `.log_magnitude_error` [units, K] where condition numbers come with them (S4); `.noise_floor`
+// [rows], of constant ones a scalar, the absolute error of log|λ|; `lengths` [rows]. Metadata says from which
+// step on each site's second axis counts, and each site's multiplicities and unit kind.
 #pragma once
 
 #include <cstdint>
@@ -29,20 +30,22 @@ class ExportProbe final : public TransitionTap {
  public:
   struct Entry {
     UnitKind unit_kind = UnitKind::kHead;
-    at::ScalarType type = at::kFloat;
-    bool has_phase = false, constant = false, conjugate_pairs = false;
-    int64_t units = 0, per_unit = 0, multiplicity = 1, first_step = 0;
+    EigenvalueLayout layout;  // of the first chunk
+    bool constant = false;
+    int64_t first_step = 0;
+
+    int64_t units() const { return layout.units; }
+    int64_t per_unit() const { return static_cast<int64_t>(layout.multiplicities.size()); }
+    at::ScalarType type() const { return layout.type == at::kDouble ? at::kDouble : at::kFloat; }
   };
   using Entries = absl::btree_map<std::pair<int, std::string>, Entry>;
 
-  explicit ExportProbe(const Batch& batch) : batch_(batch) {}
   bool Wants(int, absl::string_view) const override { return true; }
   absl::Status OnTransition(int layer, absl::string_view mixer, UnitKind unit_kind,
                             Transition transition) override;
   const Entries& entries() const { return entries_; }
 
  private:
-  const Batch& batch_;
   Entries entries_;
 };
 
@@ -64,7 +67,7 @@ class EigenvalueExport {
   // A chunk of time of the rows of `batch`, the first of which is `first_row` of the whole; EndRows after
   // their last chunk.
   absl::Status Write(int layer, absl::string_view mixer, int64_t first_row, const Batch& batch,
-                     const HostEigenvalues& eigenvalues);
+                     const HostEigenvalues& host);
   absl::Status EndRows(int64_t first_row, const Batch& batch);
   absl::Status Finish() { return writer_.Finish(); }
   int64_t bytes() const { return bytes_; }  // of the values, without the header

@@ -1,5 +1,7 @@
 #include "models/analysis/host_eigenvalues.h"
 
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "models/base/status_macros.h"
@@ -17,24 +19,22 @@ at::Tensor ToHost(const at::Tensor& tensor) {
 }  // namespace
 
 absl::StatusOr<HostEigenvalues> ComputeHostEigenvalues(const Transition& transition, int layer,
-                                                       absl::string_view mixer, int64_t rows, int64_t steps) {
+                                                       absl::string_view mixer, int64_t rows, int64_t steps,
+                                                       const EigenvalueOptions& options) {
   const std::string site = absl::StrCat("layer ", layer, ", ", mixer);
-  absl::StatusOr<Eigenvalues> computed = ComputeEigenvalues(transition);
+  absl::StatusOr<Eigenvalues> computed = ComputeEigenvalues(transition, options);
   if (!computed.ok()) return Annotate(computed.status(), site);
   return CallTorch(site, [&]() -> absl::StatusOr<HostEigenvalues> {
-    HostEigenvalues host;
-    host.log_magnitude = ToHost(computed->log_magnitude);
-    if (computed->phase.defined()) host.phase = ToHost(computed->phase).to(host.log_magnitude.scalar_type());
-    host.multiplicity = computed->multiplicity;
-    host.conjugate_pairs = computed->conjugate_pairs;
-    host.constant = transition.constant;
-    host.first_step = transition.first_step;
-    host.noise_floor = transition.noise_floor;
-    const at::IntArrayRef shape = host.log_magnitude.sizes();
-    const bool fits = shape.size() == 4 && (host.constant ? shape[0] == 1 && shape[1] == 1
-                                                          : shape[0] == rows && host.first_step >= 0 &&
-                                                                host.first_step + shape[1] <= steps);
-    if (!fits || (host.phase.defined() && host.phase.sizes() != shape)) {
+    HostEigenvalues host{*std::move(computed), transition.constant, transition.first_step,
+                         transition.noise_floor};
+    Eigenvalues& values = host.eigenvalues;
+    values.log_magnitude = ToHost(values.log_magnitude);
+    if (values.phase.defined()) values.phase = ToHost(values.phase).to(values.log_magnitude.scalar_type());
+    const at::IntArrayRef shape = values.log_magnitude.sizes();
+    const bool fits = host.constant
+                          ? shape[0] == 1 && shape[1] == 1
+                          : shape[0] == rows && host.first_step >= 0 && host.first_step + shape[1] <= steps;
+    if (!fits || (values.phase.defined() && values.phase.sizes() != shape)) {
       return absl::InternalError(absl::StrCat(site, ": eigenvalues of shape [", absl::StrJoin(shape, ","),
                                               "] from step ", host.first_step, " were reported for ", rows,
                                               " rows of ", steps, " steps"));

@@ -12,18 +12,17 @@
 namespace eigsvc {
 
 struct HostEigenvalues {
-  at::Tensor log_magnitude;  // [B,T,U,K] contiguous, float32 or float64
-  at::Tensor phase;          // same, or undefined
-  int64_t multiplicity = 1;
-  bool conjugate_pairs = false;
+  // On the CPU: log_magnitude [B,T,U,K] contiguous, float32 or float64; phase likewise or undefined.
+  Eigenvalues eigenvalues;
   bool constant = false;  // B = 1 and T = 1
   int64_t first_step = 0;
   double noise_floor = 0;
 };
 
 // Waits for the device. INTERNAL when a transition does not describe `rows` rows of `steps` steps, naming the
-// site.
+// site; else errors of ComputeEigenvalues.
 absl::StatusOr<HostEigenvalues> ComputeHostEigenvalues(const Transition& transition, int layer,
-                                                       absl::string_view mixer, int64_t rows, int64_t steps);
+                                                       absl::string_view mixer, int64_t rows, int64_t steps,
+                                                       const EigenvalueOptions& options);
 
 }  // namespace eigsvc

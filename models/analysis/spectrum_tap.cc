@@ -1,11 +1,12 @@
 #include "models/analysis/spectrum_tap.h"
 
 #include <algorithm>
+#include <cmath>
+#include <functional>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "c10/core/impl/VirtualGuardImpl.h"
-#include "models/analysis/host_eigenvalues.h"
 #include "models/base/status_macros.h"
 #include "models/tensor/torch_call.h"
 
@@ -26,6 +27,11 @@ void AddValues(const at::Tensor& log_magnitude, const at::Tensor& phase, int64_t
     spectrum.Add(absl::MakeConstSpan(log_magnitude.const_data_ptr<float>() + offset, size), noise_floor,
                  weight);
   }
+}
+
+template <typename T>
+bool AllEqual(const std::vector<T>& values) {
+  return std::adjacent_find(values.begin(), values.end(), std::not_equal_to<>()) == values.end();
 }
 
 }  // namespace
@@ -82,9 +88,8 @@ absl::Status SpectrumTap::OnTransition(int layer, absl::string_view mixer, UnitK
   if (!device_.is_cpu()) c10::impl::VirtualGuardImpl(device_.type()).synchronizeDevice(device_.index());
   const absl::Time start = absl::Now();
   EIGSVC_ASSIGN_OR_RETURN(const HostEigenvalues host,
-                          ComputeHostEigenvalues(transition, layer, mixer, batch_->rows, batch_->steps));
-  const int64_t row_count = host.log_magnitude.size(0), step_count = host.log_magnitude.size(1),
-                units = host.log_magnitude.size(2), per_unit = host.log_magnitude.size(3);
+                          ComputeHostEigenvalues(transition, layer, mixer, batch_->rows, batch_->steps,
+                                                 {options_.precision, &stop_}));
   const std::pair<int, std::string> name(layer, mixer);
   const auto seen = counted_->find(name);
   const int64_t counted = seen == counted_->end() ? 0 : seen->second;
@@ -95,45 +100,89 @@ absl::Status SpectrumTap::OnTransition(int layer, absl::string_view mixer, UnitK
   }
   if (export_ != nullptr) EIGSVC_RETURN_IF_ERROR(export_->Write(layer, mixer, first_row_, *batch_, host));
 
-  // A unit's values of a row must be contiguous for Spectrum, and complex ones double.
+  const absl::Span<SiteSpectrum> sites = SitesOf(layer, mixer, unit_kind, host.eigenvalues.layout.units);
+  if (static_cast<int64_t>(sites.size()) != host.eigenvalues.layout.units) {
+    return absl::InternalError(absl::StrCat("layer ", layer, ", ", mixer, " reported ",
+                                            host.eigenvalues.layout.units,
+                                            " units after another number before"));
+  }
+  EIGSVC_RETURN_IF_ERROR(Count(host, std::max<int64_t>(counted, options_.include_first_step ? 0 : 1), sites));
+  if (host.eigenvalues.layout.conditioned) CountUnresolved(host, sites);
+  (host.constant ? constants_ : changing_).insert(name);
+  if (!host.constant) (*counted_)[name] = std::max(counted, host.first_step + host.eigenvalues.layout.steps);
+  time_ += absl::Now() - start;
+  return absl::OkStatus();
+}
+
+std::vector<uint64_t> SpectrumTap::Weights(const EigenvalueLayout& layout) const {
+  std::vector<uint64_t> weights;
+  for (const int64_t multiplicity : layout.multiplicities) {
+    // A stored half of a conjugate pair stands for two eigenvalues. An infinite multiplicity weighs one.
+    const bool weigh = options_.weight_by_multiplicity && multiplicity > 0;
+    weights.push_back((layout.conjugate_pairs ? 2 : 1) * (weigh ? static_cast<uint64_t>(multiplicity) : 1));
+  }
+  return weights;
+}
+
+absl::Status SpectrumTap::Count(const HostEigenvalues& host, int64_t first_counted,
+                                absl::Span<SiteSpectrum> sites) {
+  const EigenvalueLayout& layout = host.eigenvalues.layout;
+  const std::vector<uint64_t> weights = Weights(layout);
+  // A unit's values of a row and of one weight must be contiguous for Spectrum, and complex ones double.
+  const bool one_weight = AllEqual(weights);
+  const int64_t groups = one_weight ? 1 : static_cast<int64_t>(weights.size());
+  const int64_t per_step = one_weight ? static_cast<int64_t>(weights.size()) : 1;
   at::Tensor log_magnitude, phase;
   EIGSVC_RETURN_IF_ERROR(CallTorchStatus("eigenvalues by unit", [&] {
-    log_magnitude = host.log_magnitude.permute({2, 0, 1, 3}).contiguous();
-    if (host.phase.defined()) {
+    const auto by_unit = [&](const at::Tensor& x) {  // [U,groups,B,T,per_step]
+      return (one_weight ? x.permute({2, 0, 1, 3}) : x.permute({2, 3, 0, 1})).contiguous();
+    };
+    log_magnitude = by_unit(host.eigenvalues.log_magnitude);
+    if (host.eigenvalues.phase.defined()) {
       log_magnitude = log_magnitude.to(at::kDouble);
-      phase = host.phase.permute({2, 0, 1, 3}).to(at::kDouble).contiguous();
+      phase = by_unit(host.eigenvalues.phase).to(at::kDouble);
     }
     return absl::OkStatus();
   }));
-
-  // A stored half of a conjugate pair stands for two eigenvalues. An infinite multiplicity weighs one.
-  uint64_t weight = host.conjugate_pairs ? 2 : 1;
-  if (options_.weight_by_multiplicity && host.multiplicity > 0) weight *= host.multiplicity;
-  const absl::Span<SiteSpectrum> sites = SitesOf(layer, mixer, unit_kind, units);
-  if (static_cast<int64_t>(sites.size()) != units) {
-    return absl::InternalError(absl::StrCat("layer ", layer, ", ", mixer, " reported ", units,
-                                            " units after another number before"));
-  }
-  const int64_t first_counted = std::max<int64_t>(counted, options_.include_first_step ? 0 : 1);
-  for (int64_t unit = 0; unit < units; ++unit) {
+  for (int64_t unit = 0; unit < layout.units; ++unit) {
     EIGSVC_RETURN_IF_ERROR(stop_.Check());
-    sites[unit].multiplicity = host.multiplicity;
-    sites[unit].constant = host.constant;
-    for (int64_t row = 0; row < row_count; ++row) {
+    SiteSpectrum& site = sites[unit];
+    site.multiplicities = layout.multiplicities;
+    if (AllEqual(site.multiplicities) && !site.multiplicities.empty()) site.multiplicities.resize(1);
+    site.constant = host.constant;
+    for (int64_t part = 0; part < groups * layout.rows; ++part) {
+      const int64_t group = part / layout.rows, row = part % layout.rows;
       const int64_t begin = host.constant ? 0 : std::max<int64_t>(first_counted - host.first_step, 0);
       const int64_t end =
-          host.constant ? 1 : std::clamp<int64_t>(batch_->lengths[row] - host.first_step, 0, step_count);
-      if (end <= begin) continue;
-      const int64_t offset = ((unit * row_count + row) * step_count + begin) * per_unit;
-      AddValues(log_magnitude, phase, offset, (end - begin) * per_unit, host.noise_floor, weight,
-                sites[unit].spectrum);
-      eigenvalues_ += (end - begin) * per_unit;
+          host.constant ? 1 : std::clamp<int64_t>(batch_->lengths[row] - host.first_step, 0, layout.steps);
+      if (end <= begin || weights.empty()) continue;
+      const int64_t offset = ((unit * groups * layout.rows + part) * layout.steps + begin) * per_step;
+      AddValues(log_magnitude, phase, offset, (end - begin) * per_step, host.noise_floor, weights[group],
+                site.spectrum);
+      eigenvalues_ += (end - begin) * per_step;
     }
   }
-  (host.constant ? constants_ : changing_).insert(name);
-  if (!host.constant) (*counted_)[name] = std::max(counted, host.first_step + step_count);
-  time_ += absl::Now() - start;
   return absl::OkStatus();
+}
+
+void SpectrumTap::CountUnresolved(const HostEigenvalues& host, absl::Span<SiteSpectrum> sites) const {
+  const Eigenvalues& values = host.eigenvalues;
+  const std::vector<uint64_t> weights = Weights(values.layout);
+  const at::Tensor log_magnitude = values.log_magnitude.contiguous(),
+                   condition = values.condition.contiguous(), error = values.error.contiguous();
+  size_t i = 0;
+  for (SiteSpectrum& site : sites) {
+    Conditioning& conditioning = site.conditioning.emplace();
+    conditioning.bits = values.bits;
+    for (const uint64_t weight : weights) {
+      const double size = log_magnitude.const_data_ptr<double>()[i];
+      conditioning.max_condition =
+          std::max(conditioning.max_condition, condition.const_data_ptr<double>()[i]);
+      if (std::isfinite(size) && !(error.const_data_ptr<double>()[i] < Spectrum::DistanceToEdge(size)))
+        conditioning.unresolved += weight;
+      ++i;
+    }
+  }
 }
 
 }  // namespace eigsvc

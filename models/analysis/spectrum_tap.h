@@ -19,6 +19,7 @@
 #include "c10/core/Device.h"
 #include "models/analysis/analysis.h"
 #include "models/analysis/eigenvalue_export.h"
+#include "models/analysis/host_eigenvalues.h"
 #include "models/base/stop_token.h"
 #include "models/transition/tap.h"
 
@@ -54,6 +55,11 @@ class SpectrumTap final : public TransitionTap {
   // The spectra of a (layer, mixer), one a unit, made on first sight. Empty when it had another number of
   // units then.
   absl::Span<SiteSpectrum> SitesOf(int layer, absl::string_view mixer, UnitKind unit_kind, int64_t units);
+  // How often each of the K eigenvalues of a unit and step counts.
+  std::vector<uint64_t> Weights(const EigenvalueLayout& layout) const;
+  // Of each row, the steps from `first_counted` on.
+  absl::Status Count(const HostEigenvalues& host, int64_t first_counted, absl::Span<SiteSpectrum> sites);
+  void CountUnresolved(const HostEigenvalues& host, absl::Span<SiteSpectrum> sites) const;
 
   const AnalysisOptions& options_;
   const c10::Device device_;

@@ -136,4 +136,15 @@ EIGSVC_COUNT int PhaseSlotOf(double log_magnitude, double phase) {
   return ((log_magnitude > 0 ? 1 : 0) * spectrum_slots::kOctaves + octave) * Spectrum::kPhaseBins + bin;
 }
 
+// The slot of the class of a phase other than 0.
+EIGSVC_COUNT int PhaseClassSlotOf(double phase) {
+  const double wrapped = remainder(phase, 2 * kPi), size = wrapped < 0 ? -wrapped : wrapped;
+  int slot = spectrum_slots::kPhaseClass;
+  if (wrapped < 0 && size < kPi) slot += spectrum_edges::kPhaseClasses;  // -π is π
+  const double one = spectrum_edges::kDegree, ten = 10 * spectrum_edges::kDegree;
+  const double half = 45 * spectrum_edges::kDegree, right = 90 * spectrum_edges::kDegree;
+  return slot + (size >= one) + (size > one) + (size >= ten) + (size > ten) + (size >= half) + (size > half) +
+         (size >= right) + (size > right);
+}
+
 }  // namespace eigsvc::kernels

@@ -91,7 +91,11 @@ void CountPlainly(const CountProblem<T>& problem) {
               continue;
             }
             const int cell = std::isfinite(x) ? kernels::PhaseSlotOf(x, problem.phase[at]) : -1;
-            if (cell >= 0) problem.phase_slots[unit * slots::kPhaseSlots + cell] += problem.weight;
+            if (cell >= 0) {
+              uint64_t* const cells = problem.phase_slots + unit * slots::kPhaseSlots;
+              cells[cell] += problem.weight;
+              cells[kernels::PhaseClassSlotOf(problem.phase[at])] += problem.weight;
+            }
           }
           CountOne(x, above_1_edge, problem.weight, table);
         }
@@ -108,8 +112,11 @@ Spectrum SpectrumOfSlots(const uint64_t* table, const uint64_t* phase_slots) {
   parts.below_1.assign(table + slots::kBelow1, table + slots::kBelow1 + Spectrum::kBins);
   parts.beyond_1.assign(table + slots::kBeyond1, table + slots::kBeyond1 + Spectrum::kBins);
   if (phase_slots != nullptr &&
-      std::any_of(phase_slots, phase_slots + slots::kPhaseSlots, [](uint64_t n) { return n != 0; })) {
-    parts.phase_grid.assign(phase_slots, phase_slots + slots::kPhaseSlots);
+      std::any_of(phase_slots, phase_slots + slots::kPhaseClass, [](uint64_t n) { return n != 0; })) {
+    parts.phase_grid.assign(phase_slots, phase_slots + slots::kPhaseClass);
+    for (int c = 0; c < 2 * edges::kPhaseClasses; ++c)
+      parts.phase_classes[c / edges::kPhaseClasses][c % edges::kPhaseClasses] =
+          phase_slots[slots::kPhaseClass + c];
   }
   parts.zeros = table[slots::kZeros];
   parts.ones = table[slots::kOnes];
@@ -125,6 +132,8 @@ Spectrum SpectrumOfSlots(const uint64_t* table, const uint64_t* phase_slots) {
     if (edges::kAtMost0_1[c]) parts.le_0_1 += amount;
     parts.moment_count += amount;
   }
+  for (size_t e = 0; e < parts.on_paper_edge.size(); ++e)
+    parts.on_paper_edge[e] = classes[edges::kClassOnPaperEdge[e]];
   parts.sum = FromLimbs(table + slots::kSum);
   parts.sum_of_squares = FromLimbs(table + slots::kSquares);
   if (parts.moment_count != 0) {

@@ -120,9 +120,10 @@ __global__ void __launch_bounds__(kThreads) CountKernel(const Launched<T> launch
           } else if (isfinite(value)) {
             const int cell = kernels::PhaseSlotOf(value, phase);
             if (cell >= 0) {
-              atomicAdd(reinterpret_cast<Slot*>(problem.phase_slots) +
-                            static_cast<int64_t>(blockIdx.x) * slots::kPhaseSlots + cell,
-                        static_cast<Slot>(problem.weight));
+              Slot* const cells = reinterpret_cast<Slot*>(problem.phase_slots) +
+                                  static_cast<int64_t>(blockIdx.x) * slots::kPhaseSlots;
+              atomicAdd(cells + cell, static_cast<Slot>(problem.weight));
+              atomicAdd(cells + kernels::PhaseClassSlotOf(phase), static_cast<Slot>(problem.weight));
             }
           }
         }

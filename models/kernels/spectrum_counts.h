@@ -30,7 +30,9 @@ inline constexpr int kNoiseFloor = kMax + 1;
 inline constexpr int kSlots = kNoiseFloor + 1;
 
 inline constexpr int kOctaves = Spectrum::kMaxExponent - Spectrum::kMinExponent;
-inline constexpr int kPhaseSlots = 2 * kOctaves * Spectrum::kPhaseBins;  // a table of its own
+// A table of its own: the grid, then the classes of positive and of negative phases.
+inline constexpr int kPhaseClass = 2 * kOctaves * Spectrum::kPhaseBins;
+inline constexpr int kPhaseSlots = kPhaseClass + 2 * spectrum_edges::kPhaseClasses;
 }  // namespace spectrum_slots
 
 template <typename T>

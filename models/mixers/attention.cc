@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "models/base/status_macros.h"
 #include "models/tensor/attention_lse.h"
+#include "models/transition/normaliser.h"
 #include "models/transition/softmax.h"
 
 namespace eigsvc {
@@ -89,9 +90,11 @@ absl::StatusOr<at::Tensor> AttendAndReport(const LayerCall& call, const std::str
   const at::Tensor previous = last;
   last = attention.lse.narrow(-1, steps - 1, 1);
   if ((previous.defined() || steps > 1) && call.Wants(kAttentionMixer)) {
-    EIGSVC_RETURN_IF_ERROR(call.Report(
-        kAttentionMixer, UnitKind::kHead,
-        SoftmaxTransition(attention.lse, previous, call.state.position, LargestScore(queries, keys, scale))));
+    EIGSVC_RETURN_IF_ERROR(call.Report(kAttentionMixer, UnitKind::kHead,
+                                       call.context.convention.gauge == Gauge::kRaw
+                                           ? SummingTransition(queries.size(1), /*multiplicity=*/0)
+                                           : SoftmaxTransition(attention.lse, previous, call.state.position,
+                                                               LargestScore(queries, keys, scale))));
   }
   return attention.output.transpose(1, 2).flatten(-2);
 }

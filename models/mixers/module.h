@@ -11,6 +11,7 @@
 #include "ATen/core/Tensor.h"
 #include "absl/container/btree_map.h"
 #include "absl/status/statusor.h"
+#include "models/base/convention.h"
 #include "models/base/stop_token.h"
 #include "models/mixers/weights.h"
 #include "models/transition/tap.h"
@@ -27,6 +28,8 @@ struct LayerState {
 struct LayerContext {
   TransitionTap* tap = nullptr;
   const StopToken* stop = nullptr;  // checked inside long layers, at least every 100 ms of work
+  // Of what is reported, resolved against ModelDescription::conventions; kDefault is as the model's own.
+  Convention convention;
 };
 
 // What is known of a mixer without running it.

@@ -31,6 +31,14 @@ constexpr std::array<bool, kClasses> kAtMost0_1 = {false, false, false, false, f
                                                    false, false, true,  true};
 
 constexpr int kEdges = 7;
+constexpr std::array<double, kEdges + 1> kEdgeLogs = {kLog0_99, kLog0_9, kLog0_5, kLog0_1,
+                                                      kLog1_01, kLog10,  kLog100, 0};
+// Classes on the edges 0.1, 0.5, 0.9 and 10 of the paper's bins.
+constexpr std::array<int, 4> kClassOnPaperEdge = {7, 5, 3, 12};
+
+// Phases are cut at 1, 10, 45 and 90 degrees into classes likewise: below an edge, on it, above it.
+constexpr int kPhaseClasses = 9;
+constexpr double kDegree = 3.141592653589793 / 180;
 
 // |log|λ|| enters the moments as this at most, so that 2^39 values fit.
 constexpr double kMomentLimit = 0x1p16;

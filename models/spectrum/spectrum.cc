@@ -161,6 +161,8 @@ void Spectrum::AddValues(absl::Span<const Real> values, double noise_floor, uint
       if (spectrum_edges::kAtMost0_1[c]) parts_.le_0_1 += amount;
       moment_count += classes[c];
     }
+    for (size_t e = 0; e < parts_.on_paper_edge.size(); ++e)
+      parts_.on_paper_edge[e] += classes[spectrum_edges::kClassOnPaperEdge[e]] * weight;
     parts_.moment_count += moment_count * weight;
     Accumulate(Times(sum.Total(64 - 31), weight), parts_.sum);
     Accumulate(Times(squares.Total(56 - 15), weight), parts_.sum_of_squares);
@@ -177,20 +179,30 @@ void Spectrum::Add(absl::Span<const double> log_magnitude, double noise_floor, u
 
 void Spectrum::AddComplex(absl::Span<const double> log_magnitude, absl::Span<const double> phase,
                           double noise_floor, uint64_t weight) {
-  for (size_t i = 0; i < log_magnitude.size(); ++i) {
-    if (!std::isfinite(phase[i])) {
-      parts_.nonfinite += weight;
-      continue;
+  for (size_t begin = 0; begin < log_magnitude.size();) {
+    // A run of finite phases, then those that are not.
+    size_t end = begin;
+    for (; end < log_magnitude.size() && std::isfinite(phase[end]); ++end) {
+      // Zero has no phase, whatever was given.
+      if (std::isfinite(log_magnitude[end])) AddPhase(log_magnitude[end], phase[end], weight);
     }
-    AddValues(log_magnitude.subspan(i, 1), noise_floor, weight);
-    // Zero has no phase, whatever was given.
-    if (std::isfinite(log_magnitude[i])) AddToPhaseGrid(log_magnitude[i], phase[i], weight);
+    AddValues(log_magnitude.subspan(begin, end - begin), noise_floor, weight);
+    for (; end < log_magnitude.size() && !std::isfinite(phase[end]); ++end) parts_.nonfinite += weight;
+    begin = end;
   }
 }
 
-void Spectrum::AddToPhaseGrid(double log_magnitude, double phase, uint64_t weight) {
-  const double wrapped = std::remainder(phase, 2 * std::numbers::pi);  // [-π, π]; π itself belongs to -π
+void Spectrum::AddPhase(double log_magnitude, double phase, uint64_t weight) {
+  double wrapped = std::remainder(phase, 2 * std::numbers::pi);  // [-π, π]; on the grid π belongs to -π
   if (wrapped == 0) return;
+  const double size = std::abs(wrapped);
+  const bool negative = wrapped < 0 && size < std::numbers::pi;
+  int phase_class = 0;
+  for (const int degrees : {1, 10, 45, 90}) {
+    const double edge = degrees * spectrum_edges::kDegree;
+    phase_class += (size >= edge) + (size > edge);
+  }
+  parts_.phase_classes[negative][phase_class] += weight;
   if (parts_.phase_grid.empty()) parts_.phase_grid.assign(kPhaseGridSize, 0);
   const int bin =
       static_cast<int>(std::floor((wrapped / std::numbers::pi + 1) * (kPhaseBins / 2))) % kPhaseBins;
@@ -209,6 +221,11 @@ void Spectrum::Merge(const Spectrum& other) {
     AddEach(from.phase_grid, parts_.phase_grid);
   }
   for (int b = 0; b < kPaperBins; ++b) parts_.paper_bins[b] += from.paper_bins[b];
+  for (size_t e = 0; e < from.on_paper_edge.size(); ++e) parts_.on_paper_edge[e] += from.on_paper_edge[e];
+  for (size_t s = 0; s < 2; ++s) {
+    for (size_t c = 0; c < from.phase_classes[s].size(); ++c)
+      parts_.phase_classes[s][c] += from.phase_classes[s][c];
+  }
   parts_.zeros += from.zeros;
   parts_.ones += from.ones;
   parts_.nonfinite += from.nonfinite;
@@ -228,6 +245,48 @@ uint64_t Spectrum::nonfinite() const { return parts_.nonfinite; }
 uint64_t Spectrum::zeros() const { return parts_.zeros; }
 uint64_t Spectrum::ones() const { return parts_.ones; }
 const std::array<uint64_t, Spectrum::kPaperBins>& Spectrum::paper_bins() const { return parts_.paper_bins; }
+std::array<uint64_t, Spectrum::kPaperBins> Spectrum::closed_paper_bins() const {
+  std::array<uint64_t, kPaperBins> bins = parts_.paper_bins;
+  // The side of each edge that the half-open bins leave out; the last bin is open.
+  bins[0] += parts_.on_paper_edge[0];
+  bins[1] += parts_.on_paper_edge[1];
+  bins[2] += parts_.on_paper_edge[2];
+  bins[4] += parts_.ones;
+  bins[5] += parts_.on_paper_edge[3];
+  return bins;
+}
+
+bool Spectrum::has_phase() const { return !parts_.phase_grid.empty(); }
+
+std::array<uint64_t, Spectrum::kPhaseEdgeBins> Spectrum::phase_bins() const {
+  std::array<uint64_t, kPhaseEdgeBins> bins{};
+  bins[0] = count();  // less all that have a phase
+  for (const auto& classes : parts_.phase_classes) {
+    for (size_t c = 0; c < classes.size(); ++c) {
+      bins[0] -= classes[c];
+      bins[c / 2] += classes[c];  // a value on an edge is in the bin below it
+    }
+  }
+  return bins;
+}
+
+std::array<uint64_t, Spectrum::kPhaseEdgeBins> Spectrum::signed_phase_bins(bool closed) const {
+  std::array<uint64_t, kPhaseEdgeBins> bins = phase_bins();
+  const auto& [positive, negative] = parts_.phase_classes;
+  for (size_t c = 0; c < positive.size(); ++c) {
+    bins[c / 2] -= negative[c];
+    if (closed && c % 2 == 1) bins[c / 2 + 1] += positive[c];
+  }
+  return bins;
+}
+
+double Spectrum::DistanceToEdge(double log_magnitude) {
+  double distance = kInfinity;
+  for (const double edge : spectrum_edges::kEdgeLogs)
+    distance = std::min(distance, std::abs(log_magnitude - edge));
+  return distance;
+}
+
 uint64_t Spectrum::le_0_1() const { return parts_.le_0_1; }
 uint64_t Spectrum::near_1() const { return parts_.near_1; }
 uint64_t Spectrum::above_1() const { return parts_.above_1; }

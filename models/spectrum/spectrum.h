@@ -31,6 +31,8 @@ class Spectrum {
   static constexpr int kPhaseBins = 64;
   // The paper's bins of |λ| (arXiv 2510.09379): [0,.1) [.1,.5) [.5,.9) [.9,1] (1,10] (10,100] (100,∞).
   static constexpr int kPaperBins = 7;
+  // Bins of |arg λ| in degrees: [0,1] (1,10] (10,45] (45,90] (90,180].
+  static constexpr int kPhaseEdgeBins = 5;
 
   Spectrum();
 
@@ -40,7 +42,7 @@ class Spectrum {
   // log|λ| > max(1e-6, noise_floor). `weight` >= 1 counts each value that often (multiplicity).
   void Add(absl::Span<const float> log_magnitude, double noise_floor, uint64_t weight = 1);
   void Add(absl::Span<const double> log_magnitude, double noise_floor, uint64_t weight = 1);
-  // Complex eigenvalues; phase in radians, any range, wrapped to [-π, π); NaN or infinite phases are
+  // Complex eigenvalues; phase in radians, any range, wrapped to (-π, π]; NaN or infinite phases are
   // non-finite eigenvalues. REQUIRES equal lengths.
   void AddComplex(absl::Span<const double> log_magnitude, absl::Span<const double> phase, double noise_floor,
                   uint64_t weight = 1);
@@ -52,6 +54,15 @@ class Spectrum {
   uint64_t zeros() const;      // λ = 0
   uint64_t ones() const;       // |λ| = 1 exactly
   const std::array<uint64_t, kPaperBins>& paper_bins() const;
+  // The same of bins closed at both ends, as the analysis released with arXiv 2510.09379 counts: a value on
+  // an edge is in both.
+  std::array<uint64_t, kPaperBins> closed_paper_bins() const;
+  // Whether an eigenvalue other than positive real was added.
+  bool has_phase() const;
+  std::array<uint64_t, kPhaseEdgeBins> phase_bins() const;
+  // The same of the signed phase, as the released analysis counts: negative phases are in no bin. `closed`: a
+  // value on an edge is in both bins.
+  std::array<uint64_t, kPhaseEdgeBins> signed_phase_bins(bool closed) const;
   uint64_t le_0_1() const;     // |λ| <= 0.1
   uint64_t near_1() const;     // |1-|λ|| <= 0.01
   uint64_t above_1() const;    // log|λ| > max(1e-6, noise floor)
@@ -65,6 +76,10 @@ class Spectrum {
   // Quantile of log|λ| over count(): the midpoint of the bin of rank ceil(q·count), exact at atoms; clamped
   // to [Min(), Max()]; NaN when empty. REQUIRES 0 <= q <= 1.
   double Quantile(double q) const;
+
+  // |log|λ| - log e| of the nearest edge e that something is counted at: 0.1, 0.5, 0.9, 0.99, 1, 1.01, 10,
+  // 100.
+  static double DistanceToEdge(double log_magnitude);
 
   // Bin edges in log|λ|, for drawing: bin b of the negative (λ < 1) or positive side covers |log|λ|| in
   // [BinLow(b), BinLow(b+1)).
@@ -89,6 +104,10 @@ class Spectrum {
   struct Parts {
     std::vector<uint64_t> below_1, beyond_1, phase_grid;
     std::array<uint64_t, kPaperBins> paper_bins{};
+    std::array<uint64_t, 4> on_paper_edge{};  // |λ| = 0.1, 0.5, 0.9, 10; |λ| = 1 are `ones`
+    // Phases other than 0 by sign (0: positive) and size: below 1°, on it, up to 10°, on it, 45°, 90°, the
+    // rest.
+    std::array<std::array<uint64_t, 9>, 2> phase_classes{};
     uint64_t zeros = 0, ones = 0, nonfinite = 0, le_0_1 = 0, near_1 = 0, above_1 = 0, moment_count = 0;
     Fixed128 sum, sum_of_squares;
     double noise_floor = 0;
@@ -102,7 +121,7 @@ class Spectrum {
  private:
   template <typename Real>
   void AddValues(absl::Span<const Real> values, double noise_floor, uint64_t weight);
-  void AddToPhaseGrid(double log_magnitude, double phase, uint64_t weight);
+  void AddPhase(double log_magnitude, double phase, uint64_t weight);
   Parts parts_;
 };
 

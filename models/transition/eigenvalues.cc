@@ -1,36 +1,27 @@
 #include "models/transition/eigenvalues.h"
 
 #include <limits>
-#include <numbers>
 #include <string>
 #include <utility>
 
 #include "ATen/TensorOperators.h"
 #include "ATen/core/IListRef.h"
-#include "ATen/ops/atan2.h"
+#include "ATen/ops/arange.h"
 #include "ATen/ops/cat.h"
 #include "ATen/ops/diag_embed.h"
 #include "ATen/ops/full.h"
-#include "ATen/ops/hypot.h"
-#include "ATen/ops/imag.h"
-#include "ATen/ops/isfinite.h"
-#include "ATen/ops/linalg_eigvalsh.h"
-#include "ATen/ops/log.h"
-#include "ATen/ops/log1p.h"
 #include "ATen/ops/matmul.h"
-#include "ATen/ops/real.h"
-#include "ATen/ops/remainder.h"
-#include "ATen/ops/zeros_like.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "models/base/status_macros.h"
 #include "models/tensor/torch_call.h"
+#include "models/transition/conditioned.h"
 #include "models/transition/dense_eigenvalues.h"
+#include "models/transition/discretize.h"
+#include "models/transition/pieces.h"
 
 namespace eigsvc {
 namespace {
-
-constexpr double kPi = std::numbers::pi;
 
 absl::Status CheckShape(const at::Tensor& x, int64_t dimensions, absl::string_view what) {
   if (x.defined() && x.dim() == dimensions) return absl::OkStatus();
@@ -46,122 +37,201 @@ absl::Status CheckSame(at::IntArrayRef found, at::IntArrayRef expected, absl::st
                                                  absl::StrJoin(expected, ","), "] was expected"));
 }
 
-at::Tensor ToFull(const at::Tensor& x) { return x.to(x.is_complex() ? c10::kComplexDouble : c10::kDouble); }
-
-// log|1 + w| for w = a + bi without loss where w is small.
-at::Tensor LogAbsOnePlus(const at::Tensor& a, const at::Tensor& b) {
-  return at::log1p(2 * a + a * a + b * b) / 2;
+bool IsScalarPlusLowRank(const DiagonalPlusLowRank& kind) {
+  return kind.d.size(-1) == 1 && kind.u.size(-1) < kind.u.size(-2);
 }
 
-// log|λ| and arg λ in (-π, π] of mapped values; in float64 but for a real Δμ of kExp, which is log|λ| itself.
-Eigenvalues Discretized(const at::Tensor& values, Discretization discretization) {
-  if (discretization == Discretization::kExp && !values.is_complex()) return {values, {}};
-  const at::Tensor full = ToFull(values);
-  const at::Tensor a = full.is_complex() ? at::real(full) : full;
-  // Adding zero turns -0 into +0, so that negative real values have phase π, never -π.
-  const at::Tensor b = full.is_complex() ? at::imag(full) + 0.0 : at::zeros_like(full);
-  Eigenvalues result;
-  switch (discretization) {
-    case Discretization::kNone:
-      result.log_magnitude = at::log(at::hypot(a, b));
-      result.phase = at::atan2(b, a);
-      break;
-    case Discretization::kExp:
-      result.log_magnitude = a.clone();
-      result.phase = kPi - at::remainder(kPi - b, 2 * kPi);
-      break;
-    case Discretization::kBilinear:
-      // λ = (1+w)/(1-w) for w = Δμ/2; its argument is that of (1+w)·conj(1-w).
-      result.log_magnitude = LogAbsOnePlus(a / 2, b / 2) - LogAbsOnePlus(-a / 2, -b / 2);
-      result.phase = at::atan2(b, 1 - (a * a + b * b) / 4);
-      break;
-  }
-  // Zero has no phase; nor is one kept when every eigenvalue is positive real.
-  result.phase =
-      result.phase.masked_fill(result.log_magnitude == -std::numeric_limits<double>::infinity(), 0);
-  if (!result.phase.any().item<bool>()) result.phase = at::Tensor();
-  return result;
-}
+struct Describe {
+  const bool constant;
 
-// Eigenvalues of diag(d) - u vᵀ in float64, real or complex, before discretisation.
-at::Tensor LowRankEigenvalues(const DiagonalPlusLowRank& kind) {
-  const at::Tensor d = ToFull(kind.d), u = ToFull(kind.u), v = ToFull(kind.v);
-  const int64_t size = d.size(-1), rank = u.size(-1);
-  if (rank < size && (d == d.narrow(-1, 0, 1)).all().item<bool>()) {
-    // d·I - u vᵀ: d itself on the N-R dimensions that vᵀ does not see, d - eig(vᵀu) on the rest.
-    const at::Tensor inner = at::matmul(v.transpose(-1, -2), u);
-    const at::Tensor seen = rank == 1 ? inner.squeeze(-1) : DenseEigenvalues(inner);
-    const at::Tensor rest = d.narrow(-1, 0, size - rank);
-    const at::Tensor moved = d.narrow(-1, 0, rank) - seen;
-    return at::cat({rest.to(moved.scalar_type()), moved}, -1);
+  static EigenvalueLayout Layout(at::IntArrayRef sizes, int64_t count, int64_t multiplicity) {
+    return {sizes[0], sizes[1], sizes[2], std::vector<int64_t>(count, multiplicity)};
   }
-  if (rank == 1 && !d.is_complex() && !u.is_complex() && !v.is_complex()) {
-    // det(diag(d) - u vᵀ - x) depends on the products u_j v_j alone, so where none is negative a symmetric
-    // matrix has the same eigenvalues.
-    const at::Tensor products = (u * v).squeeze(-1);
-    const bool symmetric = (products >= 0).all().item<bool>() && at::isfinite(d).all().item<bool>() &&
-                           at::isfinite(products).all().item<bool>();
-    if (symmetric) {
-      const at::Tensor z = products.sqrt().unsqueeze(-1);
-      return at::linalg_eigvalsh(at::diag_embed(d) - at::matmul(z, z.transpose(-1, -2)));
-    }
-  }
-  return DenseEigenvalues(at::diag_embed(d) - at::matmul(u, v.transpose(-1, -2)));
-}
 
-struct Compute {
-  absl::StatusOr<Eigenvalues> operator()(const ScalarPerUnit& kind) const {
+  absl::StatusOr<EigenvalueLayout> operator()(const ScalarPerUnit& kind) const {
     EIGSVC_RETURN_IF_ERROR(CheckShape(kind.log_magnitude, 3, "log_magnitude"));
-    Eigenvalues result;
-    result.log_magnitude = kind.log_magnitude.unsqueeze(-1);
-    result.multiplicity = kind.multiplicity;
-    return result;
+    EigenvalueLayout layout = Layout(kind.log_magnitude.sizes(), 1, kind.multiplicity);
+    layout.type = kind.log_magnitude.scalar_type();
+    return layout;
   }
 
-  absl::StatusOr<Eigenvalues> operator()(const Diagonal& kind) const {
+  absl::StatusOr<EigenvalueLayout> operator()(const Diagonal& kind) const {
     EIGSVC_RETURN_IF_ERROR(CheckShape(kind.values, 4, "values"));
-    Eigenvalues result = Discretized(kind.values, kind.discretization);
-    result.multiplicity = kind.multiplicity;
-    result.conjugate_pairs = kind.conjugate_pairs;
-    return result;
+    EigenvalueLayout layout = Layout(kind.values.sizes(), kind.values.size(3), kind.multiplicity);
+    layout.conjugate_pairs = kind.conjugate_pairs;
+    layout.may_have_phase = kind.values.is_complex() || kind.discretization != Discretization::kExp;
+    if (!layout.may_have_phase) layout.type = kind.values.scalar_type();
+    return layout;
   }
 
-  absl::StatusOr<Eigenvalues> operator()(const DiagonalPlusLowRank& kind) const {
+  absl::StatusOr<EigenvalueLayout> operator()(const DiagonalPlusLowRank& kind) const {
     EIGSVC_RETURN_IF_ERROR(CheckShape(kind.d, 4, "d"));
     EIGSVC_RETURN_IF_ERROR(CheckShape(kind.u, 5, "u"));
     EIGSVC_RETURN_IF_ERROR(CheckShape(kind.v, 5, "v"));
-    EIGSVC_RETURN_IF_ERROR(CheckSame(kind.u.sizes().slice(0, 4), kind.d.sizes(), "u but for its rank"));
+    const int64_t size = kind.u.size(3), rank = kind.u.size(4);
+    EIGSVC_RETURN_IF_ERROR(
+        CheckSame(kind.u.sizes().slice(0, 3), kind.d.sizes().slice(0, 3), "u but for its matrix"));
+    if (kind.d.size(3) != 1)
+      EIGSVC_RETURN_IF_ERROR(CheckSame(kind.u.sizes().slice(3, 1), kind.d.sizes().slice(3), "u along d"));
     EIGSVC_RETURN_IF_ERROR(CheckSame(kind.v.sizes(), kind.u.sizes(), "v"));
-    Eigenvalues result = Discretized(LowRankEigenvalues(kind), kind.discretization);
-    result.multiplicity = kind.multiplicity;
-    return result;
+    EigenvalueLayout layout = Layout(kind.d.sizes(), size, kind.multiplicity);
+    layout.may_have_phase = true;
+    if (kind.step.defined()) {
+      EIGSVC_RETURN_IF_ERROR(CheckShape(kind.step, 1, "step"));
+      layout.units = kind.step.size(0);
+      layout.conditioned = true;
+      if (!constant || layout.rows != 1 || layout.steps != 1 || kind.d.size(3) != size ||
+          kind.d.size(2) == 0 || layout.units % kind.d.size(2) != 0) {
+        return absl::InvalidArgumentError(absl::StrCat(
+            "a transition with a step per unit is constant and has d of shape [1,1,S,N] for ", layout.units,
+            " units, a multiple of S; it has [", absl::StrJoin(kind.d.sizes(), ","), "]"));
+      }
+    } else if (IsScalarPlusLowRank(kind)) {
+      layout.multiplicities.assign(rank + 1, kind.multiplicity);
+      layout.multiplicities[0] *= size - rank;
+    }
+    return layout;
   }
 
-  absl::StatusOr<Eigenvalues> operator()(const Dense& kind) const {
+  absl::StatusOr<EigenvalueLayout> operator()(const Dense& kind) const {
     EIGSVC_RETURN_IF_ERROR(CheckShape(kind.matrix, 5, "matrix"));
     EIGSVC_RETURN_IF_ERROR(CheckSame(kind.matrix.sizes().slice(4), kind.matrix.sizes().slice(3, 1),
                                      "matrix in its last dimension"));
-    Eigenvalues result = Discretized(DenseEigenvalues(kind.matrix), kind.discretization);
-    result.multiplicity = kind.multiplicity;
-    return result;
+    EigenvalueLayout layout = Layout(kind.matrix.sizes(), kind.matrix.size(3), kind.multiplicity);
+    layout.may_have_phase = true;
+    return layout;
   }
 
-  absl::StatusOr<Eigenvalues> operator()(const Nilpotent& kind) const {
-    if (kind.units < 0 || kind.order < 0) {
+  absl::StatusOr<EigenvalueLayout> operator()(const Nilpotent& kind) const {
+    if (kind.units < 0 || kind.order < 1) {
       return absl::InvalidArgumentError(
           absl::StrCat("a short convolution of ", kind.units, " units and order ", kind.order));
     }
-    Eigenvalues result;
-    result.log_magnitude = at::full({1, 1, kind.units, kind.order}, -std::numeric_limits<double>::infinity(),
-                                    at::TensorOptions().dtype(c10::kDouble));
-    return result;
+    return Layout({1, 1, kind.units}, 1, kind.order);
+  }
+};
+
+// Flattens the problems of [B,T,U,...], solves them, and gives the values their shape again.
+template <typename Solve>
+absl::StatusOr<at::Tensor> ByProblem(const at::Tensor& x, Solve solve) {
+  EIGSVC_ASSIGN_OR_RETURN(const at::Tensor values, solve(x.flatten(0, 2)));
+  return values.unflatten(0, x.sizes().slice(0, 3));
+}
+
+struct Compute {
+  const EigenvalueOptions& options;
+  Eigenvalues& result;
+
+  absl::Status Keep(const LogPolar& values) const {
+    result.log_magnitude = values.log_magnitude;
+    result.phase = values.phase;
+    return absl::OkStatus();
+  }
+
+  absl::Status operator()(const ScalarPerUnit& kind) const {
+    return Keep({kind.log_magnitude.unsqueeze(-1), {}});
+  }
+
+  absl::Status operator()(const Diagonal& kind) const {
+    return Keep(Discretized(kind.values, kind.discretization));
+  }
+
+  absl::Status operator()(const DiagonalPlusLowRank& kind) const {
+    if (kind.step.defined()) return SolveWithSteps(kind);
+    absl::StatusOr<at::Tensor> values = IsScalarPlusLowRank(kind) ? ScalarPlusLowRank(kind) : LowRank(kind);
+    if (!values.ok()) return values.status();
+    return Keep(Discretized(*values, kind.discretization));
+  }
+
+  absl::Status operator()(const Dense& kind) const {
+    EIGSVC_ASSIGN_OR_RETURN(const at::Tensor values, ByProblem(kind.matrix, [&](const at::Tensor& matrices) {
+                              return DenseEigenvaluesInPieces(matrices, options.stop);
+                            }));
+    return Keep(Discretized(values, kind.discretization));
+  }
+
+  absl::Status operator()(const Nilpotent& kind) const {
+    return Keep({at::full({1, 1, kind.units, 1}, -std::numeric_limits<double>::infinity(),
+                          at::TensorOptions().dtype(c10::kDouble)),
+                 {}});
+  }
+
+ private:
+  // d·I - u vᵀ: d itself on the N-R dimensions that vᵀ does not see, d - eig(vᵀu) on the rest.
+  absl::StatusOr<at::Tensor> ScalarPlusLowRank(const DiagonalPlusLowRank& kind) const {
+    const at::Tensor d = ToFull(kind.d);
+    at::Tensor seen;
+    if (kind.u.size(-1) == 1) {
+      seen = (ToFull(kind.u) * ToFull(kind.v)).sum({-2});
+    } else {
+      const at::Tensor inner = at::matmul(ToFull(kind.v).transpose(-1, -2), ToFull(kind.u));
+      EIGSVC_ASSIGN_OR_RETURN(seen, ByProblem(inner, [&](const at::Tensor& matrices) {
+                                return DenseEigenvaluesInPieces(matrices, options.stop);
+                              }));
+    }
+    const at::Tensor moved = d - seen;
+    return at::cat({d.to(moved.scalar_type()), moved}, -1);
+  }
+
+  absl::StatusOr<at::Tensor> LowRank(const DiagonalPlusLowRank& kind) const {
+    if (kind.u.size(-1) == 1 && !kind.d.is_complex() && !kind.u.is_complex() && !kind.v.is_complex()) {
+      // det(diag(d) - u vᵀ - x) depends on the products u_j v_j alone, so where none is negative a symmetric
+      // matrix has the same eigenvalues.
+      const at::Tensor products = (ToFull(kind.u) * ToFull(kind.v)).squeeze(-1);
+      if (!(products < 0).any().item<bool>()) {
+        const at::Tensor z = products.sqrt().flatten(0, 2);
+        return ByProblem(ToFull(kind.d).expand_as(products), [&](const at::Tensor& d) {
+          return SymmetricRankOneEigenvalues(d, z, options.stop);
+        });
+      }
+    }
+    // The matrices are formed by pieces, too: all of them may not fit.
+    const at::Tensor d = ToFull(kind.d).expand(kind.u.sizes().slice(0, 4)).flatten(0, 2);
+    const at::Tensor u = ToFull(kind.u).flatten(0, 2), v = ToFull(kind.v).flatten(0, 2);
+    const int64_t size = d.size(1);
+    EIGSVC_ASSIGN_OR_RETURN(
+        const at::Tensor values,
+        InPieces(d.size(0), SolverOperations(size), 3 * size * size, options.stop,
+                 [&](int64_t begin, int64_t length) {
+                   const auto part = [&](const at::Tensor& x) { return x.narrow(0, begin, length); };
+                   return DenseEigenvalues(at::diag_embed(part(d)) -
+                                           at::matmul(part(u), part(v).transpose(-1, -2)));
+                 }));
+    return values.unflatten(0, kind.u.sizes().slice(0, 3));
+  }
+
+  // S4: a problem for each matrix, then the map of each unit's own step.
+  absl::Status SolveWithSteps(const DiagonalPlusLowRank& kind) const {
+    EIGSVC_ASSIGN_OR_RETURN(const ConditionedEigenvalues solved,
+                            SolveConditioned(kind.d.flatten(0, 2), kind.u.flatten(0, 2), kind.v.flatten(0, 2),
+                                             options.precision, options.stop));
+    const at::Tensor step = kind.step.to(at::kCPU, at::kDouble).unsqueeze(-1);
+    const at::Tensor matrix_of_unit = at::arange(step.size(0), at::kLong).remainder(solved.values.size(0));
+    const auto by_unit = [&](const at::Tensor& x) {
+      return x.index_select(0, matrix_of_unit).unsqueeze(0).unsqueeze(0);
+    };
+    const at::Tensor values = by_unit(solved.values) * step;
+    result.condition = by_unit(solved.condition);
+    result.error = ErrorOfLogMagnitude(values, by_unit(solved.error) * step, kind.discretization);
+    result.bits = solved.bits;
+    return Keep(Discretized(values, kind.discretization));
   }
 };
 
 }  // namespace
 
-absl::StatusOr<Eigenvalues> ComputeEigenvalues(const Transition& transition) {
-  return CallTorch("eigenvalues", [&] { return std::visit(Compute(), transition.kind); });
+absl::StatusOr<EigenvalueLayout> DescribeEigenvalues(const Transition& transition) {
+  return std::visit(Describe{transition.constant}, transition.kind);
+}
+
+absl::StatusOr<Eigenvalues> ComputeEigenvalues(const Transition& transition,
+                                               const EigenvalueOptions& options) {
+  return CallTorch("eigenvalues", [&]() -> absl::StatusOr<Eigenvalues> {
+    Eigenvalues result;
+    EIGSVC_ASSIGN_OR_RETURN(result.layout, DescribeEigenvalues(transition));
+    EIGSVC_RETURN_IF_ERROR(std::visit(Compute{options, result}, transition.kind));
+    return result;
+  });
 }
 
 }  // namespace eigsvc

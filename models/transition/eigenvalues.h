@@ -1,25 +1,53 @@
-// Eigenvalues of a Transition by the cheapest exact route. The only place that knows the closed forms.
+// Eigenvalues of a Transition by the cheapest exact route. Start here for which route that is.
 #pragma once
+
+#include <cstdint>
+#include <vector>
 
 #include "ATen/core/Tensor.h"
 #include "absl/status/statusor.h"
+#include "models/base/solver_precision.h"
+#include "models/base/stop_token.h"
 #include "models/transition/transition.h"
 
 namespace eigsvc {
 
-struct Eigenvalues {
-  at::Tensor
-      log_magnitude;  // [B,T,U,K] float32 or float64, on the transition's device; -inf stands for λ = 0
-  at::Tensor phase;   // same shape, radians in (-π, π]; undefined when every λ is positive real or zero
-  int64_t multiplicity = 1;  // of each entry; 0 stands for infinite
-  bool conjugate_pairs = false;
+// What a unit stores of each step, whatever the values are: K eigenvalues.
+struct EigenvalueLayout {
+  int64_t rows = 0, steps = 0, units = 0;
+  // [K]: state dimensions that share each; 0 stands for infinite. DeltaNet: {(N-1)·dim v, dim v}.
+  std::vector<int64_t> multiplicities;
+  bool conjugate_pairs = false;       // each stands for itself and its conjugate
+  bool may_have_phase = false;        // some λ can be other than positive real or zero
+  bool conditioned = false;           // condition numbers come with the eigenvalues (S4)
+  at::ScalarType type = at::kDouble;  // of log_magnitude and phase
 };
 
-// ScalarPerUnit, Diagonal, Nilpotent: closed forms. DiagonalPlusLowRank: N-R times d and d - eig(vᵀu) where d
-// is constant over N and R < N; a symmetric problem where R = 1, all is real and u∘v >= 0; otherwise as
-// dense. Dense: a general solver in float64; a matrix that is not finite gives NaN. All but what is given as
-// log λ already (ScalarPerUnit, a real Diagonal with kExp) is computed in float64. INVALID_ARGUMENT for
-// inconsistent shapes; INTERNAL when the solver does not converge.
-absl::StatusOr<Eigenvalues> ComputeEigenvalues(const Transition& transition);
+struct Eigenvalues {
+  EigenvalueLayout layout;
+  at::Tensor log_magnitude;  // [B,T,U,K], on the transition's device; -inf stands for λ = 0
+  at::Tensor phase;  // same shape, radians in (-π, π]; undefined when every λ is positive real or zero
+  // Undefined unless the layout is `conditioned`; [1,1,U,K] float64 on the CPU:
+  at::Tensor condition;  // 1/|yᴴx| of the unit left and right eigenvectors
+  at::Tensor error;      // what log|λ| may be off by, to first order: the solver's ε·‖A‖·condition
+  int bits = 0;          // of the solver's precision
+};
+
+struct EigenvalueOptions {
+  SolverPrecision precision = SolverPrecision::kDouble;
+  const StopToken* stop = nullptr;  // looked at between pieces of at most about 50 ms, or one matrix
+};
+
+// INVALID_ARGUMENT for inconsistent shapes.
+absl::StatusOr<EigenvalueLayout> DescribeEigenvalues(const Transition& transition);
+
+// ScalarPerUnit, Nilpotent, Diagonal: closed forms. DiagonalPlusLowRank of d·I: d and d - eig(vᵀu). Of other
+// d, rank 1, real, u∘v >= 0 (KDA, RWKV-7): a symmetric problem with the same eigenvalues. With `step` (S4):
+// the secular equation where precision is kMulti. All other: a general solver. A matrix that is not finite
+// gives NaN. All but what is given as log λ already (ScalarPerUnit, a real Diagonal with kExp) is computed in
+// float64. INVALID_ARGUMENT as above, and for kMulti of too large an S4; INTERNAL when a solver does not
+// converge; CANCELLED and DEADLINE_EXCEEDED from `stop`.
+absl::StatusOr<Eigenvalues> ComputeEigenvalues(const Transition& transition,
+                                               const EigenvalueOptions& options = {});
 
 }  // namespace eigsvc

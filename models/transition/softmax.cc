@@ -5,9 +5,8 @@
 #include <utility>
 
 #include "ATen/TensorOperators.h"
-#include "ATen/core/IListRef.h"
-#include "ATen/ops/cat.h"
 #include "ATen/ops/linalg_vector_norm.h"
+#include "models/transition/normaliser.h"
 
 namespace eigsvc {
 namespace {
@@ -27,15 +26,8 @@ double NoiseFloor(c10::ScalarType type, double largest_score) {
 
 Transition SoftmaxTransition(const at::Tensor& lse, const at::Tensor& previous_lse, int64_t first_position,
                              double largest_score) {
-  at::Tensor all = lse.detach().to(c10::kDouble);
-  if (previous_lse.defined()) all = at::cat({previous_lse.detach().to(c10::kDouble), all}, -1);
-  const int64_t steps = all.size(-1) - 1;
-  const at::Tensor log_magnitude = all.narrow(-1, 0, steps) - all.narrow(-1, 1, steps);
-  Transition transition;
-  transition.kind = ScalarPerUnit{log_magnitude.transpose(1, 2), /*multiplicity=*/0};
-  transition.first_step = previous_lse.defined() ? first_position : first_position + 1;
-  transition.noise_floor = NoiseFloor(lse.scalar_type(), largest_score);
-  return transition;
+  return NormaliserTransition(lse, previous_lse, first_position, /*multiplicity=*/0,
+                              NoiseFloor(lse.scalar_type(), largest_score));
 }
 
 double LargestScore(const at::Tensor& q, const at::Tensor& k, double scale) {

@@ -10,10 +10,8 @@
 
 namespace eigsvc {
 
-// lse [B,H,T] of the chunk whose first step is `first_position`; previous_lse [B,H,1]: of the step before the
-// chunk, undefined when the chunk starts the sequence, whose first step has no eigenvalue (λ_0 acts on h_{-1}
-// = 0). The differences are taken in float64: [B,T or T-1,H]. `largest_score`: a bound on |score|, for the
-// noise floor. Throws like LibTorch.
+// NormaliserTransition (normaliser.h) of η = e^{lse}; lse [B,H,T], previous_lse [B,H,1] or undefined.
+// `largest_score`: a bound on |score|, for the noise floor. Throws like LibTorch.
 Transition SoftmaxTransition(const at::Tensor& lse, const at::Tensor& previous_lse, int64_t first_position,
                              double largest_score);
 

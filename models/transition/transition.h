@@ -1,6 +1,9 @@
 // Transition: how one unit of a layer carries its state from step i-1 to step i (h_i = Λ_i h_{i-1} + B_i u_i;
 // arXiv 2510.09379, arXiv 2405.15731), as a small closed variant. Start here for the mathematics.
 // Every member is detached. Shapes: B batch, T steps of the chunk, U units, N state size.
+//
+// `multiplicity`: how many dimensions of a unit's state share each eigenvalue of the matrix that is given:
+// dim v of a head whose state is a matrix of keys and values. 0 stands for infinite (softmax).
 #pragma once
 
 #include <cstdint>
@@ -15,14 +18,13 @@ namespace eigsvc {
 // (λ = (1+Δμ/2)/(1-Δμ/2)). The tensors then hold Δμ.
 enum class Discretization { kNone, kExp, kBilinear };
 
-// Λ = λ·I, given as log λ: real, positive. multiplicity is dim(state) of a unit; 0 stands for infinite
-// (softmax).
+// Λ = λ·I, given as log λ: real, positive.
 struct ScalarPerUnit {
   at::Tensor log_magnitude;  // [B,T,U] real
   int64_t multiplicity = 1;
 };
 
-// Λ = diag(values).
+// Λ = diag(values). A decay that is known as log λ is given as such, with kExp.
 struct Diagonal {
   at::Tensor values;  // [B,T,U,N] real or complex; with kExp or kBilinear: Δμ
   Discretization discretization = Discretization::kNone;
@@ -32,10 +34,15 @@ struct Diagonal {
 
 // Λ = diag(d) - u vᵀ (rank R: last dimension of u and v).
 struct DiagonalPlusLowRank {
-  at::Tensor d;     // [B,T,U,N]
+  // [B,T,U,N]; or [B,T,U,1], which is d·I: then d itself has N-R dimensions to itself, and is stored once.
+  at::Tensor d;
   at::Tensor u, v;  // [B,T,U,N,R]
   Discretization discretization = Discretization::kNone;
   int64_t multiplicity = 1;
+  // S4 (A = diag(d) - P Pᴴ: u = P, v = conj P, both halves of each conjugate pair): Δ of each unit, [U]. The
+  // transition is constant, the tensors hold μ instead of Δμ, and there may be fewer of them than units,
+  // [1,1,S,N]: unit i then has matrix i mod S.
+  at::Tensor step;
 };
 
 // Λ itself; eigenvalues by a general solver.

@@ -10,6 +10,7 @@
 #include "models/base/status_macros.h"
 #include "models/mixers/attention.h"
 #include "models/tensor/attention_lse.h"
+#include "models/transition/normaliser.h"
 #include "models/transition/softmax.h"
 
 namespace eigsvc {
@@ -74,9 +75,12 @@ absl::StatusOr<at::Tensor> AttentionModel::DoLayer(int index, const Weights& wei
   state.tensors["lse"] = attention.lse.narrow(-1, steps - 1, 1);
   const bool has_eigenvalues = previous_lse.defined() || steps > 1;
   if (has_eigenvalues && context.tap != nullptr && context.tap->Wants(index, kAttentionMixer)) {
-    EIGSVC_RETURN_IF_ERROR(context.tap->OnTransition(
-        index, kAttentionMixer, UnitKind::kHead,
-        SoftmaxTransition(attention.lse, previous_lse, first, LargestScore(queries, keys, options.scale))));
+    const bool raw = context.convention.gauge == Gauge::kRaw;
+    EIGSVC_RETURN_IF_ERROR(
+        context.tap->OnTransition(index, kAttentionMixer, UnitKind::kHead,
+                                  raw ? SummingTransition(queries.size(1), /*multiplicity=*/0)
+                                      : SoftmaxTransition(attention.lse, previous_lse, first,
+                                                          LargestScore(queries, keys, options.scale))));
   }
 
   const at::Tensor attended = attention.output.transpose(1, 2).flatten(-2);
@@ -91,7 +95,7 @@ void DescribeAttention(const AttentionShape& shape, int64_t layers, ModelDescrip
   description.layers = layers;
   description.mixers.assign(layers, {{std::string(kAttentionMixer), UnitKind::kHead, shape.heads,
                                       /*eigenvalues_per_unit=*/1, /*multiplicity=*/0}});
-  description.gauge = "dsf";
+  description.conventions.gauges = {Gauge::kDsf, Gauge::kRaw};
 }
 
 }  // namespace eigsvc

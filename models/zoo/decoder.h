@@ -30,7 +30,7 @@ struct Sublayer {
 };
 
 struct DecoderSpec {
-  // family, layout, width, vocab_size, max_positions, gauge, rotation and settings; what follows from the
+  // family, layout, width, vocab_size, max_positions, conventions and settings; what follows from the
   // modules is filled in.
   ModelDescription description;
   std::vector<std::vector<Sublayer>> layers;

@@ -134,7 +134,6 @@ void DescribeSsm(const SsmShape& shape, int64_t layers, ModelDescription& descri
   description.layers = layers;
   description.mixers.assign(
       layers, {{std::string(kMamba2Mixer), UnitKind::kHead, shape.heads, 1, shape.head_width * shape.order}});
-  description.gauge = "raw";
 }
 
 }  // namespace eigsvc

@@ -41,7 +41,7 @@ absl::StatusOr<DecoderSpec> Qwen3Spec(const Settings& settings, const Settings& 
   spec.norm = attention.norm;
   spec.description.family = "qwen3";
   spec.description.layout = "huggingface";
-  spec.description.gauge = "dsf";
+  spec.description.conventions.gauges = {Gauge::kDsf, Gauge::kRaw};
   spec.description.width = attention.width;
   spec.description.vocab_size = reader.IntWithin({"vocab_size"}, 1, kLargest, 64);
   spec.tied = reader.Bool({"tie_word_embeddings"}, false);

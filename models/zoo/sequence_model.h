@@ -11,6 +11,7 @@
 #include "ATen/core/Tensor.h"
 #include "absl/container/btree_map.h"
 #include "absl/status/statusor.h"
+#include "models/base/convention.h"
 #include "models/base/settings.h"
 #include "models/mixers/module.h"
 #include "models/mixers/weights.h"
@@ -25,9 +26,10 @@ struct ModelDescription {
   // By layer: what moves information over time there. None where a layer is position-wise, two where mixers
   // run side by side.
   std::vector<std::vector<MixerDescription>> mixers;
-  std::string gauge;            // "dsf" (normaliser in the state) or "raw"
-  std::string rotation = "io";  // rotary embeddings live in q and k
-  Settings settings;            // canonical settings: enough to build the same architecture again
+  // Of the transitions it reports. A model of several mixers has gauge dsf where one of them divides by a
+  // normaliser; it changes nothing in the others.
+  ConventionSupport conventions;
+  Settings settings;  // canonical settings: enough to build the same architecture again
 };
 
 // Steps of x [B,T,D] that make a piece of work of well under 100 ms on two cores, or on a device 100 times

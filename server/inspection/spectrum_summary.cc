@@ -10,7 +10,7 @@ constexpr double kQuantiles[] = {0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99};
 
 }  // namespace
 
-v1::SpectrumSummary SummaryProto(const Spectrum& spectrum) {
+v1::SpectrumSummary SummaryProto(const Spectrum& spectrum, const Departures& departures) {
   v1::SpectrumSummary summary;
   const uint64_t count = spectrum.count();
   summary.set_count(static_cast<int64_t>(count));
@@ -26,7 +26,15 @@ v1::SpectrumSummary SummaryProto(const Spectrum& spectrum) {
     return static_cast<double>(part) / static_cast<double>(count);
   };
   for (const double q : kQuantiles) summary.add_quantiles(spectrum.Quantile(q));
-  for (const uint64_t bin : spectrum.paper_bins()) summary.add_paper_bins(share(bin));
+  for (const uint64_t bin : departures.closed_bins ? spectrum.closed_paper_bins() : spectrum.paper_bins()) {
+    summary.add_paper_bins(share(bin));
+  }
+  if (spectrum.has_phase()) {
+    for (const uint64_t bin : departures.signed_phase ? spectrum.signed_phase_bins(departures.closed_bins)
+                                                      : spectrum.phase_bins()) {
+      summary.add_phase_bins(share(bin));
+    }
+  }
   summary.set_le_0_1(share(spectrum.le_0_1()));
   summary.set_near_1(share(spectrum.near_1()));
   summary.set_above_1(share(spectrum.above_1()));

@@ -3,10 +3,12 @@
 #pragma once
 
 #include "eigsvc/v1/spectrum.pb.h"
+#include "models/base/convention.h"
 #include "models/spectrum/spectrum.h"
 
 namespace eigsvc {
 
-v1::SpectrumSummary SummaryProto(const Spectrum& spectrum);
+// `departures` E9 and E10 choose the bins.
+v1::SpectrumSummary SummaryProto(const Spectrum& spectrum, const Departures& departures = {});
 
 }  // namespace eigsvc

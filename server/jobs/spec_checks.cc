@@ -10,6 +10,8 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "models/base/convention.h"
+#include "models/base/solver_precision.h"
 #include "models/base/status_macros.h"
 #include "models/base/status_util.h"
 #include "nlohmann/json.hpp"
@@ -182,6 +184,11 @@ absl::Status CheckSpec(const v1::AnalysisSpec& spec, const Known& known) {
   EIGSVC_RETURN_IF_ERROR(CheckRange("batch_size", spec.batch_size(), 0, kMaxBatch));
   EIGSVC_RETURN_IF_ERROR(CheckRange("max_steps", spec.max_steps(), 0, std::numeric_limits<int32_t>::max()));
   EIGSVC_RETURN_IF_ERROR(CheckDtype(spec.dtype()));
+  EIGSVC_RETURN_IF_ERROR(ParseConvention(spec.definition(),
+                                         {spec.departures().begin(), spec.departures().end()}, spec.gauge(),
+                                         spec.rotation())
+                             .status());
+  EIGSVC_RETURN_IF_ERROR(ParseSolverPrecision(spec.precision()).status());
   return CheckDevice(spec.device(), known);
 }
 

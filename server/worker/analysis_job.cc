@@ -22,11 +22,8 @@ absl::btree_map<std::string, std::string> Provenance(const worker::v1::RunAnalys
                                                      const v1::Model& model, const v1::TaskSpec& task) {
   absl::btree_map<std::string, std::string> metadata = {
       {"analysis_id", request.analysis_id()},
-      {"definition", "EXACT"},
       {"family", model.family()},
       {"layout", model.layout()},
-      {"gauge", model.gauge()},
-      {"rotation", model.rotation()},
       {"dtype", model.dtype()},
       {"checkpoint_sha256", model.checkpoint_sha256()},
       {"task", task.name()},
@@ -60,6 +57,11 @@ absl::Status Run(const worker::v1::RunAnalysisRequest& request, ModelPool& pool,
   options.max_steps = spec.max_steps();
   options.weight_by_multiplicity = spec.weight_by_multiplicity();
   options.include_first_step = spec.include_first_step();
+  EIGSVC_ASSIGN_OR_RETURN(
+      options.convention,
+      ParseConvention(spec.definition(), {spec.departures().begin(), spec.departures().end()}, spec.gauge(),
+                      spec.rotation()));
+  EIGSVC_ASSIGN_OR_RETURN(options.precision, ParseSolverPrecision(spec.precision()));
   options.export_path = request.export_path();
   if (request.max_export_bytes() > 0) options.max_export_bytes = request.max_export_bytes();
 

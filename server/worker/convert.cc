@@ -1,6 +1,7 @@
 #include "server/worker/convert.h"
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -50,16 +51,21 @@ v1::SpectrumBins BinsProto(const Spectrum& spectrum) {
   return bins;
 }
 
-v1::SiteSpectrum SiteProto(const SiteSpectrum& site) {
+v1::SiteSpectrum SiteProto(const SiteSpectrum& site, const Departures& departures) {
   v1::SiteSpectrum out;
   out.mutable_site()->set_layer(site.site.layer);
   out.mutable_site()->set_mixer(site.site.mixer);
   out.mutable_site()->set_unit_kind(UnitKindProto(site.site.unit_kind));
   out.mutable_site()->set_unit(site.site.unit);
-  *out.mutable_summary() = SummaryProto(site.spectrum);
+  *out.mutable_summary() = SummaryProto(site.spectrum, departures);
   *out.mutable_bins() = BinsProto(site.spectrum);
-  out.set_multiplicity(site.multiplicity);
+  out.mutable_multiplicities()->Add(site.multiplicities.begin(), site.multiplicities.end());
   out.set_constant(site.constant);
+  if (site.conditioning) {
+    out.mutable_conditioning()->set_max_condition(site.conditioning->max_condition);
+    out.mutable_conditioning()->set_unresolved_count(static_cast<int64_t>(site.conditioning->unresolved));
+    out.mutable_conditioning()->set_bits(site.conditioning->bits);
+  }
   return out;
 }
 
@@ -84,8 +90,13 @@ v1::Model ModelProto(const ModelDescription& description) {
   model.set_width(description.width);
   model.set_vocab_size(description.vocab_size);
   model.set_settings_json(description.settings.ToJson());
-  model.set_gauge(description.gauge);
-  model.set_rotation(description.rotation);
+  for (const Gauge gauge : description.conventions.gauges) model.add_gauges(std::string(GaugeName(gauge)));
+  for (const Rotation rotation : description.conventions.rotations) {
+    model.add_rotations(std::string(RotationName(rotation)));
+  }
+  for (std::string& name : DepartureNames(description.conventions.departures)) {
+    model.add_departures(std::move(name));
+  }
   return model;
 }
 
@@ -97,7 +108,8 @@ v1::AnalysisProgress ProgressProto(const AnalysisProgress& progress) {
   out.set_eigenvalues(progress.eigenvalues);
   *out.mutable_score() = ScoreProto(progress.score);
   if (progress.sites != nullptr) {
-    for (const SiteSpectrum& site : *progress.sites) *out.add_sites() = SiteProto(site);
+    for (const SiteSpectrum& site : *progress.sites)
+      *out.add_sites() = SiteProto(site, progress.convention.departures);
   }
   return out;
 }
@@ -105,11 +117,15 @@ v1::AnalysisProgress ProgressProto(const AnalysisProgress& progress) {
 v1::AnalysisResult ResultProto(const AnalysisResult& result) {
   v1::AnalysisResult out;
   *out.mutable_score() = ScoreProto(result.score);
-  for (const SiteSpectrum& site : result.sites) *out.add_sites() = SiteProto(site);
+  for (const SiteSpectrum& site : result.sites)
+    *out.add_sites() = SiteProto(site, result.convention.departures);
   out.set_examples(result.examples);
   out.set_tokens(result.tokens);
   out.set_eigenvalues(result.eigenvalues);
-  out.set_definition("EXACT");
+  out.set_definition(std::string(DefinitionName(result.convention.departures)));
+  for (std::string& name : DepartureNames(result.convention.departures)) out.add_departures(std::move(name));
+  out.set_gauge(std::string(GaugeName(result.convention.gauge)));
+  out.set_rotation(std::string(RotationName(result.convention.rotation)));
   *out.mutable_forward_time() = DurationProto(result.forward_time);
   *out.mutable_analysis_time() = DurationProto(result.analysis_time);
   out.set_eigenvalues_bytes(result.exported_bytes);

@@ -11,6 +11,7 @@
 #include "eigsvc/v1/training.pb.h"
 #include "eigsvc/worker/v1/worker_service.pb.h"
 #include "models/analysis/analysis.h"
+#include "models/base/convention.h"
 #include "models/spectrum/spectrum.h"
 #include "models/tasks/task.h"
 #include "models/training/training.h"
@@ -19,7 +20,7 @@
 namespace eigsvc {
 
 v1::SpectrumBins BinsProto(const Spectrum& spectrum);
-v1::SiteSpectrum SiteProto(const SiteSpectrum& site);
+v1::SiteSpectrum SiteProto(const SiteSpectrum& site, const Departures& departures = {});
 v1::Score ScoreProto(const Score& score);
 
 // Without digest, seed, dtype and device: those belong to the weights, not the architecture.

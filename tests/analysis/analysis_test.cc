@@ -15,6 +15,7 @@
 #include "ATen/ops/arange.h"
 #include "ATen/ops/complex.h"
 #include "ATen/ops/full.h"
+#include "ATen/ops/tensor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "c10/core/GradMode.h"
@@ -111,7 +112,7 @@ TEST_P(AnalysisCountsTest, EveryStepInsideALengthIsCountedOnce) {
     const SiteSpectrum& site = result.sites[i];
     EXPECT_EQ(site.site,
               (Site{static_cast<int>(i / kUnits), "fake", UnitKind::kChannel, static_cast<int>(i % kUnits)}));
-    EXPECT_EQ(site.multiplicity, 16);
+    EXPECT_EQ(site.multiplicities, std::vector<int64_t>{16});
     EXPECT_FALSE(site.constant);
     const Spectrum expected = ExpectedSpectrum(task, site.site, 0, 41, include_first, weight);
     EXPECT_TRUE(site.spectrum.parts() == expected.parts()) << "site " << i;
@@ -179,6 +180,91 @@ TEST(AnalysisTest, ConstantTransitionsCountOnceAndStoredHalvesTwice) {
   }
 }
 
+// DeltaNet stores the eigenvalue that all dimensions but one share once.
+TEST(AnalysisTest, EachStoredEntryIsWeightedByItsOwnMultiplicity) {
+  const FakeModel model(1, kVocab, [&](int layer, const at::Tensor& x, const LayerContext& context) {
+    if (!context.tap->Wants(layer, "delta")) return absl::OkStatus();
+    DiagonalPlusLowRank kind;  // I - β k kᵀ of unit keys: 1 seven times and 1 - β, for 3 values a key
+    const at::Tensor beta = (x + 0.5) / 32;
+    kind.d = at::full({x.size(0), x.size(1), 2, 1}, 1.0);
+    kind.v = at::full({x.size(0), x.size(1), 2, 8, 1}, std::sqrt(0.125));
+    kind.u = kind.v * beta.unsqueeze(-1).unsqueeze(-1);
+    kind.multiplicity = 3;
+    return context.tap->OnTransition(layer, "delta", UnitKind::kHead, {kind, false, 0, 0});
+  });
+  const FakeTask task(12, kVocab, 9, 9);
+  for (const bool weigh : {false, true}) {
+    AnalysisOptions options;
+    options.weight_by_multiplicity = weigh;
+    EIGSVC_ASSERT_OK_AND_ASSIGN(const AnalysisResult result, Analyse(model, task, options));
+    ASSERT_EQ(result.sites.size(), 2u);
+    uint64_t steps = 0;
+    for (int64_t example = 0; example < 12; ++example) steps += task.Length(example) - 1;
+    for (const SiteSpectrum& site : result.sites) {
+      EXPECT_EQ(site.multiplicities, (std::vector<int64_t>{21, 3}));
+      EXPECT_EQ(site.spectrum.ones(), steps * (weigh ? 21 : 1));
+      EXPECT_EQ(site.spectrum.count(), steps * (weigh ? 24 : 2));
+      EXPECT_NEAR(site.spectrum.Min(), std::log(1 - 22.5 / 32), 1e-6);
+    }
+    EXPECT_EQ(result.eigenvalues, static_cast<int64_t>(2 * 2 * steps));
+  }
+}
+
+TEST(AnalysisTest, ConditionNumbersReachTheResult) {
+  // Two 2×2 matrices: diag(0.5, 0.7), and one that is a rounding away from a Jordan block of 0.5.
+  const FakeModel model(1, kVocab, [&](int layer, const at::Tensor&, const LayerContext& context) {
+    if (!context.tap->Wants(layer, "s4")) return absl::OkStatus();
+    DiagonalPlusLowRank kind;
+    kind.d = at::tensor({0.5, 0.7, 0.5, 0.5 + 0x1p-50}, at::kDouble).view({1, 1, 2, 2});
+    kind.u = at::tensor({0.0, 0.0, 8.0, -8.0}, at::kDouble).view({1, 1, 2, 2, 1});
+    kind.v = at::tensor({0.0, 0.0, 8.0, 8.0}, at::kDouble).view({1, 1, 2, 2, 1});
+    kind.step = at::full({2}, 1.0);
+    return context.tap->OnTransition(layer, "s4", UnitKind::kChannel, {kind, true, 0, 0});
+  });
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const AnalysisResult result, Analyse(model, FakeTask(3, kVocab, 9, 9)));
+  ASSERT_EQ(result.sites.size(), 2u);
+  ASSERT_TRUE(result.sites[0].conditioning.has_value());
+  EXPECT_EQ(result.sites[0].conditioning->bits, 53);
+  EXPECT_EQ(result.sites[0].conditioning->unresolved, 1u);  // 0.5 is on an edge itself
+  EXPECT_EQ(result.sites[0].conditioning->max_condition, 1);
+  EXPECT_EQ(result.sites[1].conditioning->unresolved, 2u);
+  EXPECT_GT(result.sites[1].conditioning->max_condition, 1e7);
+}
+
+TEST(AnalysisTest, AConventionIsResolvedAgainstTheModel) {
+  LayerContext seen;
+  const FakeModel model(1, kVocab, [&](int layer, const at::Tensor& x, const LayerContext& context) {
+    seen.convention = context.convention;
+    return ReportScalars(layer, x, context);
+  });
+  const FakeTask task(5, kVocab, 9, 5);
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const AnalysisResult result, Analyse(model, task));
+  EXPECT_EQ(seen.convention.gauge, Gauge::kRaw);
+  EXPECT_EQ(result.convention, seen.convention);
+  AnalysisOptions options;
+  options.convention.gauge = Gauge::kDsf;
+  EXPECT_THAT(
+      Analyse(model, task, options),
+      StatusIs(StatusCode::kInvalidArgument, HasSubstr("gauge \"dsf\" means nothing for fake; it has raw")));
+  options.convention = {};
+  options.convention.departures = Departures::All();
+  EXPECT_THAT(Analyse(model, task, options),
+              StatusIs(StatusCode::kInvalidArgument, HasSubstr("fake has EXACT only")));
+}
+
+TEST(AnalysisTest, TheReleasedAnalysisCountsPadding) {
+  ConventionSupport support;
+  support.departures.count_padding = true;
+  const FakeModel model(1, kVocab, ReportScalars, support);
+  const FakeTask task(6, kVocab, /*steps=*/12, /*longest=*/4);
+  AnalysisOptions options;
+  options.convention.departures = Departures::All();
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const AnalysisResult result, Analyse(model, task, options));
+  EXPECT_EQ(result.sites[0].spectrum.count(), 6u * 11);
+  EXPECT_EQ(DefinitionName(result.convention.departures), "PAPER_COMPAT");
+  EXPECT_THAT(DepartureNames(result.convention.departures), ::testing::ElementsAre("E6"));
+}
+
 TEST(AnalysisTest, UniformAttentionHasItsClosedForm) {
   // η_i = i + 1: log λ_i = log(i / (i+1)), whose sum telescopes to -log T.
   constexpr int64_t kSteps = 50;
@@ -193,7 +279,7 @@ TEST(AnalysisTest, UniformAttentionHasItsClosedForm) {
   const FakeTask task(kSteps, kVocab, kSteps, kSteps);
   EIGSVC_ASSERT_OK_AND_ASSIGN(const AnalysisResult result, Analyse(model, task));
   ASSERT_EQ(result.sites.size(), 1u);
-  EXPECT_EQ(result.sites[0].multiplicity, 0);
+  EXPECT_EQ(result.sites[0].multiplicities, std::vector<int64_t>{0});
   double sum = 0;
   for (int64_t length = 1; length <= kSteps; ++length) sum -= std::log(length);
   const Spectrum& spectrum = result.sites[0].spectrum;
@@ -545,7 +631,7 @@ TEST_P(ZooAnalysisTest, CountsTheTransitionsOfTheForwardPass) {
         }
         const SiteSpectrum& site = result.sites[at];
         EXPECT_EQ(site.site, (Site{layer, mixer, unit_kind, static_cast<int>(unit)}));
-        EXPECT_EQ(site.multiplicity, eigenvalues.multiplicity);
+        EXPECT_EQ(site.multiplicities, eigenvalues.layout.multiplicities);
         EXPECT_TRUE(site.spectrum.parts() == expected.parts());
         EXPECT_EQ(batched.sites[at].spectrum.count(), expected.count());
         EXPECT_NEAR(batched.sites[at].spectrum.Mean(), expected.Mean(), 1e-12);

@@ -8,6 +8,7 @@
 
 #include "ATen/TensorOperators.h"
 #include "ATen/ops/full.h"
+#include "ATen/ops/tensor.h"
 #include "models/analysis/analysis.h"
 #include "models/archive/archive.h"
 #include "models/base/status_macros.h"
@@ -198,6 +199,45 @@ TEST_F(ExportTest, RowsShorterThanTheLongestEndInNan) {
     const double value = ElementAsDouble(attention, static_cast<int64_t>(i));
     EXPECT_TRUE(inside[i] ? value == -0.375 : std::isnan(value)) << i << ": " << value;
   }
+}
+
+// S4 brings its condition numbers; DeltaNet a multiplicity for each entry.
+TEST_F(ExportTest, ConditionNumbersAndMultiplicitiesAreWritten) {
+  const FakeModel model(2, kVocab, [](int layer, const at::Tensor& x, const LayerContext& context) {
+    if (!context.tap->Wants(layer, layer == 0 ? "s4" : "delta")) return absl::OkStatus();
+    DiagonalPlusLowRank kind;
+    if (layer == 0) {
+      kind.d = at::tensor({-0.5, -0.75, -0.25}, at::kDouble).view({1, 1, 1, 3});
+      kind.u = kind.v = at::full({1, 1, 1, 3, 1}, 0.125, at::kDouble);
+      kind.step = at::tensor({0.5, 0.25}, at::kDouble);
+      kind.discretization = Discretization::kExp;
+      return context.tap->OnTransition(layer, "s4", UnitKind::kChannel, {kind, true, 0, 0});
+    }
+    kind.d = at::full({x.size(0), x.size(1), 1, 1}, 1.0);
+    kind.u = kind.v = at::full({x.size(0), x.size(1), 1, 4, 1}, 0.25);
+    return context.tap->OnTransition(layer, "delta", UnitKind::kHead, {kind, false, 0, 0});
+  });
+  AnalysisOptions options;
+  options.export_path = ::testing::TempDir() + "export_condition.safetensors";
+  EIGSVC_ASSERT_OK(RunAnalysis(model, task_, options, nullptr, StopToken()));
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Archive archive, Archive::Open(options.export_path));
+  const auto& tensors = archive.tensors();
+  const ArchiveTensor& condition = tensors.at("layers.0.s4.condition");
+  EXPECT_EQ(condition.shape, (std::vector<int64_t>{2, 3}));
+  const ArchiveTensor& error = tensors.at("layers.0.s4.log_magnitude_error");
+  const ArchiveTensor& log = tensors.at("layers.0.s4.log_magnitude");
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_NEAR(ElementAsDouble(condition, i), 1, 1e-9);  // symmetric
+    EXPECT_EQ(ElementAsDouble(condition, i), ElementAsDouble(condition, 3 + i));
+    EXPECT_NEAR(ElementAsDouble(log, i), 2 * ElementAsDouble(log, 3 + i), 1e-15);
+    EXPECT_NEAR(ElementAsDouble(error, i), 2 * ElementAsDouble(error, 3 + i), 1e-20);
+    EXPECT_GT(ElementAsDouble(error, i), 1e-17);
+    EXPECT_LT(ElementAsDouble(error, i), 1e-15);
+  }
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const std::string sites, archive.settings().Text("sites"));
+  const nlohmann::json described = nlohmann::json::parse(sites);
+  EXPECT_EQ(described["layers.0.s4"]["multiplicity"], 1);
+  EXPECT_EQ(described["layers.1.delta"]["multiplicity"], (std::vector<int64_t>{3, 1}));
 }
 
 TEST_F(ExportTest, TooLargeAnExportIsRefusedBeforeAnythingIsWritten) {

@@ -23,19 +23,19 @@ class FakeModel final : public SequenceModel {
   // Called in each layer with x [B,T,1]; reports what it likes to the tap, or throws, or sleeps.
   using OnLayer = std::function<absl::Status(int layer, const at::Tensor& x, const LayerContext& context)>;
 
-  FakeModel(int64_t layers, int64_t vocab_size, OnLayer on_layer)
-      : SequenceModel(Describe(layers, vocab_size), {}, MakeWeights(layers), at::kFloat),
+  FakeModel(int64_t layers, int64_t vocab_size, OnLayer on_layer, const ConventionSupport& conventions = {})
+      : SequenceModel(Describe(layers, vocab_size, conventions), {}, MakeWeights(layers), at::kFloat),
         on_layer_(std::move(on_layer)) {}
 
  private:
-  static ModelDescription Describe(int64_t layers, int64_t vocab_size) {
+  static ModelDescription Describe(int64_t layers, int64_t vocab_size, const ConventionSupport& conventions) {
     ModelDescription description;
+    description.conventions = conventions;
     description.family = "fake";
     description.layout = "fake";
     description.layers = layers;
     description.width = 1;
     description.vocab_size = vocab_size;
-    description.gauge = "raw";
     return description;
   }
   static ModelWeights MakeWeights(int64_t layers) {

@@ -92,6 +92,16 @@ TEST_F(CommandTest, AnalyzeAsksForWhatTheFlagsSay) {
                                     "--weight",
                                     "multiplicity",
                                     "--include-first-step",
+                                    "--definition",
+                                    "paper-compat",
+                                    "--compat",
+                                    "E1,E10",
+                                    "--gauge",
+                                    "raw",
+                                    "--rotation",
+                                    "state",
+                                    "--precision",
+                                    "multi",
                                     "--config",
                                     R"({"b":1,"a":[2]})",
                                     "-o",
@@ -113,6 +123,11 @@ TEST_F(CommandTest, AnalyzeAsksForWhatTheFlagsSay) {
   EXPECT_EQ(spec.device(), "cpu");
   EXPECT_TRUE(spec.weight_by_multiplicity());
   EXPECT_TRUE(spec.include_first_step());
+  EXPECT_EQ(spec.definition(), "PAPER_COMPAT");
+  EXPECT_THAT(spec.departures(), ::testing::ElementsAre("E1", "E10"));
+  EXPECT_EQ(spec.gauge(), "raw");
+  EXPECT_EQ(spec.rotation(), "state");
+  EXPECT_EQ(spec.precision(), "multi");
   EXPECT_FALSE(spec.keep_eigenvalues());
   EXPECT_FALSE(server_.analyze_requests()[0].detach());
 }

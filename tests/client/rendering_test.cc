@@ -178,6 +178,57 @@ TEST(ReportJsonTest, SeedsOf64BitsStayExact) {
   EXPECT_THAT(ReportJson(report), HasSubstr("18446744073709551615"));
 }
 
+// Of S4 under the released analysis's conventions: whatever a plain result has not.
+Report UnusualReport() {
+  Report report = SampleReport(false);
+  v1::AnalysisResult& result = *report.analysis.mutable_result();
+  result.set_definition("PAPER_COMPAT");
+  for (const char* name : {"E8", "E9", "E10"}) result.add_departures(name);
+  result.set_gauge("dsf");
+  result.set_rotation("state");
+  report.analysis.mutable_model()->add_departures("E8");
+  v1::SiteSpectrum& site = *result.mutable_sites(0);
+  site.clear_multiplicities();
+  for (const int64_t multiplicity : {63, 1, 0}) site.add_multiplicities(multiplicity);
+  site.mutable_conditioning()->set_max_condition(1.5e14);
+  site.mutable_conditioning()->set_unresolved_count(96);
+  site.mutable_conditioning()->set_bits(53);
+  for (const double share : {0.5, 0.25, 0.125, 0.0, 0.125}) site.mutable_summary()->add_phase_bins(share);
+  return report;
+}
+
+TEST(ReportJsonTest, UnusualConventionsAndConditionNumbersAreTold) {
+  const Json json = Json::parse(ReportJson(UnusualReport()));
+  EXPECT_EQ(json["definition"], "PAPER_COMPAT");
+  EXPECT_EQ(json["departures"], (std::vector<std::string>{"E8", "E9", "E10"}));
+  EXPECT_EQ(json["gauge"], "dsf");
+  EXPECT_EQ(json["rotation"], "state");
+  EXPECT_EQ(json["model"]["departures"], std::vector<std::string>{"E8"});
+  const Json& site = json["sites"][0];
+  EXPECT_EQ(site["multiplicity"].dump(), "[63,1,null]");
+  EXPECT_EQ(site["conditioning"]["max_condition"], 1.5e14);
+  EXPECT_EQ(site["conditioning"]["unresolved"], 0.25);  // of 384
+  EXPECT_EQ(site["conditioning"]["bits"], 53);
+  EXPECT_EQ(site["phase_bins"], (std::vector<double>{0.5, 0.25, 0.125, 0.0, 0.125}));
+  EXPECT_FALSE(json["sites"][1].contains("conditioning"));
+  EXPECT_FALSE(json["sites"][1].contains("phase_bins"));
+  EXPECT_EQ(json["sites"][1]["multiplicity"], 1024);
+}
+
+TEST(ReportTableTest, UnusualConventionsAndConditionNumbersAreTold) {
+  const std::string table = ReportTable(UnusualReport(), kPlain);
+  EXPECT_THAT(table, HasSubstr("PAPER_COMPAT (E8 E9 E10) · gauge dsf · rotation state"));
+  EXPECT_THAT(table, HasSubstr("  25.0 % unresolved: 53 bits do not tell on which side of an edge |λ| lies\n"
+                               "  condition numbers up to 1.5e+14; --precision multi resolves more\n"));
+}
+
+TEST(ReportCsvTest, UnusualConventionsAndConditionNumbersAreTold) {
+  const std::string csv = ReportCsv(UnusualReport());
+  EXPECT_THAT(csv, HasSubstr(",PAPER_COMPAT,E8 E9 E10,dsf,state,"));
+  EXPECT_THAT(csv, HasSubstr(",63 1 inf,"));
+  EXPECT_THAT(csv, HasSubstr(",150000000000000,96\n"));
+}
+
 // The published schema, by an implementation of JSON Schema that no one here wrote.
 class SchemaTest : public ::testing::Test {
  protected:
@@ -207,6 +258,7 @@ TEST_F(SchemaTest, AcceptsWhatIsWritten) {
   empty.analysis.mutable_result()->clear_sites();
   *empty.analysis.mutable_result()->add_sites() = testing::ToProto(0, "attention", 0, Spectrum());
   EXPECT_TRUE(Valid(ReportJson(empty))) << Error();
+  EXPECT_TRUE(Valid(ReportJson(UnusualReport()))) << Error();
 }
 
 TEST_F(SchemaTest, RefusesWhatLacksOrTwistsAMember) {

@@ -41,7 +41,7 @@ v1::SiteSpectrum ToProto(int layer, const std::string& mixer, int unit, const Sp
   site.mutable_site()->set_mixer(mixer);
   site.mutable_site()->set_unit_kind(v1::UNIT_KIND_HEAD);
   site.mutable_site()->set_unit(unit);
-  site.set_multiplicity(mixer == "attention" ? 0 : 1024);
+  site.add_multiplicities(mixer == "attention" ? 0 : 1024);
   *site.mutable_summary() = SummaryProto(spectrum);
   v1::SpectrumBins& bins = *site.mutable_bins();
   FillBins(spectrum.below_1(), bins.mutable_below_1_index(), bins.mutable_below_1_count());
@@ -60,8 +60,8 @@ v1::Model SampleModel() {
   model.set_width(64);
   model.set_vocab_size(64);
   model.set_settings_json(R"({"d_model":64,"n_layers":2})");
-  model.set_gauge("raw");
-  model.set_rotation("io");
+  model.add_gauges("raw");
+  model.add_rotations("io");
   model.set_checkpoint_sha256("0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef");
   model.set_dtype("float32");
   model.set_device("cpu");
@@ -95,6 +95,8 @@ v1::AnalysisResult SampleResult(bool slow) {
   for (const v1::SiteSpectrum& site : result.sites())
     result.set_eigenvalues(result.eigenvalues() + site.summary().count());
   result.set_definition("EXACT");
+  result.set_gauge("raw");
+  result.set_rotation("io");
   result.mutable_forward_time()->set_nanos(500'000'000);
   result.mutable_analysis_time()->set_nanos(250'000'000);
   result.mutable_total_time()->set_seconds(1);

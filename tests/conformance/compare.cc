@@ -20,6 +20,8 @@
 #include "ATen/ops/isfinite.h"
 #include "ATen/ops/polar.h"
 #include "ATen/ops/remainder.h"
+#include "ATen/ops/repeat_interleave.h"
+#include "ATen/ops/tensor.h"
 #include "ATen/ops/where.h"
 #include "ATen/ops/zeros_like.h"
 #include "absl/strings/match.h"
@@ -78,8 +80,7 @@ struct Outcome {
   at::Tensor logits;
   struct Reported {
     at::Tensor log_magnitude, phase;  // [B,T',U,K] float64, or [1,1,U,K] of a constant transition
-    int64_t multiplicity = 1;
-    bool conjugate_pairs = false;
+    EigenvalueLayout layout;
   };
   std::map<std::string, Reported> sites;  // "layers.0.attention"
 };
@@ -103,8 +104,7 @@ absl::Status Join(const RecordingTap& tap, Outcome& outcome) {
       magnitudes.push_back(log_magnitude);
       phases.push_back(found.phase.defined() ? found.phase.to(at::kDouble) : at::zeros_like(log_magnitude));
       Outcome::Reported& reported = outcome.sites[site];
-      reported.multiplicity = found.multiplicity;
-      reported.conjugate_pairs = found.conjugate_pairs;
+      reported.layout = found.layout;
       if (report.transition.constant) {
         if (!at::equal(magnitudes.front(), log_magnitude) || !at::equal(phases.front(), phases.back())) {
           return absl::InternalError(absl::StrCat(site, " is said to be constant and changes"));
@@ -199,8 +199,9 @@ absl::StatusOr<double> CompareOrdered(const Case& files, const std::string& site
 // Every eigenvalue as often as it occurs, as complex numbers [sites,N].
 at::Tensor Expanded(const Outcome::Reported& found) {
   at::Tensor values = at::polar(found.log_magnitude.exp(), found.phase).flatten(0, 2);
-  if (found.conjugate_pairs) values = at::cat({values, values.conj().resolve_conj()}, -1);
-  return values.repeat({1, found.multiplicity});
+  values = at::repeat_interleave(values, at::tensor(found.layout.multiplicities), -1);
+  if (found.layout.conjugate_pairs) values = at::cat({values, values.conj().resolve_conj()}, -1);
+  return values;
 }
 
 absl::StatusOr<double> CompareMultisets(const Case& files, const std::string& site,
@@ -210,7 +211,7 @@ absl::StatusOr<double> CompareMultisets(const Case& files, const std::string& si
   EIGSVC_ASSIGN_OR_RETURN(const at::Tensor norm, files.Tensor(site + ".norm"));
   EIGSVC_ASSIGN_OR_RETURN(const at::Tensor condition, files.Tensor(site + ".condition"));
   const at::Tensor expected = at::complex(real, imaginary).flatten(0, -2);
-  if (found.multiplicity == 0) {
+  if (std::count(found.layout.multiplicities.begin(), found.layout.multiplicities.end(), 0) > 0) {
     return absl::FailedPreconditionError(
         absl::StrCat(site, " has eigenvalues of infinite multiplicity, which no solver gives"));
   }

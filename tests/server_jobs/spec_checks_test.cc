@@ -50,6 +50,11 @@ TEST_F(SpecChecksTest, PlainSpecsPass) {
   analysis_.mutable_task()->set_split("train");
   analysis_.mutable_task()->set_parameters_json(R"({"pairs": 4})");
   analysis_.mutable_checkpoint()->set_twin_seed(0);
+  analysis_.set_definition("PAPER_COMPAT");
+  analysis_.add_departures("E9");
+  analysis_.set_gauge("dsf");
+  analysis_.set_rotation("state");
+  analysis_.set_precision("multi");
   EIGSVC_EXPECT_OK(CheckSpec(analysis_, known_));
 }
 
@@ -103,6 +108,16 @@ TEST_F(SpecChecksTest, BadAnalysesNameTheFault) {
       {[](auto& s) { s.set_max_steps(int64_t{1} << 40); }, kInvalid, "max_steps"},
       {[](auto& s) { s.set_dtype("fp32"); }, kInvalid, "dtype \"fp32\" is none of float32"},
       {[](auto& s) { s.set_device("cuda:7"); }, kNotFound, "unknown device \"cuda:7\"; known: cpu, cuda:0"},
+      {[](auto& s) { s.set_definition("exact"); }, kInvalid, "definition \"exact\" is neither EXACT"},
+      {[](auto& s) { s.add_departures("E1"); }, kInvalid, "departures E1 belong to definition PAPER_COMPAT"},
+      {[](auto& s) {
+         s.set_definition("PAPER_COMPAT");
+         s.add_departures("E0");
+       },
+       kInvalid, "departure \"E0\" of PAPER_COMPAT is none of E1 to E10"},
+      {[](auto& s) { s.set_gauge("q"); }, kInvalid, "gauge \"q\" is none of dsf, raw"},
+      {[](auto& s) { s.set_rotation("out"); }, kInvalid, "rotation \"out\" is none of io, state"},
+      {[](auto& s) { s.set_precision("quad"); }, kInvalid, "precision \"quad\" is neither double"},
   };
   for (const Case& c : cases) {
     v1::AnalysisSpec spec = analysis_;

@@ -7,6 +7,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "server/inspection/spectrum_summary.h"
 #include "models/zoo/registry.h"
 
 namespace eigsvc {
@@ -56,19 +57,47 @@ TEST(ConvertTest, PhasesCarryTheirGrid) {
   EXPECT_EQ(std::accumulate(bins.phase_count().begin(), bins.phase_count().end(), uint64_t{0}), 2u);
 }
 
+TEST(ConvertTest, DeparturesChooseTheBins) {
+  const v1::SpectrumSummary half_open = SummaryProto(NineValues());
+  Departures departures;
+  departures.closed_bins = true;
+  const v1::SpectrumSummary closed = SummaryProto(NineValues(), departures);
+  for (int b = 0; b < 7; ++b)  // 1 is in [.9,1] and in [1,10]
+    EXPECT_DOUBLE_EQ(closed.paper_bins(b) - half_open.paper_bins(b), b == 4 ? 1.0 / 9 : 0);
+  EXPECT_THAT(closed.phase_bins(), IsEmpty());
+
+  Spectrum spectrum;
+  const std::vector<double> log_magnitude = {-0.5, -0.5, -1, -2}, phase = {M_PI / 3, -M_PI / 3, 0, M_PI};
+  spectrum.AddComplex(log_magnitude, phase, 0);
+  EXPECT_THAT(SummaryProto(spectrum).phase_bins(), ElementsAre(0.25, 0, 0, 0.5, 0.25));
+  departures.signed_phase = true;
+  EXPECT_THAT(SummaryProto(spectrum, departures).phase_bins(), ElementsAre(0.25, 0, 0, 0.25, 0.25));
+}
+
+TEST(ConvertTest, ConditionNumbersComeWithTheSite) {
+  SiteSpectrum site{{0, "s4", UnitKind::kChannel, 0}, {1, 2}, true, NineValues()};
+  EXPECT_FALSE(SiteProto(site).has_conditioning());
+  site.conditioning = Conditioning{3.5e17, 4, 256};
+  const v1::SiteSpectrum proto = SiteProto(site);
+  EXPECT_EQ(proto.conditioning().max_condition(), 3.5e17);
+  EXPECT_EQ(proto.conditioning().unresolved_count(), 4);
+  EXPECT_EQ(proto.conditioning().bits(), 256);
+  EXPECT_THAT(proto.multiplicities(), ElementsAre(1, 2));
+}
+
 TEST(ConvertTest, ASiteKeepsItsPlaceAndMultiplicity) {
-  const v1::SiteSpectrum site = SiteProto({{3, "mamba2", UnitKind::kHead, 5}, 128, true, NineValues()});
+  const v1::SiteSpectrum site = SiteProto({{3, "mamba2", UnitKind::kHead, 5}, {128}, true, NineValues()});
   EXPECT_EQ(site.site().layer(), 3);
   EXPECT_EQ(site.site().mixer(), "mamba2");
   EXPECT_EQ(site.site().unit_kind(), v1::UNIT_KIND_HEAD);
   EXPECT_EQ(site.site().unit(), 5);
-  EXPECT_EQ(site.multiplicity(), 128);
+  EXPECT_THAT(site.multiplicities(), ElementsAre(128));
   EXPECT_TRUE(site.constant());
   EXPECT_EQ(site.summary().count(), 9);
   EXPECT_EQ(site.bins().zero_count(), 1);
-  EXPECT_EQ(SiteProto({{0, "s4", UnitKind::kChannel, 0}, 1, false, {}}).site().unit_kind(),
+  EXPECT_EQ(SiteProto({{0, "s4", UnitKind::kChannel, 0}, {1}, false, {}}).site().unit_kind(),
             v1::UNIT_KIND_CHANNEL);
-  EXPECT_EQ(SiteProto({{0, "lru", UnitKind::kLayer, 0}, 1, false, {}}).site().unit_kind(),
+  EXPECT_EQ(SiteProto({{0, "lru", UnitKind::kLayer, 0}, {1}, false, {}}).site().unit_kind(),
             v1::UNIT_KIND_LAYER);
 }
 

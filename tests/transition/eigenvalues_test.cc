@@ -11,13 +11,19 @@
 #include <vector>
 
 #include "ATen/TensorOperators.h"
+#include "ATen/core/IListRef.h"
+#include "ATen/ops/cat.h"
 #include "ATen/ops/complex.h"
 #include "ATen/ops/diag_embed.h"
 #include "ATen/ops/eye.h"
+#include "ATen/ops/full.h"
 #include "ATen/ops/linalg_eigvals.h"
 #include "ATen/ops/linalg_inv.h"
 #include "ATen/ops/linalg_matrix_exp.h"
 #include "ATen/ops/matmul.h"
+#include "ATen/ops/ones.h"
+#include "ATen/ops/softplus.h"
+#include "ATen/ops/stack.h"
 #include "ATen/ops/tensor.h"
 #include "ATen/ops/zeros.h"
 #include "gmock/gmock.h"
@@ -25,6 +31,7 @@
 #include "models/base/random.h"
 #include "tests/testing/paths.h"
 #include "tests/testing/status_matchers.h"
+#include "tests/transition/s4_problems.h"
 
 namespace eigsvc {
 namespace {
@@ -80,7 +87,8 @@ void ExpectEigenvalues(const Eigenvalues& found, const at::Tensor& exact, double
 }
 
 at::Tensor Explicit(const DiagonalPlusLowRank& kind) {
-  return at::diag_embed(kind.d) - at::matmul(kind.u, kind.v.transpose(-1, -2));
+  return at::diag_embed(kind.d.expand(kind.u.sizes().slice(0, 4))) -
+         at::matmul(kind.u, kind.v.transpose(-1, -2));
 }
 
 Eigenvalues Computed(TransitionKind kind) {
@@ -95,7 +103,7 @@ TEST(EigenvaluesTest, AScalarPerUnitIsKeptAsItIs) {
   EXPECT_EQ(found.log_magnitude.sizes(), (std::vector<int64_t>{1, 3, 1, 1}));
   EXPECT_EQ(found.log_magnitude[0][2][0][0].item<float>(), -1e-8f);
   EXPECT_FALSE(found.phase.defined());
-  EXPECT_EQ(found.multiplicity, 0);
+  EXPECT_EQ(found.layout.multiplicities, std::vector<int64_t>{0});
 }
 
 TEST(EigenvaluesTest, DiagonalSignsAndZerosBecomePhasesAndMinusInfinity) {
@@ -136,16 +144,38 @@ TEST(EigenvaluesTest, BilinearKeepsDecaysFarBelowTheUnitRoundoff) {
   EXPECT_NEAR(found.log_magnitude.item<double>(), -1e-18, 1e-30);
 }
 
-TEST(EigenvaluesTest, LowRankWithConstantDiagonalEqualsTheGeneralSolver) {
+TEST(EigenvaluesTest, LowRankOfAScalarStoresTheBulkOnceAndEqualsTheGeneralSolver) {
   Random random({2});
   for (const int64_t rank : {1, 2, 3}) {
     DiagonalPlusLowRank kind;
-    kind.d = Normal(random, {2, 3, 2, 1}).expand({2, 3, 2, 6});
+    kind.d = Normal(random, {2, 3, 2, 1});
     kind.u = Normal(random, {2, 3, 2, 6, rank});
     kind.v = Normal(random, {2, 3, 2, 6, rank});
-    ExpectEigenvalues(Computed(kind), at::linalg_eigvals(Explicit(kind)),
-                      1e-6);  // d is defective up to rounding
+    kind.multiplicity = 5;
+    const Eigenvalues found = Computed(kind);
+    std::vector<int64_t> multiplicities(rank + 1, 5);
+    multiplicities[0] = 5 * (6 - rank);
+    EXPECT_EQ(found.layout.multiplicities, multiplicities);
+    // The bulk written out as often as it counts.
+    Eigenvalues expanded = found;
+    const at::Tensor index = at::tensor(std::vector<int64_t>(6 - rank, 0));
+    const auto expand = [&](const at::Tensor& x) {
+      return at::cat({x.index_select(-1, index), x.narrow(-1, 1, rank)}, -1);
+    };
+    expanded.log_magnitude = expand(found.log_magnitude);
+    if (found.phase.defined()) expanded.phase = expand(found.phase);
+    ExpectEigenvalues(expanded, at::linalg_eigvals(Explicit(kind)), 1e-6);  // d is defective up to rounding
   }
+}
+
+// A rank that leaves no bulk: what a scalar and a full matrix make together.
+TEST(EigenvaluesTest, LowRankOfAScalarThatIsNotLowEqualsTheGeneralSolver) {
+  Random random({12});
+  DiagonalPlusLowRank kind;
+  kind.d = Normal(random, {1, 2, 2, 1});
+  kind.u = Normal(random, {1, 2, 2, 3, 3});
+  kind.v = Normal(random, {1, 2, 2, 3, 3});
+  ExpectEigenvalues(Computed(kind), at::linalg_eigvals(Explicit(kind)), 1e-11);
 }
 
 TEST(EigenvaluesTest, TheDeltaRuleHasOneEigenvalueApartFromOne) {
@@ -154,10 +184,12 @@ TEST(EigenvaluesTest, TheDeltaRuleHasOneEigenvalueApartFromOne) {
   const at::Tensor unit = key / key.norm(2, {-2}, true);
   for (const double beta : {0.3, 1.0, 1.7}) {
     const Eigenvalues found =
-        Computed(DiagonalPlusLowRank{at::zeros({1, 4, 2, 8}, c10::kDouble) + 1, unit * beta, unit});
+        Computed(DiagonalPlusLowRank{at::ones({1, 4, 2, 1}, c10::kDouble), unit * beta, unit});
+    EXPECT_EQ(found.layout.multiplicities, (std::vector<int64_t>{7, 1}));
     for (const auto& row : Logs(found)) {
-      for (int i = 0; i < 7; ++i) EXPECT_EQ(row[i], Complex(0, 0));
-      EXPECT_NEAR(std::abs(std::exp(row[7]) - (1 - beta)), 0, 1e-14);
+      ASSERT_EQ(row.size(), 2u);
+      EXPECT_EQ(row[0], Complex(0, 0));
+      EXPECT_NEAR(std::abs(std::exp(row[1]) - (1 - beta)), 0, 1e-14);
     }
   }
 }
@@ -169,6 +201,61 @@ TEST(EigenvaluesTest, SymmetrisableLowRankEqualsTheGeneralSolver) {
   kind.u = Normal(random, {2, 2, 2, 7, 1});
   kind.v = kind.u * Normal(random, {2, 2, 2, 7, 1}).abs();
   ExpectEigenvalues(Computed(kind), at::linalg_eigvals(Explicit(kind)), 1e-11);
+}
+
+// One problem that is not finite must spare the others; one product that is negative takes the general route.
+TEST(EigenvaluesTest, SymmetrisableProblemsAreTakenOneByOne) {
+  Random random({14});
+  DiagonalPlusLowRank kind;
+  kind.d = Normal(random, {1, 3, 1, 5});
+  kind.u = Normal(random, {1, 3, 1, 5, 1}).abs();
+  kind.v = Normal(random, {1, 3, 1, 5, 1}).abs();
+  const auto expected = Logs(Computed(kind));
+  kind.d = kind.d.clone();
+  kind.d[0][1][0][2] = kInfinity;
+  const auto found = Logs(Computed(kind));
+  EXPECT_EQ(found[0], expected[0]);
+  EXPECT_TRUE(std::isnan(found[1][0].real()));
+  EXPECT_EQ(found[2], expected[2]);
+  kind.d[0][1][0][2] = 1;
+  kind.u[0][2][0][4][0] = -3;
+  ExpectEigenvalues(Computed(kind), at::linalg_eigvals(Explicit(kind)), 1e-11);
+}
+
+TEST(EigenvaluesTest, ManyProblemsAreSolvedInPiecesThatAddUp) {
+  Random random({15});
+  DiagonalPlusLowRank kind;
+  kind.d = Normal(random, {3, 500, 4, 8});
+  kind.u = Normal(random, {3, 500, 4, 8, 1}).abs();
+  kind.v = Normal(random, {3, 500, 4, 8, 1}).abs();
+  const Eigenvalues found = Computed(kind);
+  // Traces and determinants of the explicit matrices.
+  const at::Tensor matrix = Explicit(kind);
+  const at::Tensor sign =
+      found.phase.defined() ? found.phase.cos() : at::ones(found.log_magnitude.sizes(), c10::kDouble);
+  const at::Tensor values = sign * found.log_magnitude.exp();
+  const at::Tensor trace = matrix.diagonal(0, -2, -1).sum({-1});
+  EXPECT_LE((values.sum({-1}) - trace).abs().max().item<double>(), 1e-12);
+  const at::Tensor general = Computed(Dense{matrix}).log_magnitude;
+  EXPECT_LE((general.sum({-1}) - found.log_magnitude.sum({-1})).abs().max().item<double>(), 1e-7);
+
+  StopToken stop;
+  stop.Cancel();
+  EigenvalueOptions options;
+  options.stop = &stop;
+  for (const TransitionKind& each : {TransitionKind(kind), TransitionKind(Dense{matrix})}) {
+    EXPECT_THAT(ComputeEigenvalues(Transition{each}, options),
+                StatusIs(absl::StatusCode::kCancelled, HasSubstr("cancelled")));
+  }
+}
+
+TEST(EigenvaluesTest, ARealDecayGivenAsItsLogarithmIsNotTouched) {
+  const at::Tensor log = at::tensor({-1e-9f, -2.5f}).view({1, 1, 1, 2});
+  const Eigenvalues found = Computed(Diagonal{log, Discretization::kExp});
+  EXPECT_EQ(found.log_magnitude.scalar_type(), c10::kFloat);
+  EXPECT_EQ(found.log_magnitude.const_data_ptr(), log.const_data_ptr());
+  EXPECT_EQ(found.layout.type, c10::kFloat);
+  EXPECT_FALSE(found.layout.may_have_phase);
 }
 
 TEST(EigenvaluesTest, GeneralLowRankAndDenseEqualTheGeneralSolver) {
@@ -193,7 +280,8 @@ TEST(EigenvaluesTest, AMatrixThatIsNotFiniteGivesNanAndSparesTheOthers) {
 
 TEST(EigenvaluesTest, AShortConvolutionHasOnlyZeros) {
   const Eigenvalues found = Computed(Nilpotent{5, 3});
-  EXPECT_EQ(found.log_magnitude.sizes(), (std::vector<int64_t>{1, 1, 5, 3}));
+  EXPECT_EQ(found.log_magnitude.sizes(), (std::vector<int64_t>{1, 1, 5, 1}));
+  EXPECT_EQ(found.layout.multiplicities, std::vector<int64_t>{3});
   EXPECT_TRUE((found.log_magnitude == -kInfinity).all().item<bool>());
 }
 
@@ -207,6 +295,103 @@ TEST(EigenvaluesTest, InconsistentShapesAreRefused) {
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("matrix")));
   EXPECT_THAT(refused(DiagonalPlusLowRank{d, at::zeros({1, 1, 1, 4, 1}), at::zeros({1, 1, 1, 4, 2})}),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("v has shape")));
+  DiagonalPlusLowRank steps{d, at::zeros({1, 1, 1, 4, 1}), at::zeros({1, 1, 1, 4, 1})};
+  steps.step = at::ones({3});
+  EXPECT_THAT(refused(steps), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("is constant")));
+}
+
+// S4 as a checkpoint holds it: two matrices for six channels, each with its own step.
+class S4EigenvaluesTest : public ::testing::Test {
+ protected:
+  static constexpr int64_t kChannels = 6;
+
+  static Transition Of(const std::vector<testing::S4Problem>& matrices, const std::vector<double>& steps) {
+    const auto stack = [&](std::vector<Complex> testing::S4Problem::*part) {
+      std::vector<at::Tensor> all;
+      for (const auto& matrix : matrices) {
+        const std::vector<Complex>& values = matrix.*part;
+        at::Tensor x = at::zeros({static_cast<int64_t>(values.size())}, c10::kComplexDouble);
+        std::copy(values.begin(), values.end(), reinterpret_cast<Complex*>(x.mutable_data_ptr()));
+        all.push_back(x);
+      }
+      return at::stack(all).unsqueeze(0).unsqueeze(0);
+    };
+    DiagonalPlusLowRank kind;
+    kind.d = stack(&testing::S4Problem::d);
+    kind.u = stack(&testing::S4Problem::u).unsqueeze(-1);
+    kind.v = stack(&testing::S4Problem::v).unsqueeze(-1);
+    kind.step = at::tensor(steps);
+    kind.discretization = Discretization::kBilinear;
+    return {kind, /*constant=*/true, 0, 0};
+  }
+};
+
+TEST_F(S4EigenvaluesTest, EachChannelMapsItsMatrixByItsStep) {
+  EIGSVC_REQUIRE_ORACLE();
+  const std::vector<testing::S4Problem> matrices = {testing::HippoLegs(8, true),
+                                                    testing::HippoLegs(8, false)};
+  const std::vector<double> steps = {0.001, 0.01, 0.1, 0.05, 0.02, 0.2};
+  const auto exact = testing::SolveByOracle(matrices, 60);
+  ASSERT_EQ(exact.size(), 2u);
+  for (const SolverPrecision precision : {SolverPrecision::kDouble, SolverPrecision::kMulti}) {
+    EigenvalueOptions options;
+    options.precision = precision;
+    EIGSVC_ASSERT_OK_AND_ASSIGN(const Eigenvalues found, ComputeEigenvalues(Of(matrices, steps), options));
+    EXPECT_EQ(found.layout.units, kChannels);
+    EXPECT_TRUE(found.layout.conditioned);
+    EXPECT_EQ(found.bits, precision == SolverPrecision::kMulti ? 256 : 53);
+    std::vector<Complex> lambda;
+    for (int64_t channel = 0; channel < kChannels; ++channel) {
+      for (const Complex& mu : exact[channel % 2].values) {
+        const Complex w = steps[channel] * mu / 2.0;
+        lambda.push_back((1.0 + w) / (1.0 - w));
+      }
+    }
+    at::Tensor expected = at::zeros({1, 1, kChannels, 8}, c10::kComplexDouble);
+    std::copy(lambda.begin(), lambda.end(), reinterpret_cast<Complex*>(expected.mutable_data_ptr()));
+    // Condition numbers of 2e4: float64 keeps eleven digits of these.
+    ExpectEigenvalues(found, expected, precision == SolverPrecision::kMulti ? 1e-15 : 1e-10);
+    EXPECT_NEAR(found.condition.max().item<double>(), 2.0e4, 0.2e4);
+    EXPECT_LT(found.error.max().item<double>(), precision == SolverPrecision::kMulti ? 1e-15 : 1e-9);
+  }
+}
+
+// N = 64: float64 knows that it does not know; multi-precision does.
+TEST_F(S4EigenvaluesTest, FullSizeIsUnresolvedInDoubleAndResolvedInMultiPrecision) {
+  const Transition transition = Of({testing::HippoLegs(64, false)}, {0.01});
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Eigenvalues rough, ComputeEigenvalues(transition));
+  EXPECT_GT(rough.condition.max().item<double>(), 1e12);
+  EXPECT_GT(rough.error.max().item<double>(), 0.01);
+  EigenvalueOptions options;
+  options.precision = SolverPrecision::kMulti;
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Eigenvalues exact, ComputeEigenvalues(transition, options));
+  EXPECT_LT(exact.error.max().item<double>(), 1e-14);
+  // The trace of the matrix is what its eigenvalues sum to; to first order in Δ so are log|λ|.
+  double trace = 0;
+  const testing::S4Problem problem = testing::HippoLegs(64, false);
+  for (size_t j = 0; j < 64; ++j) trace += (problem.d[j] - problem.u[j] * problem.v[j]).real();
+  const at::Tensor a = exact.log_magnitude.exp(), phase = exact.phase;
+  Complex sum;
+  for (int64_t j = 0; j < 64; ++j) {
+    const Complex lambda = std::polar(a[0][0][0][j].item<double>(), phase[0][0][0][j].item<double>());
+    sum += 200.0 * (lambda - 1.0) / (lambda + 1.0);  // μ again
+  }
+  EXPECT_NEAR(sum.real() / trace, 1, 1e-12);
+  EXPECT_NEAR(sum.imag() / trace, 0, 1e-12);
+}
+
+TEST_F(S4EigenvaluesTest, APoleWithoutCouplingIsItsOwnEigenvalue) {
+  testing::S4Problem plain;
+  plain.d = {{-0.5, 3}, {-0.5, -3}};
+  plain.u = plain.v = {0, 0};
+  for (const SolverPrecision precision : {SolverPrecision::kDouble, SolverPrecision::kMulti}) {
+    EigenvalueOptions options;
+    options.precision = precision;
+    EIGSVC_ASSERT_OK_AND_ASSIGN(const Eigenvalues found, ComputeEigenvalues(Of({plain}, {0.1}), options));
+    const Complex w = 0.05 * plain.d[0];
+    EXPECT_NEAR(found.log_magnitude[0][0][0][0].item<double>(), std::log(std::abs((1.0 + w) / (1.0 - w))),
+                1e-15);
+  }
 }
 
 class GoldenEigenvaluesTest : public ::testing::Test {
@@ -230,7 +415,21 @@ TEST_F(GoldenEigenvaluesTest, S4dByExpAndBilinear) {
   ExpectEigenvalues(Computed(Diagonal{mu, Discretization::kExp, true}), Tensor({Pair(entry["zoh"])}), 1e-12);
   ExpectEigenvalues(Computed(Diagonal{mu, Discretization::kBilinear, true}),
                     Tensor({Pair(entry["bilinear"])}), 1e-12);
-  EXPECT_TRUE(Computed(Diagonal{mu, Discretization::kExp, true}).conjugate_pairs);
+  EXPECT_TRUE(Computed(Diagonal{mu, Discretization::kExp, true}).layout.conjugate_pairs);
+}
+
+TEST_F(GoldenEigenvaluesTest, Mamba2AndItsPseudoLti) {
+  const auto& entry = golden_.at("mamba2");
+  const at::Tensor dt = at::softplus(at::tensor(entry["dt_pre_plus_bias"].get<std::vector<double>>()));
+  const at::Tensor log_decay = dt * -std::exp(entry["A_log"].get<double>());
+  const Eigenvalues found = Computed(ScalarPerUnit{log_decay.view({1, -1, 1}), 1});
+  for (int i = 0; i < 5; ++i) {
+    EXPECT_NEAR(found.log_magnitude[0][i][0][0].item<double>(), entry["log_lambda"][i].get<double>(), 1e-12);
+  }
+  const auto& lti = golden_.at("mamba2_pseudoLTI");
+  const at::Tensor constant = -at::softplus(at::full({1, 1, 1}, lti["A_param"].get<double>(), c10::kDouble));
+  EXPECT_NEAR(Computed(ScalarPerUnit{constant, 1}).log_magnitude.item<double>(),
+              lti["log_lambda"].get<double>(), 1e-12);
 }
 
 TEST_F(GoldenEigenvaluesTest, Lru) {

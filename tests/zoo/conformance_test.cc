@@ -1,8 +1,10 @@
 // What every family promises, checked on small models of all of them.
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -34,6 +36,7 @@ using ::testing::HasSubstr;
 using testing::kTinyVocabulary;
 using testing::MakeTiny;
 using testing::MaxDifference;
+using testing::MaxMagnitude;
 using testing::RandomTokens;
 using testing::RecordingTap;
 using testing::RelativeDifference;
@@ -146,6 +149,39 @@ TEST_P(FamilyTest, ATwinHasTheSameArchitectureAndOtherWeights) {
   EXPECT_GT(MaxDifference(*twin->Forward(twin->weights(), tokens), logits), 1e-4);
 }
 
+// Each layer reports every mixer in each gauge and rotation that the model lists; the moduli of a rotation
+// are one.
+TEST_P(FamilyTest, ReportsInEveryConventionItLists) {
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const auto model, MakeTiny(GetParam()));
+  const auto& mixers = model->description().mixers;
+  std::map<Gauge, double> largest;  // |log|λ||
+  for (const Gauge gauge : model->description().conventions.gauges) {
+    for (const Rotation rotation : model->description().conventions.rotations) {
+      RecordingTap tap;
+      LayerContext context{&tap};
+      context.convention.gauge = gauge;
+      context.convention.rotation = rotation;
+      EIGSVC_ASSERT_OK(model->Forward(model->weights(), Tokens(3, 2, 13), context));
+      for (int layer = 0; layer < model->description().layers; ++layer) {
+        ASSERT_EQ(tap.seen[layer].size(), mixers[layer].size()) << "layer " << layer;
+        for (const RecordingTap::Seen& seen : tap.seen[layer]) {
+          EIGSVC_ASSERT_OK_AND_ASSIGN(const Eigenvalues found, ComputeEigenvalues(seen.transition));
+          EXPECT_TRUE(at::isfinite(found.log_magnitude).all().item<bool>());
+          largest[gauge] = std::max(largest[gauge], MaxMagnitude(found.log_magnitude));
+        }
+      }
+    }
+  }
+  // A normaliser that is no part of the state leaves softmax attention nothing but a sum.
+  const bool all_attention = std::all_of(mixers.begin(), mixers.end(), [](const auto& layer) {
+    return layer.size() == 1 && layer[0].mixer == "attention";
+  });
+  if (all_attention && largest.count(Gauge::kRaw) > 0) {
+    EXPECT_EQ(largest[Gauge::kRaw], 0);
+    EXPECT_GT(largest[Gauge::kDsf], 0.1);
+  }
+}
+
 TEST_P(FamilyTest, ReportsFiniteEigenvaluesOfEveryLayer) {
   EIGSVC_ASSERT_OK_AND_ASSIGN(const auto model, MakeTiny(GetParam()));
   RecordingTap tap;
@@ -164,7 +200,7 @@ TEST_P(FamilyTest, ReportsFiniteEigenvaluesOfEveryLayer) {
       EXPECT_GT(transition.noise_floor, 0);
       EXPECT_LT(transition.noise_floor, 1e-2);
       EIGSVC_ASSERT_OK_AND_ASSIGN(const Eigenvalues eigenvalues, ComputeEigenvalues(transition));
-      EXPECT_EQ(eigenvalues.multiplicity, mixers[i].multiplicity);
+      EXPECT_EQ(eigenvalues.layout.multiplicities[0], mixers[i].multiplicity);
       const int64_t rows = transition.constant ? 1 : kBatch;
       const int64_t steps = transition.constant ? 1 : kSteps - transition.first_step;
       const std::vector<int64_t> shape = {rows, steps, mixers[i].units, mixers[i].eigenvalues_per_unit};

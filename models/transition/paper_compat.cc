@@ -1,0 +1,81 @@
+#include "models/transition/paper_compat.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "ATen/TensorOperators.h"
+#include "ATen/core/IListRef.h"
+#include "ATen/ops/amax.h"
+#include "ATen/ops/arange.h"
+#include "ATen/ops/cat.h"
+#include "ATen/ops/diag.h"
+#include "ATen/ops/exp.h"
+#include "ATen/ops/eye.h"
+#include "ATen/ops/linalg_eigvals.h"
+#include "ATen/ops/log.h"
+#include "ATen/ops/matmul.h"
+#include "models/base/status_macros.h"
+
+namespace eigsvc {
+namespace {
+
+constexpr double kInsteadOfZero = 2e-23;
+constexpr int64_t kScoresAtOnce = int64_t{1} << 21;  // 16 MiB of float64
+
+}  // namespace
+
+absl::StatusOr<at::Tensor> CompatLogSoftmaxNormaliser(const at::Tensor& q, const at::Tensor& k,
+                                                      const Departures& departures, const StopToken* stop) {
+  const int64_t steps = q.size(2);
+  const double scale = departures.unscaled_scores ? 1 : 1 / std::sqrt(static_cast<double>(q.size(3)));
+  const at::Tensor keys = (k.detach() * scale).transpose(-1, -2), positions = at::arange(steps, k.device());
+  const int64_t rows = std::max<int64_t>(1, kScoresAtOnce / (q.size(0) * q.size(1) * steps));
+  std::vector<at::Tensor> blocks;
+  for (int64_t begin = 0; begin < steps; begin += rows) {
+    if (stop != nullptr) EIGSVC_RETURN_IF_ERROR(stop->Check());
+    const int64_t length = std::min(rows, steps - begin);
+    const at::Tensor row = positions.narrow(0, begin, length).unsqueeze(-1);  // [rows,1]
+    const at::Tensor later = positions > row;                                 // [rows,T]
+    const double masked = departures.masked_as_zero ? 0 : -std::numeric_limits<double>::infinity();
+    const at::Tensor scores =
+        at::matmul(q.detach().narrow(2, begin, length), keys).masked_fill(later, masked);
+    const at::Tensor largest = scores.amax({-1}, /*keepdim=*/true);
+    // In the scores' type: what is subtracted from a later key's score of 0 is 0.
+    const at::Tensor shifted = (scores - largest).masked_fill(later, masked).to(at::kDouble);
+    blocks.push_back(at::log(at::exp(shifted).sum({-1})) + largest.squeeze(-1).to(at::kDouble));
+  }
+  return at::cat(blocks, -1);
+}
+
+at::Tensor CompatLogLinearNormaliser(const at::Tensor& log_eta, const Departures& departures) {
+  if (!departures.clamp_zero) return log_eta;
+  return log_eta.masked_fill(log_eta == -std::numeric_limits<double>::infinity(), std::log(kInsteadOfZero));
+}
+
+at::Tensor CompatLogNormNormaliser(const at::Tensor& log_eta, at::ScalarType type,
+                                   const Departures& departures) {
+  if (!departures.clamp_zero) return log_eta;
+  const at::Tensor n = at::exp(-log_eta.to(type)).to(at::kDouble);
+  return -at::log(n.masked_fill(n == 0, kInsteadOfZero));
+}
+
+at::Tensor LogOfRounded(const at::Tensor& log_magnitude, at::ScalarType type) {
+  return at::log(at::exp(log_magnitude.to(type)).to(at::kDouble));
+}
+
+at::Tensor CompatS4Eigenvalues(const at::Tensor& d, const at::Tensor& p, double step) {
+  const auto type = at::kComplexFloat;
+  const at::Tensor lambda = d.to(type), column = p.to(type).unsqueeze(1), row = column.conj().transpose(0, 1);
+  const auto twice = 2 / static_cast<float>(step);
+  const at::Tensor forward =
+      at::eye(d.size(0), lambda.options()) * twice + at::diag(lambda) - at::matmul(column, row);
+  // (2/Δ - A)⁻¹ by the matrix inversion lemma.
+  const at::Tensor inverse = at::diag(1 / (twice - lambda));
+  const at::Tensor left = at::matmul(inverse, column), right = at::matmul(row, inverse);
+  const at::Tensor backward = inverse - at::matmul(left * (1 / (1 + at::matmul(right, column))), right);
+  return at::linalg_eigvals(at::matmul(backward, forward));
+}
+
+}  // namespace eigsvc

@@ -1,0 +1,72 @@
+#include "models/transition/pieces.h"
+
+#include <algorithm>
+#include <limits>
+#include <vector>
+
+#include "ATen/TensorOperators.h"
+#include "ATen/core/IListRef.h"
+#include "ATen/ops/cat.h"
+#include "ATen/ops/diag_embed.h"
+#include "ATen/ops/isfinite.h"
+#include "ATen/ops/linalg_eigvalsh.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "models/base/status_macros.h"
+#include "models/transition/dense_eigenvalues.h"
+
+namespace eigsvc {
+namespace {
+
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+constexpr absl::Duration kPiece = absl::Milliseconds(25);
+constexpr int64_t kMostDoubles = int64_t{1} << 23;
+
+}  // namespace
+
+double SolverOperations(int64_t size) {
+  const auto n = static_cast<double>(size);
+  return 25 * n * n * n;
+}
+
+absl::StatusOr<at::Tensor> InPieces(int64_t count, double operations, int64_t doubles, const StopToken* stop,
+                                    absl::FunctionRef<at::Tensor(int64_t begin, int64_t length)> solve) {
+  const int64_t most = std::max<int64_t>(1, kMostDoubles / std::max<int64_t>(1, doubles));
+  double wanted = 2e7 / operations;
+  std::vector<at::Tensor> pieces;
+  for (int64_t begin = 0; begin < count || pieces.empty();) {
+    if (stop != nullptr) EIGSVC_RETURN_IF_ERROR(stop->Check());
+    const int64_t length =
+        std::min(std::clamp<int64_t>(static_cast<int64_t>(wanted), 1, most), count - begin);
+    const absl::Time start = absl::Now();
+    pieces.push_back(solve(begin, length));
+    begin += length;
+    const double room = kPiece / std::max(absl::Now() - start, absl::Microseconds(10));
+    wanted = static_cast<double>(length) * std::clamp(room, 0.25, 4.0);
+  }
+  return pieces.size() == 1 ? pieces[0] : at::cat(pieces, 0);
+}
+
+absl::StatusOr<at::Tensor> DenseEigenvaluesInPieces(const at::Tensor& matrices, const StopToken* stop) {
+  const int64_t size = matrices.size(-1);
+  return InPieces(
+      matrices.size(0), SolverOperations(size), 3 * size * size, stop,
+      [&](int64_t begin, int64_t length) { return DenseEigenvalues(matrices.narrow(0, begin, length)); });
+}
+
+absl::StatusOr<at::Tensor> SymmetricRankOneEigenvalues(const at::Tensor& d, const at::Tensor& z,
+                                                       const StopToken* stop) {
+  const int64_t size = d.size(-1);
+  return InPieces(d.size(0), SolverOperations(size) / 6, 3 * size * size, stop,
+                  [&](int64_t begin, int64_t length) {
+                    const at::Tensor diagonal = d.narrow(0, begin, length),
+                                     column = z.narrow(0, begin, length).unsqueeze(-1);
+                    const at::Tensor matrices = at::diag_embed(diagonal) - column * column.transpose(-1, -2);
+                    const at::Tensor bad = at::isfinite(matrices).logical_not().flatten(-2).any(-1);
+                    const at::Tensor values =
+                        at::linalg_eigvalsh(matrices.masked_fill(bad.unsqueeze(-1).unsqueeze(-1), 0));
+                    return values.masked_fill(bad.unsqueeze(-1), kNan);
+                  });
+}
+
+}  // namespace eigsvc
