@@ -72,8 +72,14 @@ const v1::SpectrumSummary* Matching(const std::vector<Row>& rows, const Row& lik
 // One run's rows under its name.
 using Runs = std::vector<std::pair<std::string, std::vector<Row>>>;
 
-// A row a site and run, those of a site one below the other. `quantiles`: which of SpectrumSummary's.
-Table SiteTable(const Runs& runs, const std::vector<int>& quantiles, const Style& style) {
+// What of a spectrum a row shows beside its shares.
+struct Detail {
+  std::vector<int> quantiles;  // which of SpectrumSummary's
+  bool half_life = true;
+};
+
+// A row a site and run, those of a site one below the other.
+Table SiteTable(const Runs& runs, const Detail& detail, const Style& style) {
   constexpr const char* kNames[] = {"1 %", "5 %", "25 %", "50 %", "75 %", "95 %", "99 %"};
   const auto right = Table::Align::kRight;
   const std::vector<Row>& sites = runs.front().second;
@@ -86,19 +92,20 @@ Table SiteTable(const Runs& runs, const std::vector<int>& quantiles, const Style
   columns.push_back({"unit"});
   if (runs.size() > 1) columns.push_back({"run"});
   const int first = static_cast<int>(columns.size());
-  for (const int q : quantiles) columns.push_back({kNames[q], right});
-  columns.push_back({"half-life", right});
+  for (const int q : detail.quantiles) columns.push_back({kNames[q], right});
+  const int shares = static_cast<int>(columns.size()) + (detail.half_life ? 1 : 0);
+  if (detail.half_life) columns.push_back({"half-life", right});
   columns.push_back({std::string(style.Pick("≤0.1", "<=.1")), right});
   columns.push_back({std::string(style.Pick("≈1", "~1")), right});
   columns.push_back({">1", right});
   Table table(columns);
-  const int last = first + static_cast<int>(quantiles.size()) - 1;
+  const int last = first + static_cast<int>(detail.quantiles.size()) - 1;
   const absl::string_view magnitude = style.Pick("|λ|", "|lambda|");
-  table.Span(first, last,
-             {quantiles.size() == 1 ? std::string(magnitude) : absl::StrCat("quantiles of ", magnitude),
-              Paint::kDim});
-  table.Span(last + 1, last + 1, {"steps", Paint::kDim});
-  table.Span(last + 2, last + 4, {"shares in %", Paint::kDim});
+  table.Span(
+      first, last,
+      {first == last ? std::string(magnitude) : absl::StrCat("quantiles of ", magnitude), Paint::kDim});
+  if (detail.half_life) table.Span(last + 1, last + 1, {"steps", Paint::kDim});
+  table.Span(shares, shares + 2, {"shares in %", Paint::kDim});
   for (const Row& site : sites) {
     for (size_t r = 0; r < runs.size(); ++r) {
       std::vector<Table::Cell> cells = {r == 0 ? absl::StrCat(site.layer) : ""};
@@ -107,15 +114,15 @@ Table SiteTable(const Runs& runs, const std::vector<int>& quantiles, const Style
       if (runs.size() > 1) cells.emplace_back(runs[r].first);
       const v1::SpectrumSummary* summary = r == 0 ? &site.summary : Matching(runs[r].second, site);
       if (summary == nullptr) {
-        cells.insert(cells.end(), quantiles.size() + 4, Table::Cell("-"));
+        cells.insert(cells.end(), columns.size() - cells.size(), Table::Cell("-"));
         table.Add(std::move(cells));
         continue;
       }
-      for (const int q : quantiles) {
+      for (const int q : detail.quantiles) {
         cells.emplace_back(MagnitudeText(Quantile(*summary, q), style),
                            q == kQ50 ? Paint::kBold : Paint::kNone);
       }
-      cells.emplace_back(HalfLifeText(Quantile(*summary, kQ50), style), Paint::kBold);
+      if (detail.half_life) cells.emplace_back(HalfLifeText(Quantile(*summary, kQ50), style), Paint::kBold);
       cells.push_back(ShareCell(*summary, summary->le_0_1(), Paint::kBlue));
       cells.push_back(ShareCell(*summary, summary->near_1(), Paint::kGreen));
       cells.push_back(ShareCell(*summary, summary->above_1(), Paint::kRed));
@@ -125,15 +132,16 @@ Table SiteTable(const Runs& runs, const std::vector<int>& quantiles, const Style
   return table;
 }
 
-// With as many quantiles as the terminal has room for, the median at the least.
+// With as much detail as the terminal has room for, the median at the least.
 std::string FittingSiteTable(const Runs& runs, const Style& style) {
   if (runs.front().second.empty()) return "";
-  for (const std::vector<int>& quantiles :
-       {std::vector<int>{kQ05, kQ25, kQ50, kQ75, kQ95}, std::vector<int>{kQ05, kQ50, kQ95}}) {
-    const Table table = SiteTable(runs, quantiles, style);
+  const Detail least{{kQ50}, /*half_life=*/false};
+  for (const Detail& detail :
+       {Detail{{kQ05, kQ25, kQ50, kQ75, kQ95}}, Detail{{kQ05, kQ50, kQ95}}, Detail{{kQ50}}}) {
+    const Table table = SiteTable(runs, detail, style);
     if (table.Width() <= style.columns) return table.Render(style);
   }
-  return SiteTable(runs, {kQ50}, style).Render(style);
+  return SiteTable(runs, least, style).Render(style);
 }
 
 std::string BinTable(const std::vector<std::pair<std::string, const std::vector<LayerSpectrum>*>>& runs,

@@ -232,7 +232,7 @@ TEST_F(SafetensorsWriterTest, AFullDiskIsReportedAndLeavesNothing) {
   }
   ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &old_limit), 0);
   std::signal(SIGXFSZ, old_handler);
-  EXPECT_THAT(status, StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("cannot write")));
+  EXPECT_THAT(status, StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("cannot make room")));
   EXPECT_EQ(FileCount(), 0);
 }
 
