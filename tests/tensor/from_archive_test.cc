@@ -25,7 +25,7 @@ template <typename T>
 ArchiveTensor Make(ElementType type, std::vector<T> values, std::vector<int64_t> shape,
                    std::vector<int64_t> strides, size_t shift = 0) {
   auto bytes = std::make_shared<std::vector<std::byte>>(shift + values.size() * sizeof(T));
-  std::memcpy(bytes->data() + shift, values.data(), values.size() * sizeof(T));
+  if (!values.empty()) std::memcpy(bytes->data() + shift, values.data(), values.size() * sizeof(T));
   ArchiveTensor tensor;
   tensor.type = type;
   tensor.shape = std::move(shape);

@@ -155,8 +155,10 @@ TEST(AttentionSettingsTest, Gpt2FilesWithoutPrefixAndWithOldMasksLoad) {
   EIGSVC_ASSERT_OK_AND_ASSIGN(const Model model, Fresh("gpt2", R"({"n_positions": 16})"));
   const Archive bare = InMemory(*model, R"({"n_head": 4})", "transformer.");
   auto tensors = bare.tensors();
-  tensors["h.0.attn.bias"] = tensors["h.1.attn.bias"] = tensors.at("wpe.weight");
-  tensors["h.0.attn.masked_bias"] = tensors.at("ln_f.weight");
+  const ArchiveTensor positions = tensors.at("wpe.weight"), norm = tensors.at("ln_f.weight");
+  tensors["h.0.attn.bias"] = positions;
+  tensors["h.1.attn.bias"] = positions;
+  tensors["h.0.attn.masked_bias"] = norm;
   EIGSVC_ASSERT_OK_AND_ASSIGN(const Model loaded,
                               LoadModel(Archive(tensors, bare.settings(), "model"), {}, {}));
   EXPECT_TRUE(at::equal(Logits(*loaded), Logits(*model)));
@@ -179,11 +181,13 @@ TEST(AttentionSettingsTest, ThePapersClassifiersAndRealInputsAreRefusedByKey) {
   EIGSVC_ASSERT_OK_AND_ASSIGN(const Model model, Fresh("softmax-attention", "{}"));
   const Archive whole = InMemory(*model, R"({"num_heads": 1})");
   auto classifier = whole.tensors();
-  classifier["classifier.encoder.weight"] = classifier.at("decoder.weight");
+  const ArchiveTensor decoder = classifier.at("decoder.weight");  // insertion moves what it refers to
+  classifier["classifier.encoder.weight"] = decoder;
   EXPECT_THAT(LoadModel(Archive(classifier, whole.settings(), "m"), {}, {}),
               StatusIs(kUnsupported, HasSubstr("classifier")));
   auto scalar = whole.tensors();
-  scalar["encoder.weight"] = scalar.at("encoder.word_embeddings.weight");
+  const ArchiveTensor words = scalar.at("encoder.word_embeddings.weight");
+  scalar["encoder.weight"] = words;
   scalar.erase("encoder.word_embeddings.weight");
   EXPECT_THAT(LoadModel(Archive(scalar, whole.settings(), "m"), {}, {}),
               StatusIs(kUnsupported, HasSubstr("real inputs")));
