@@ -148,7 +148,8 @@ Json SiteArray(const google::protobuf::RepeatedPtrField<v1::SiteSpectrum>& sites
                    {"unit", UnitName(site.site().unit_kind())},
                    {"head", site.site().unit()},
                    {"multiplicity", Multiplicity(site)},
-                   {"constant", site.constant()}};
+                   {"constant", site.constant()},
+                   {"conjugate_pairs", site.conjugate_pairs()}};
     if (site.has_conditioning()) {
       const double count = static_cast<double>(site.summary().count());
       const auto unresolved = static_cast<double>(site.conditioning().unresolved_count());

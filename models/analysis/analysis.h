@@ -56,6 +56,7 @@ struct SiteSpectrum {
   bool constant = false;
   Spectrum spectrum;
   std::optional<Conditioning> conditioning;
+  bool conjugate_pairs = false;  // each stored eigenvalue counts for its conjugate, too, with its own phase
 };
 
 struct AnalysisProgress {

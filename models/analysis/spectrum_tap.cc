@@ -150,6 +150,7 @@ absl::Status SpectrumTap::Count(const HostEigenvalues& host, int64_t first_count
     site.multiplicities = layout.multiplicities;
     if (AllEqual(site.multiplicities) && !site.multiplicities.empty()) site.multiplicities.resize(1);
     site.constant = host.constant;
+    site.conjugate_pairs = layout.conjugate_pairs;
     for (int64_t part = 0; part < groups * layout.rows; ++part) {
       const int64_t group = part / layout.rows, row = part % layout.rows;
       const int64_t begin = host.constant ? 0 : std::max<int64_t>(first_counted - host.first_step, 0);

@@ -61,6 +61,7 @@ v1::SiteSpectrum SiteProto(const SiteSpectrum& site, const Departures& departure
   *out.mutable_bins() = BinsProto(site.spectrum);
   out.mutable_multiplicities()->Add(site.multiplicities.begin(), site.multiplicities.end());
   out.set_constant(site.constant);
+  out.set_conjugate_pairs(site.conjugate_pairs);
   if (site.conditioning) {
     out.mutable_conditioning()->set_max_condition(site.conditioning->max_condition);
     out.mutable_conditioning()->set_unresolved_count(static_cast<int64_t>(site.conditioning->unresolved));

@@ -175,6 +175,7 @@ TEST(AnalysisTest, ConstantTransitionsCountOnceAndStoredHalvesTwice) {
   for (const SiteSpectrum& site : result.sites) {
     EXPECT_TRUE(site.constant);
     EXPECT_EQ(site.spectrum.count(), 8u);
+    EXPECT_TRUE(site.conjugate_pairs);
     EXPECT_EQ(site.spectrum.Mean(), -0.25);
     EXPECT_FALSE(site.spectrum.phase_grid().empty());
   }

@@ -78,10 +78,12 @@ TEST(ConvertTest, ConditionNumbersComeWithTheSite) {
   SiteSpectrum site{{0, "s4", UnitKind::kChannel, 0}, {1, 2}, true, NineValues()};
   EXPECT_FALSE(SiteProto(site).has_conditioning());
   site.conditioning = Conditioning{3.5e17, 4, 256};
+  site.conjugate_pairs = true;
   const v1::SiteSpectrum proto = SiteProto(site);
   EXPECT_EQ(proto.conditioning().max_condition(), 3.5e17);
   EXPECT_EQ(proto.conditioning().unresolved_count(), 4);
   EXPECT_EQ(proto.conditioning().bits(), 256);
+  EXPECT_TRUE(proto.conjugate_pairs());
   EXPECT_THAT(proto.multiplicities(), ElementsAre(1, 2));
 }
 
