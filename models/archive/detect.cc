@@ -32,11 +32,8 @@ constexpr Telltale kTelltales[] = {
     {".mamba.beta", "the paper's time-invariant SSD"},
     {".mixer.A_b_log", "a bidirectional Mamba"},
     {".attention.Wvqkn.weight", "the paper's norm attention"},
-    {".self_attn.sinks", "gpt-oss"},
-    {".pre_feedforward_layernorm.weight", "Gemma2"},
-    {".post_feedforward_layernorm.weight", "Olmo2 or Gemma2"},
     {".block_sparse_moe.", "a mixture of experts (Mixtral)"},
-    {".mlp.experts.", "a mixture of experts"},
+    {".mlp.experts.0.", "a mixture of experts"},
     {".feed_forward.experts.", "a mixture of experts"},
     {".self_attn.kv_a_proj_with_mqa.weight", "DeepSeek's latent attention"},
     {".self_attn.qkv_proj.weight", "Phi-3"},
@@ -44,20 +41,19 @@ constexpr Telltale kTelltales[] = {
     {".att.time_maa_w1", "RWKV-6"},
     {".att.time_faaaa", "RWKV-5"},
     {".att.time_first", "RWKV-4"},
-    {"gpt_neox.", "GPT-NeoX"},
     {".rg_lru.recurrent_param", "RecurrentGemma"},
     {".mlstm_layer.", "xLSTM"},
     {".mlstm_cell.", "xLSTM"},
     {".implicit_filter.", "Hyena"},
     {".in_proj_qkvz.weight", "Qwen3-Next"},
     {".gk_proj.0.weight", "gated linear attention"},
-    {".sequence_mixer.", "a zoology model"},
     {"weight_hh_l0", "an LSTM, GRU or RNN"},
     {".kernel.inv_dt", "S4"},
     {".kernel.log_dt", "S4 or S4D"},
 };
 constexpr absl::string_view kQuantisedSuffixes[] = {".absmax",           ".qweight",      ".qzeros",
-                                                    ".weight_scale_inv", ".weight_scale", ".SCB"};
+                                                    ".weight_scale_inv", ".weight_scale", ".SCB",
+                                                    "_proj_blocks",      "_proj_scales"};
 
 // Keys under which configurations state the number of layers.
 constexpr absl::string_view kLayerCounts[] = {"num_hidden_layers", "n_layer", "n_layers", "num_layers"};
@@ -244,24 +240,13 @@ absl::Status CheckMamba2(const Archive& archive, const Layout& layout, const Set
   return absl::OkStatus();
 }
 
-absl::Status CheckLlama(const Archive& archive, const Layout& layout, const Settings& settings) {
-  if (layout.name == "huggingface") {
-    const std::string key = "model.layers.0.self_attn.q_proj.bias";
-    EIGSVC_ASSIGN_OR_RETURN(const bool biased, settings.BoolOr("attention_bias", false));
-    if (archive.tensors().contains(key) && !biased) {
-      return absl::FailedPreconditionError(
-          absl::StrCat("\"", key,
-                       "\" is a key of Qwen2, which is not supported yet; for a Llama with biases "
-                       "set attention_bias to true"));
-    }
-  }
+// Families whose layers all see everything, of whose keys relatives are that see windows.
+absl::Status CheckUnwindowed(const Layout& layout, const Settings& settings) {
   EIGSVC_ASSIGN_OR_RETURN(const bool windowed, settings.BoolOr("use_sliding_window", true));
-  if (settings.Has("sliding_window") && windowed) {
-    return absl::FailedPreconditionError(
-        "the settings have a sliding_window, which the llama family has not; Mistral and its relatives "
-        "are not supported yet");
-  }
-  return absl::OkStatus();
+  if (!settings.Has("sliding_window") || !windowed) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(
+      "the settings have a sliding_window, which the ", layout.family,
+      " family has not; name the relative that it is with model_type (mistral, qwen2, olmo3, ...)"));
 }
 
 absl::Status CheckGpt2(const Archive& archive, const Layout& layout) {
@@ -284,7 +269,9 @@ absl::Status CheckSoftmaxAttention(const Layout& layout, const Settings& setting
 
 absl::Status CheckFamily(const Archive& archive, const Layout& layout, const Settings& settings) {
   if (layout.family == "mamba2") return CheckMamba2(archive, layout, settings);
-  if (layout.family == "llama") return CheckLlama(archive, layout, settings);
+  if (layout.family == "llama" || layout.family == "granite" || layout.family == "olmo2") {
+    return CheckUnwindowed(layout, settings);
+  }
   if (layout.family == "gpt2") return CheckGpt2(archive, layout);
   return CheckSoftmaxAttention(layout, settings);
 }

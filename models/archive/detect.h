@@ -12,9 +12,7 @@
 
 namespace eigsvc {
 
-// A family and one of its checkpoint layouts, e.g. {"mamba2", "state-spaces"}.
-// Families of this version: "mamba2" (layouts "state-spaces", "huggingface", "paper"), "llama" ("meta",
-// "huggingface"), "gpt2" ("huggingface"), "softmax-attention" ("paper").
+// A family and one of its checkpoint layouts, e.g. {"mamba2", "state-spaces"}; layouts.cc has them all.
 struct Detection {
   std::string family;
   std::string layout;

@@ -30,6 +30,18 @@ const json* Find(const json& object, absl::string_view key) {
   return node;
 }
 
+// Unlike a merge patch, a null stays: a family may tell it from an absent key.
+void Merge(const json& over, json& into) {
+  for (const auto& [key, value] : over.items()) {
+    json& place = into[key];
+    if (value.is_object() && place.is_object()) {
+      Merge(value, place);
+    } else {
+      place = value;
+    }
+  }
+}
+
 absl::Status Missing(absl::string_view key, absl::string_view origin) {
   return absl::FailedPreconditionError(absl::StrCat("setting \"", key, "\" is missing from ",
                                                     origin.empty() ? "the settings" : origin,
@@ -264,7 +276,7 @@ void Settings::Set(absl::string_view key, const Settings& child) {
 
 Settings Settings::MergedWith(const Settings& over) const {
   json merged = *object_;
-  merged.merge_patch(*over.object_);
+  Merge(*over.object_, merged);
   std::string origin = origin_;
   if (!over.origin_.empty() && over.origin_ != origin_) {
     origin = origin_.empty() ? over.origin_ : absl::StrCat(origin_, " with ", over.origin_);

@@ -59,7 +59,7 @@ class Settings {
   void Set(absl::string_view key, const char* value) { Set(key, absl::string_view(value)); }
   void Set(absl::string_view key, const Settings& child);
 
-  // Keys of `over` win; nested objects are merged key by key.
+  // Keys of `over` win, nulls included; nested objects are merged key by key.
   Settings MergedWith(const Settings& over) const;
 
   const nlohmann::json& object() const;

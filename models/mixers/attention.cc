@@ -1,87 +1,153 @@
 #include "models/mixers/attention.h"
 
+#include <algorithm>
 #include <cmath>
+#include <utility>
 
+#include "ATen/TensorOperators.h"
 #include "ATen/core/IListRef.h"
+#include "ATen/core/grad_mode.h"
 #include "ATen/ops/cat.h"
-#include "absl/strings/str_cat.h"
+#include "ATen/ops/empty.h"
+#include "ATen/ops/scalar_tensor.h"
 #include "models/base/status_macros.h"
-#include "models/tensor/attention_lse.h"
 #include "models/transition/normaliser.h"
 #include "models/transition/softmax.h"
 
 namespace eigsvc {
 namespace {
 
-// [B,T,H,d] behind what was kept, as [B,H,S,d]; kept for the next chunk.
-at::Tensor Append(const at::Tensor& heads, at::Tensor& kept) {
+// The chunk's heads [B,T,H,d] behind those of the steps before that `window` still shows (0: all), [B,H,S,d];
+// kept for the next chunk. Without a window, `kept` has room for more steps than were seen, so that many
+// short chunks of a long sequence cost no more than one.
+at::Tensor Append(const at::Tensor& heads, const LayerState& state, int64_t window, at::Tensor& kept) {
   const at::Tensor fresh = heads.transpose(1, 2);
-  kept = kept.defined() ? at::cat({kept, fresh}, 2) : fresh;
-  return kept;
+  if (!kept.defined()) {
+    kept = fresh;
+  } else if (window > 0) {
+    kept = at::cat({kept, fresh}, 2);
+  } else if (at::GradMode::is_enabled() && fresh.requires_grad()) {
+    kept = at::cat({kept.narrow(2, 0, state.position), fresh}, 2);
+  } else {
+    const int64_t steps = state.position + fresh.size(2);
+    if (kept.size(2) < steps) {
+      std::vector<int64_t> room = fresh.sizes().vec();
+      room[2] = std::max({steps, state.length, 2 * state.position});
+      const at::Tensor larger = at::empty(room, fresh.options());
+      larger.narrow(2, 0, state.position).copy_(kept.narrow(2, 0, state.position));
+      kept = larger;
+    }
+    kept.narrow(2, state.position, fresh.size(2)).copy_(fresh);
+    return kept.narrow(2, 0, steps);
+  }
+  const at::Tensor seen = kept;
+  if (window > 0 && kept.size(2) >= window) kept = kept.narrow(2, kept.size(2) - window + 1, window - 1);
+  return seen;
 }
 
-at::Tensor Turned(const Rotary& rotary, int64_t size, const at::Tensor& x, int64_t first) {
-  if (size == x.size(-1)) return rotary.Turn(x, first);
-  return at::cat({rotary.Turn(x.narrow(-1, 0, size), first), x.narrow(-1, size, x.size(-1) - size)}, -1);
+// The angles of the steps behind the state must be those of the steps before.
+absl::Status CheckAngles(const LayerCall& call, const std::string& name, const RotarySpec& rotary) {
+  if (!rotary.DependsOnLength()) return absl::OkStatus();
+  at::Tensor& kept = call.state.tensors[name + "stretch"];
+  const int64_t stretch = rotary.Stretch(call.state.length);
+  if (kept.defined() && kept.item<int64_t>() != stretch) {
+    return absl::FailedPreconditionError(
+        "the rotary frequencies of this model depend on the length of the sequence, which has grown past its "
+        "original context from one chunk to the next; run the whole sequence at once");
+  }
+  kept = at::scalar_tensor(stretch, at::kLong);
+  return absl::OkStatus();
+}
+
+// |score| is at most this: what a log-sum-exp's rounding is measured by.
+double BoundOfScores(const at::Tensor& queries, const at::Tensor& keys, const AttentionOptions& options) {
+  double bound = LargestScore(queries, keys, options.scale);
+  if (options.cap > 0) bound = std::min(bound, options.cap);
+  if (options.sinks.defined()) bound = std::max(bound, options.sinks.detach().abs().max().item<double>());
+  return bound;
 }
 
 }  // namespace
 
-Attention::Attention(std::string name, AttentionSpec spec, at::ScalarType dtype)
-    : Module(std::move(name)), spec_(std::move(spec)) {
-  if (spec_.rotary) {
-    const RotarySpec& rotary = *spec_.rotary;
-    rotary_ = std::make_unique<Rotary>(RotaryFrequencies(rotary.size, rotary.base, rotary.scaling, dtype),
-                                       rotary.pairs);
-  }
-}
-
 void Attention::Plan(const WeightPlanner& planner) const {
   const int64_t query_rows = spec_.heads * spec_.key_size, key_rows = spec_.groups * spec_.key_size;
-  planner.Linear(Name("q_proj"), query_rows, spec_.width, spec_.qkv_bias);
-  planner.Linear(Name("k_proj"), key_rows, spec_.width, spec_.qkv_bias);
-  planner.Linear(Name("v_proj"), spec_.groups * spec_.value_size, spec_.width, spec_.qkv_bias);
-  planner.Linear(Name("o_proj"), spec_.width, spec_.heads * spec_.value_size, spec_.output_bias);
+  const int64_t value_rows = spec_.groups * spec_.value_size;
+  if (spec_.projection == AttentionSpec::Projection::kSeparate) {
+    planner.Linear(Name("q_proj"), query_rows, spec_.width, spec_.qkv_bias);
+    planner.Linear(Name("k_proj"), key_rows, spec_.width, spec_.qkv_bias);
+    planner.Linear(Name("v_proj"), value_rows, spec_.width, spec_.qkv_bias);
+  } else {
+    planner.Linear(Name("qkv_proj"), query_rows + key_rows + value_rows, spec_.width, spec_.qkv_bias);
+  }
+  planner.ResidualLinear(Name("o_proj"), spec_.width, spec_.heads * spec_.value_size, spec_.output_bias);
   if (spec_.qk_norm != AttentionSpec::QkNorm::kNone) {
     const bool whole = spec_.qk_norm == AttentionSpec::QkNorm::kWhole;
     PlanNorm(planner, Name("q_norm"), spec_.norm, whole ? query_rows : spec_.key_size);
     PlanNorm(planner, Name("k_norm"), spec_.norm, whole ? key_rows : spec_.key_size);
   }
+  if (spec_.sinks) planner.Add(Name("sinks"), {spec_.heads}, DrawNormal(0.02)).keep_float32 = true;
 }
 
-// q or k of a chunk: projected, normed, turned. [B,T,count,Dqk].
-at::Tensor Attention::Heads(const LayerCall& call, absl::string_view rest, int64_t count,
-                            const at::Tensor& x) const {
-  at::Tensor heads = Linear(call, absl::StrCat(rest, "_proj"), x);
-  const std::string norm = Name(absl::StrCat(rest, "_norm"));
-  if (spec_.qk_norm == AttentionSpec::QkNorm::kWhole)
-    heads = ApplyNorm(spec_.norm, call.weights, norm, heads);
-  heads = heads.unflatten(-1, {count, spec_.key_size});
-  if (spec_.qk_norm == AttentionSpec::QkNorm::kPerHead)
-    heads = ApplyNorm(spec_.norm, call.weights, norm, heads);
-  return rotary_ ? Turned(*rotary_, spec_.rotary->size, heads, call.state.position) : heads;
+// q, k and v of a chunk as they are projected, [B,T,heads,d] each.
+std::vector<at::Tensor> Attention::Project(const LayerCall& call, const at::Tensor& x) const {
+  const int64_t heads = spec_.heads, groups = spec_.groups, d = spec_.key_size, dv = spec_.value_size;
+  switch (spec_.projection) {
+    case AttentionSpec::Projection::kSeparate:
+      break;
+    case AttentionSpec::Projection::kFused: {
+      const std::vector<at::Tensor> parts =
+          Linear(call, "qkv_proj", x).split_with_sizes({heads * d, groups * d, groups * dv}, -1);
+      return {parts[0].unflatten(-1, {heads, d}), parts[1].unflatten(-1, {groups, d}),
+              parts[2].unflatten(-1, {groups, dv})};
+    }
+    case AttentionSpec::Projection::kFusedPerHead:
+      return Linear(call, "qkv_proj", x).unflatten(-1, {heads, 2 * d + dv}).split_with_sizes({d, d, dv}, -1);
+  }
+  return {Linear(call, "q_proj", x).unflatten(-1, {heads, d}),
+          Linear(call, "k_proj", x).unflatten(-1, {groups, d}),
+          Linear(call, "v_proj", x).unflatten(-1, {groups, dv})};
+}
+
+// q or k [B,T,heads,d], normed and turned.
+at::Tensor Attention::Prepared(const LayerCall& call, const char* norm, const at::Tensor& heads) const {
+  at::Tensor normed = heads;
+  if (spec_.qk_norm == AttentionSpec::QkNorm::kPerHead) {
+    normed = ApplyNorm(spec_.norm, call.weights, Name(norm), heads);
+  } else if (spec_.qk_norm == AttentionSpec::QkNorm::kWhole) {
+    normed = ApplyNorm(spec_.norm, call.weights, Name(norm), heads.flatten(-2)).view(heads.sizes());
+  }
+  return spec_.rotary ? spec_.rotary->Turn(normed, call.state.position, call.state.length) : normed;
 }
 
 absl::StatusOr<at::Tensor> Attention::Run(const LayerCall& call, const at::Tensor& x) const {
-  const at::Tensor q = Heads(call, "q", spec_.heads, x), k = Heads(call, "k", spec_.groups, x);
-  const at::Tensor v = Linear(call, "v_proj", x).unflatten(-1, {spec_.groups, spec_.value_size});
-  const double scale = spec_.scale != 0 ? spec_.scale : 1 / std::sqrt(static_cast<double>(spec_.key_size));
-  EIGSVC_ASSIGN_OR_RETURN(const at::Tensor attended, AttendAndReport(call, name(), q, k, v, scale));
+  if (spec_.rotary) EIGSVC_RETURN_IF_ERROR(CheckAngles(call, name(), spec_.rotary->spec()));
+  const std::vector<at::Tensor> heads = Project(call, x);
+  const at::Tensor q = Prepared(call, "q_norm", heads[0]), k = Prepared(call, "k_norm", heads[1]);
+  AttentionOptions options;
+  options.scale = spec_.scale != 0 ? spec_.scale : 1 / std::sqrt(static_cast<double>(spec_.key_size));
+  options.window = spec_.window;
+  options.cap = spec_.cap;
+  if (spec_.sinks) options.sinks = Weight(call, "sinks");
+  EIGSVC_ASSIGN_OR_RETURN(const at::Tensor attended,
+                          AttendAndReport(call, name(), q, k, heads[2], std::move(options)));
   return Linear(call, "o_proj", attended);
 }
 
 std::vector<MixerDescription> Attention::Mixers() const {
-  return {{std::string(kAttentionMixer), UnitKind::kHead, spec_.heads, 1, /*multiplicity=*/0}};
+  MixerDescription description{std::string(kAttentionMixer), UnitKind::kHead, spec_.heads, 1,
+                               /*multiplicity=*/0};
+  description.window = spec_.window;
+  return {std::move(description)};
 }
 
 absl::StatusOr<at::Tensor> AttendAndReport(const LayerCall& call, const std::string& name,
                                            const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                           double scale) {
+                                           AttentionOptions options) {
   const at::Tensor queries = q.transpose(1, 2);
-  const at::Tensor keys = Append(k, call.state.tensors[name + "keys"]),
-                   values = Append(v, call.state.tensors[name + "values"]);
-  AttentionOptions options;
-  options.scale = scale;
+  const auto append = [&](const at::Tensor& heads, const char* kept) {
+    return Append(heads, call.state, options.window, call.state.tensors[name + kept]);
+  };
+  const at::Tensor keys = append(k, "keys"), values = append(v, "values");
   options.stop = call.context.stop;
   EIGSVC_ASSIGN_OR_RETURN(const AttentionOutput attention, CausalAttention(queries, keys, values, options));
 
@@ -94,7 +160,7 @@ absl::StatusOr<at::Tensor> AttendAndReport(const LayerCall& call, const std::str
                                        call.context.convention.gauge == Gauge::kRaw
                                            ? SummingTransition(queries.size(1), /*multiplicity=*/0)
                                            : SoftmaxTransition(attention.lse, previous, call.state.position,
-                                                               LargestScore(queries, keys, scale))));
+                                                               BoundOfScores(queries, keys, options))));
   }
   return attention.output.transpose(1, 2).flatten(-2);
 }

@@ -1,10 +1,11 @@
 // Softmax attention with grouped queries, and its report of log λ_i = LSE_{i-1} - LSE_i (arXiv 2405.15731):
-// what every attention family configures.
+// what every attention family configures. Under a sliding window W the token that leaves is an input with
+// delay W, h_i = (ν_{i-1}/ν_i)·h_{i-1} + [φ(k_i)v_i - φ(k_{i-W})v_{i-W}]/ν_i: λ keeps its form, with ν over
+// the window. A sink adds its constant to every ν.
 #pragma once
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -12,15 +13,9 @@
 #include "models/layers/rope.h"
 #include "models/mixers/module.h"
 #include "models/mixers/normalization.h"
+#include "models/tensor/attention_lse.h"
 
 namespace eigsvc {
-
-struct RotarySpec {
-  int64_t size = 0;  // the first dimensions of a head that are turned
-  double base = 10000;
-  RotaryScaling scaling;
-  RotaryPairs pairs = RotaryPairs::kHalves;
-};
 
 struct AttentionSpec {
   int64_t width = 0;
@@ -28,37 +23,46 @@ struct AttentionSpec {
   int64_t groups = 0;      // of keys and values; heads of a group share them
   int64_t key_size = 0;    // a head's, of q and k
   int64_t value_size = 0;  // a head's, of v
+  enum class Projection {
+    kSeparate,      // q_proj, k_proj, v_proj
+    kFused,         // qkv_proj with rows [q | k | v]
+    kFusedPerHead,  // qkv_proj with rows [q | k | v] of one head after the other; as many groups as heads
+  };
+  Projection projection = Projection::kSeparate;
   bool qkv_bias = false, output_bias = false;
-  double scale = 0;  // of the scores; 0: 1/√key_size
+  double scale = 0;    // of the scores; 0: 1/√key_size
+  int64_t window = 0;  // how many steps a step sees, its own included; 0: all
+  double cap = 0;      // scores s become cap·tanh(s/cap); 0: they stay
+  bool sinks = false;  // a learned score a head beside those of the keys, of no value
   // q_norm and k_norm before the rotation: over each head's dimensions, or over the whole projection.
   enum class QkNorm { kNone, kPerHead, kWhole };
   QkNorm qk_norm = QkNorm::kNone;
   NormSpec norm;
-  std::optional<RotarySpec> rotary;
+  std::shared_ptr<const Rotary> rotary;  // of q and k, shared by a model's layers; null: none
 };
 
 inline constexpr absl::string_view kAttentionMixer = "attention";
 
-// Weights q_proj, k_proj, v_proj, o_proj (.weight, .bias), q_norm, k_norm.
+// Weights by `projection`, o_proj (.weight, .bias), q_norm, k_norm, sinks [H].
 class Attention final : public Module {
  public:
-  // `dtype`: the model's, which the angles of the rotation are computed for.
-  Attention(std::string name, AttentionSpec spec, at::ScalarType dtype);
+  Attention(std::string name, AttentionSpec spec) : Module(std::move(name)), spec_(std::move(spec)) {}
   void Plan(const WeightPlanner& planner) const override;
   absl::StatusOr<at::Tensor> Run(const LayerCall& call, const at::Tensor& x) const override;
   std::vector<MixerDescription> Mixers() const override;
 
  private:
-  at::Tensor Heads(const LayerCall& call, absl::string_view rest, int64_t count, const at::Tensor& x) const;
+  std::vector<at::Tensor> Project(const LayerCall& call, const at::Tensor& x) const;
+  at::Tensor Prepared(const LayerCall& call, const char* norm, const at::Tensor& heads) const;
 
   const AttentionSpec spec_;
-  std::unique_ptr<const Rotary> rotary_;
 };
 
 // The part that every kind of softmax attention shares: q [B,T,H,Dqk], k [B,T,Hkv,Dqk], v [B,T,Hkv,Dv] of
-// this chunk behind what the state keeps under `name` -> [B,T,H·Dv]; log λ goes to the tap.
+// this chunk behind what the state keeps under `name` -> [B,T,H·Dv]; log λ goes to the tap. `options`: what
+// is attended to, with the scale; the stop token is the call's.
 absl::StatusOr<at::Tensor> AttendAndReport(const LayerCall& call, const std::string& name,
                                            const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                           double scale);
+                                           AttentionOptions options);
 
 }  // namespace eigsvc

@@ -49,7 +49,7 @@ at::Tensor Activate(Activation activation, const at::Tensor& x) {
 void GatedFeedForward::Plan(const WeightPlanner& planner) const {
   planner.Linear(Name("gate_proj"), spec_.hidden, spec_.width, spec_.bias);
   planner.Linear(Name("up_proj"), spec_.hidden, spec_.width, spec_.bias);
-  planner.Linear(Name("down_proj"), spec_.width, spec_.hidden, spec_.bias);
+  planner.ResidualLinear(Name("down_proj"), spec_.width, spec_.hidden, spec_.bias);
 }
 
 absl::StatusOr<at::Tensor> GatedFeedForward::Run(const LayerCall& call, const at::Tensor& x) const {
@@ -64,7 +64,7 @@ absl::StatusOr<at::Tensor> GatedFeedForward::Run(const LayerCall& call, const at
 
 void FeedForward::Plan(const WeightPlanner& planner) const {
   planner.Linear(Name("up_proj"), spec_.hidden, spec_.width, spec_.bias);
-  planner.Linear(Name("down_proj"), spec_.width, spec_.hidden, spec_.bias);
+  planner.ResidualLinear(Name("down_proj"), spec_.width, spec_.hidden, spec_.bias);
 }
 
 absl::StatusOr<at::Tensor> FeedForward::Run(const LayerCall& call, const at::Tensor& x) const {

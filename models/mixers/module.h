@@ -22,6 +22,9 @@ namespace eigsvc {
 // log-sum-exp. A fresh one starts a sequence. Names start with the module's.
 struct LayerState {
   int64_t position = 0;  // steps seen so far; the model advances it, not the module
+  // Steps of the whole sequence, which some positions depend on: set by callers that run it in chunks and
+  // know it; the model raises it to the end of each call.
+  int64_t length = 0;
   absl::btree_map<std::string, at::Tensor> tensors;
 };
 
@@ -41,6 +44,8 @@ struct MixerDescription {
   int64_t multiplicity = 1;          // of each; 0: infinite
   bool constant = false;             // the same at every step: reported once with T = 1 and B = 1
   TransitionForm form = TransitionForm::kScalar;
+  // Steps that a softmax sees; what leaves the window is an input with as much delay, not part of Λ. 0: all.
+  int64_t window = 0;
 };
 
 // One call of a layer, as its modules see it.
@@ -67,8 +72,9 @@ class Module {
   Module& operator=(const Module&) = delete;
 
   virtual void Plan(const WeightPlanner& planner) const = 0;
-  // x [B,T,D], normed where the family norms -> [B,T,D]. Safe for concurrent use on different states,
-  // autograd-compatible, throws like LibTorch. A mixer asks call.Wants before it forms a transition.
+  // x [B,T,D], normed where the family norms -> [B,T,D], a tensor of the caller's own: no view of x, a weight
+  // or the state. Safe for concurrent use on different states, autograd-compatible, throws like LibTorch. A
+  // mixer asks call.Wants before it forms a transition.
   virtual absl::StatusOr<at::Tensor> Run(const LayerCall& call, const at::Tensor& x) const = 0;
   // What it reports: nothing for a position-wise module.
   virtual std::vector<MixerDescription> Mixers() const { return {}; }

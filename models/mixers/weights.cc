@@ -82,7 +82,16 @@ WeightSpec& WeightPlanner::Add(const std::string& name, std::vector<int64_t> sha
 }
 
 void WeightPlanner::Linear(const std::string& name, int64_t out, int64_t in, bool bias) const {
-  Add(name + ".weight", {out, in}, draw_ ? draw_ : DrawLinear(in));
+  AddLinear(name, out, in, bias, style_.draw);
+}
+
+void WeightPlanner::ResidualLinear(const std::string& name, int64_t out, int64_t in, bool bias) const {
+  AddLinear(name, out, in, bias, style_.residual_draw ? style_.residual_draw : style_.draw);
+}
+
+void WeightPlanner::AddLinear(const std::string& name, int64_t out, int64_t in, bool bias,
+                              const Draw& draw) const {
+  Add(name + ".weight", {out, in}, draw ? draw : DrawLinear(in)).transposed = style_.transposed;
   if (bias) Add(name + ".bias", {out}, DrawConstant(0));
 }
 

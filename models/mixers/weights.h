@@ -69,26 +69,43 @@ using WeightPlan = std::vector<WeightSpec>;
 // The longest match wins; without one, the name is stored as it is.
 using KeyMap = std::vector<std::pair<std::string, std::string>>;
 
+// How the projections of a layer are drawn and stored.
+struct LinearStyle {
+  Draw draw;                // null: torch's own default
+  Draw residual_draw;       // of those whose output adds to the residual stream; null: `draw`
+  bool transposed = false;  // stored as (in, out): GPT-2's Conv1D
+};
+
 // Adds the weights of one layer (or of the outside) to a plan. A name's key is the prefix and the name, or
 // what `keys` has for it.
 class WeightPlanner {
  public:
-  // `keys` must outlive the planner. `draw` is of Linear's weights; none: torch's own default.
+  // `keys` must outlive the planner.
+  WeightPlanner(WeightPlan& plan, int layer, std::string key_prefix, const KeyMap& keys, LinearStyle style)
+      : plan_(plan),
+        layer_(layer),
+        key_prefix_(std::move(key_prefix)),
+        keys_(keys),
+        style_(std::move(style)) {}
   WeightPlanner(WeightPlan& plan, int layer, std::string key_prefix, const KeyMap& keys, Draw draw = nullptr)
-      : plan_(plan), layer_(layer), key_prefix_(std::move(key_prefix)), keys_(keys), draw_(std::move(draw)) {}
+      : WeightPlanner(plan, layer, std::move(key_prefix), keys, LinearStyle{std::move(draw), nullptr}) {}
 
   // The added entry, for what else it needs; valid until the next call.
   WeightSpec& Add(const std::string& name, std::vector<int64_t> shape, Draw draw) const;
   // "NAME.weight" [out,in] and, with bias, "NAME.bias" [out] of zeros.
   void Linear(const std::string& name, int64_t out, int64_t in, bool bias) const;
+  // The same for a projection onto the residual stream.
+  void ResidualLinear(const std::string& name, int64_t out, int64_t in, bool bias) const;
   int layer() const { return layer_; }
 
  private:
+  void AddLinear(const std::string& name, int64_t out, int64_t in, bool bias, const Draw& draw) const;
+
   WeightPlan& plan_;
   const int layer_;
   const std::string key_prefix_;
   const KeyMap& keys_;
-  const Draw draw_;
+  const LinearStyle style_;
 };
 
 // `pattern` may hold any number of '*', each standing for any text.

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "ATen/TensorOperators.h"
+#include "ATen/core/grad_mode.h"
 #include "ATen/ops/embedding.h"
 #include "ATen/ops/tanh.h"
 #include "absl/strings/str_cat.h"
@@ -34,9 +35,11 @@ WeightPlan DecoderPlan(const DecoderSpec& spec) {
   outer.Linear("head", vocabulary, width, spec.head_bias);
   if (spec.tied) (spec.head_bias ? plan[plan.size() - 2] : plan.back()).tied_to = "embedding.weight";
 
+  LinearStyle style{draw, nullptr, spec.transposed_projections};
+  if (spec.residual_draw_deviation > 0) style.residual_draw = DrawNormal(spec.residual_draw_deviation);
   for (size_t layer = 0; layer < spec.layers.size(); ++layer) {
     const std::string prefix = absl::StrReplaceAll(spec.layer_prefix, {{"#", absl::StrCat(layer)}});
-    const WeightPlanner planner(plan, static_cast<int>(layer), prefix, spec.layer_keys, draw);
+    const WeightPlanner planner(plan, static_cast<int>(layer), prefix, spec.layer_keys, style);
     std::string last_norm;  // branches side by side may share one
     for (const Sublayer& sublayer : spec.layers[layer]) {
       for (const Branch& branch : sublayer.branches) {
@@ -64,6 +67,12 @@ ModelDescription Described(const DecoderSpec& spec) {
     }
   }
   return description;
+}
+
+// x + update, in the update's own buffer where nothing else needs it: one large buffer less to fault in.
+at::Tensor AddedTo(const at::Tensor& x, const at::Tensor& update) {
+  const bool recorded = at::GradMode::is_enabled() && (x.requires_grad() || update.requires_grad());
+  return recorded || x.scalar_type() != update.scalar_type() ? x + update : update.add_(x);
 }
 
 class Decoder final : public SequenceModel {
@@ -107,11 +116,11 @@ class Decoder final : public SequenceModel {
         const at::Tensor scaled = branch.input_scale == 1 ? normed : normed * branch.input_scale;
         EIGSVC_ASSIGN_OR_RETURN(at::Tensor output, branch.module->Run(call, scaled));
         if (branch.output_scale != 1) output = output * branch.output_scale;
-        sum = sum.defined() ? sum + output : output;
+        sum = sum.defined() ? AddedTo(sum, output) : output;
       }
       if (!sublayer.post_norm.empty()) sum = ApplyNorm(spec_.norm, weights, sublayer.post_norm, sum);
       if (spec_.residual_in_float32 && dtype() != at::kDouble) x = x.to(at::kFloat);
-      x = x + sum;
+      x = AddedTo(x, sum);
     }
     return x;
   }

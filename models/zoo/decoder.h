@@ -41,7 +41,9 @@ struct DecoderSpec {
   bool residual_in_float32 = false;
   bool tied = false;  // the head is the embedding
   bool head_bias = false;
-  double draw_deviation = 0.02;  // of fresh embeddings and projections
+  double draw_deviation = 0.02;         // of fresh embeddings and projections
+  double residual_draw_deviation = 0;   // of projections onto the residual stream; 0: the same
+  bool transposed_projections = false;  // the layers' are stored as (in, out)
   // Keys of the checkpoint, without ".weight".
   std::string embedding_key = "model.embed_tokens", positions_key, embedding_norm_key,
               norm_key = "model.norm", head_key = "lm_head";  // empty: none (not for embedding and head)

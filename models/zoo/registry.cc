@@ -28,7 +28,22 @@ absl::StatusOr<at::Tensor> StoredForm(const WeightSpec& spec, const ModelWeights
 
 absl::Span<const FamilyEntry> Families() {
   static const auto* const families = new std::vector<FamilyEntry>{
-      Mamba2Family(), LlamaFamily(), Gpt2Family(), SoftmaxAttentionFamily(), Qwen3Family(),
+      Mamba2Family(),
+      LlamaFamily(),
+      MistralFamily(),
+      MinistralFamily(),
+      Qwen2Family(),
+      Qwen3Family(),
+      Olmo2Family(),
+      Olmo3Family(),
+      Gemma2Family(),
+      GraniteFamily(),
+      GptOssFamily(),
+      FlaTransformerFamily(),
+      Gpt2Family(),
+      GptNeoxFamily(),
+      SoftmaxAttentionFamily(),
+      ZoologyTransformerFamily(),
   };
   return *families;
 }

@@ -47,6 +47,7 @@ absl::StatusOr<at::Tensor> SequenceModel::Layer(int index, const Weights& weight
     LayerState own;
     LayerState& carried = state != nullptr ? *state : own;
     const int64_t steps = x.size(1), piece = context.stop != nullptr ? StepsPerPiece(weights, x) : steps;
+    carried.length = std::max(carried.length, carried.position + steps);
     std::vector<at::Tensor> outputs;
     for (int64_t begin = 0; begin < steps; begin += piece) {
       if (context.stop != nullptr) EIGSVC_RETURN_IF_ERROR(context.stop->Check());

@@ -73,6 +73,13 @@ absl::string_view SettingsReader::Choose(Names names) const {
   return names.front();
 }
 
+bool SettingsReader::IsNull(Names names) const {
+  const nlohmann::json& object = settings_.object();
+  return !Has(names) && std::any_of(names.begin(), names.end(), [&](absl::string_view name) {
+    return object.contains(std::string(name));
+  });
+}
+
 bool SettingsReader::Has(Names names) const { return settings_.Has(Choose(names)); }
 
 // Remembers what `names` came to. JSON has no infinities: Settings reads them from text.
@@ -101,6 +108,18 @@ double SettingsReader::Real(Names names, std::optional<double> fallback) {
   return Keep(names, Take(*this, fallback ? settings_.RealOr(name, *fallback) : settings_.Real(name)));
 }
 
+std::optional<int64_t> SettingsReader::OptionalInt(Names names, std::optional<int64_t> fallback) {
+  if (!IsNull(names) && (fallback || Has(names))) return Int(names, fallback);
+  Keep(names, nullptr);
+  return std::nullopt;
+}
+
+std::optional<double> SettingsReader::OptionalReal(Names names, std::optional<double> fallback) {
+  if (!IsNull(names) && (fallback || Has(names))) return Real(names, fallback);
+  Keep(names, nullptr);
+  return std::nullopt;
+}
+
 bool SettingsReader::Bool(Names names, std::optional<bool> fallback) {
   const absl::string_view name = Choose(names);
   return Keep(names, Take(*this, fallback ? settings_.BoolOr(name, *fallback) : settings_.Bool(name)));
@@ -125,6 +144,8 @@ std::vector<std::string> SettingsReader::Texts(Names names, std::vector<std::str
   const absl::string_view name = Choose(names);
   return Keep(names, settings_.Has(name) ? Take(*this, settings_.Texts(name)) : std::move(fallback));
 }
+
+int64_t SettingsReader::Decided(Names names, int64_t value) { return Keep(names, value); }
 
 Settings SettingsReader::Resolved(absl::string_view family, absl::string_view layout) const {
   nlohmann::json object = *resolved_;

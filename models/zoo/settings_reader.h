@@ -33,7 +33,14 @@ class SettingsReader {
   std::vector<int64_t> Ints(Names names, std::vector<int64_t> fallback);
   std::vector<std::string> Texts(Names names, std::vector<std::string> fallback);
 
+  // The same of settings that may be null, which is nothing, unlike an absent one.
+  std::optional<int64_t> OptionalInt(Names names, std::optional<int64_t> fallback);
+  std::optional<double> OptionalReal(Names names, std::optional<double> fallback);
+
   bool Has(Names names) const;
+
+  // Remembers what was decided without the settings: by shapes that know better.
+  int64_t Decided(Names names, int64_t value);
 
   // INVALID_ARGUMENT naming the setting unless low <= value <= high.
   int64_t IntWithin(Names names, int64_t low, int64_t high, std::optional<int64_t> fallback = std::nullopt);
@@ -55,6 +62,9 @@ class SettingsReader {
  private:
   // The name to ask for: the first present one, or the first.
   absl::string_view Choose(Names names) const;
+
+  // One of `names`, not nested, is there and null.
+  bool IsNull(Names names) const;
 
   template <typename T>
   T Keep(Names names, T value);

@@ -576,7 +576,7 @@ TEST(AnalysisTest, ALlamaWithoutQueriesAttendsUniformly) {
   EIGSVC_ASSERT_OK_AND_ASSIGN(auto model, family->initialize(settings, 3, {c10::kCPU, c10::kDouble}));
   const ModelWeights weights = model->weights().Clone(/*requires_grad=*/false);
   for (const Weights& layer : weights.layers) {
-    at::Tensor queries = layer["wq"];
+    at::Tensor queries = layer["self_attn.q_proj.weight"];
     queries.zero_();
   }
   EIGSVC_ASSERT_OK_AND_ASSIGN(const AnalysisResult result,

@@ -127,7 +127,7 @@ TEST(DetectTest, OverridesWinOverTheCheckpoint) {
 
 TEST(DetectTest, ContradictionsNameBothSides) {
   for (const char* const type :
-       {"mistral", "qwen2", "qwen3", "jamba", "gemma", "mamba", "mamba2", "unheard-of"}) {
+       {"qwen2", "qwen3", "olmo2", "gemma2", "gpt_oss", "jamba", "gemma", "mamba", "mamba2", "unheard-of"}) {
     EXPECT_THAT(Detect(Llama().Build(absl::StrCat("{\"model_type\": \"", type, "\"}")), {}),
                 Refused(absl::StrCat("config.json has model_type \"", type,
                                      "\", but the keys are those of llama (layout huggingface)")));
@@ -146,9 +146,6 @@ TEST(DetectTest, ContradictionsNameBothSides) {
 
 TEST(DetectTest, RelativesAreRefusedByNameAndNeverRunAsTheKnownFamily) {
   const std::pair<const char*, const char*> relatives[] = {
-      {"model.layers.0.self_attn.q_proj.bias", "Qwen2"},
-      {"model.layers.0.self_attn.sinks", "gpt-oss"},
-      {"model.layers.0.pre_feedforward_layernorm.weight", "Gemma2"},
       {"model.layers.0.block_sparse_moe.gate.weight", "mixture of experts"},
       {"model.layers.0.mlp.experts.0.up_proj.weight", "mixture of experts"},
   };
@@ -164,9 +161,14 @@ TEST(DetectTest, RelativesAreRefusedByNameAndNeverRunAsTheKnownFamily) {
   }
   ExpectDetected(qwen3.Build(), "qwen3", "huggingface", "attention");
   EXPECT_THAT(Detect(qwen3.Build(R"({"model_type": "llama2"})"), {}), Refused("those of qwen3"));
-  Fake biased = Llama();
-  biased.layer.push_back("model.layers.#.self_attn.q_proj.bias");
-  ExpectDetected(biased.Build(R"({"attention_bias": true})"), "llama", "huggingface", "attention");
+  Fake biased = Llama();  // so are Qwen2's, and those of a Llama with biases, which says so
+  for (const char* key : {"model.layers.#.self_attn.q_proj.bias", "model.layers.#.self_attn.k_proj.bias",
+                          "model.layers.#.self_attn.v_proj.bias"}) {
+    biased.layer.push_back(key);
+  }
+  ExpectDetected(biased.Build(), "qwen2", "huggingface", "attention");
+  ExpectDetected(biased.Build(R"({"model_type": "llama", "attention_bias": true})"), "llama", "huggingface",
+                 "attention");
   EXPECT_THAT(Detect(Llama().Build(R"({"sliding_window": 4096})"), {}), Refused("sliding_window"));
   ExpectDetected(Llama().Build(R"({"sliding_window": 4096, "use_sliding_window": false})"), "llama",
                  "huggingface", "attention");
@@ -179,6 +181,29 @@ TEST(DetectTest, RelativesAreRefusedByNameAndNeverRunAsTheKnownFamily) {
   lti.outer.push_back("blocks.0.mamba.beta");
   EXPECT_THAT(Detect(lti.Build(), {}), Refused("time-invariant"));
   EXPECT_THAT(Detect(Fake{{"blocks.0.att.r_k", "emb.weight"}, {}}.Build(), {}), Refused("RWKV-7"));
+}
+
+TEST(DetectTest, LlamasRelativesAreKnownByTheirTypeOrTheirKeys) {
+  ExpectDetected(Llama().Build(R"({"model_type": "granite"})"), "granite", "huggingface", "attention");
+  for (const char* const type : {"mistral", "ministral"}) {
+    ExpectDetected(Llama().Build(absl::StrCat(R"({"model_type": ")", type, R"(", "sliding_window": 8})")),
+                   type, "huggingface", "attention");
+  }
+  Fake olmo = Llama();
+  olmo.layer[4] = "model.layers.#.post_feedforward_layernorm.weight";
+  for (const char* const key :
+       {"model.layers.#.self_attn.q_norm.weight", "model.layers.#.self_attn.k_norm.weight"}) {
+    olmo.layer.push_back(key);
+  }
+  ExpectDetected(olmo.Build(), "olmo2", "huggingface", "attention");
+  ExpectDetected(olmo.Build(R"({"model_type": "olmo3", "sliding_window": 8})"), "olmo3", "huggingface",
+                 "attention");
+  EXPECT_THAT(Detect(olmo.Build(R"({"sliding_window": 8})"), {}), Refused("olmo3"));
+  Fake gemma = Llama();
+  gemma.layer.push_back("model.layers.#.pre_feedforward_layernorm.weight");
+  gemma.layer.push_back("model.layers.#.post_feedforward_layernorm.weight");
+  ExpectDetected(gemma.Build(), "gemma2", "huggingface", "attention");
+  EXPECT_THAT(Detect(gemma.Build(R"({"model_type": "gemma3_text"})"), {}), Refused("those of gemma2"));
 }
 
 TEST(DetectTest, Mamba1IsNotMamba2) {
@@ -196,8 +221,8 @@ TEST(DetectTest, TransposedGpt2IsRefusedWithItsShape) {
 }
 
 TEST(DetectTest, QuantisedCheckpointsAreRefused) {
-  for (const char* const key :
-       {"model.layers.0.mlp.up_proj.qweight", "x.weight.absmax", "x.weight_scale_inv"}) {
+  for (const char* const key : {"model.layers.0.mlp.up_proj.qweight", "x.weight.absmax", "x.weight_scale_inv",
+                                "model.layers.0.mlp.experts.gate_up_proj_blocks"}) {
     Fake fake = Llama();
     fake.outer.push_back(key);
     EXPECT_THAT(Detect(fake.Build(), {}), AllOf(Refused("quantised"), Refused(key)));

@@ -136,6 +136,9 @@ TEST(SettingsTest, MergingPrefersTheLaterAndJoinsObjects) {
   EXPECT_THAT(merged.Int("z"),
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("metadata with --config")));
   EXPECT_EQ(base.ToJson(), R"({"a":1,"b":{"x":1,"y":2},"c":[1,2]})");
+  const Settings nulls =
+      Settings::Parse(R"({"a": null, "b": {"x": null}, "d": {"z": 1}})", "--config").value();
+  EXPECT_EQ(base.MergedWith(nulls).ToJson(), R"({"a":null,"b":{"x":null,"y":2},"c":[1,2],"d":{"z":1}})");
   EXPECT_EQ(Settings().MergedWith(over).origin(), "--config");
 }
 

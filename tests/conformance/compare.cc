@@ -136,6 +136,7 @@ absl::StatusOr<Outcome> Run(const SequenceModel& model, const at::Tensor& tokens
   Outcome outcome;
   RecordingTap tap;
   std::vector<LayerState> states(model.weights().layers.size());
+  for (LayerState& state : states) state.length = tokens.size(1);
   std::vector<at::Tensor> logits;
   int64_t begin = 0;
   for (const int64_t end : ends) {

@@ -5,11 +5,14 @@
 #include <utility>
 
 #include "ATen/TensorOperators.h"
+#include "ATen/core/IListRef.h"
 #include "ATen/core/grad_mode.h"
+#include "ATen/ops/cat.h"
 #include "ATen/ops/logsumexp.h"
 #include "ATen/ops/matmul.h"
 #include "ATen/ops/ones.h"
 #include "ATen/ops/softmax.h"
+#include "ATen/ops/tanh.h"
 #include "ATen/ops/tensor.h"
 #include "ATen/ops/zeros.h"
 #include "absl/time/clock.h"
@@ -35,14 +38,22 @@ at::Tensor Normal(Random& random, at::IntArrayRef shape, double size = 1) {
 }
 
 // The definition itself, with the whole matrix of scores in float64.
-AttentionOutput FullMatrix(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale) {
-  const int64_t share = q.size(1) / k.size(1);
-  const at::Tensor keys = k.to(c10::kDouble).repeat_interleave(share, 1);
+AttentionOutput FullMatrix(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                           const AttentionOptions& options) {
+  const int64_t share = q.size(1) / k.size(1), rows = q.size(2), keys = k.size(2);
+  const at::Tensor repeated = k.to(c10::kDouble).repeat_interleave(share, 1);
   const at::Tensor values = v.to(c10::kDouble).repeat_interleave(share, 1);
-  at::Tensor scores = at::matmul(q.to(c10::kDouble), keys.transpose(-1, -2)) * scale;
-  const at::Tensor seen = at::ones({q.size(2), k.size(2)}, c10::kBool).tril(k.size(2) - q.size(2));
+  at::Tensor scores = at::matmul(q.to(c10::kDouble), repeated.transpose(-1, -2)) * options.scale;
+  if (options.cap > 0) scores = at::tanh(scores / options.cap) * options.cap;
+  at::Tensor seen = at::ones({rows, keys}, c10::kBool).tril(keys - rows);
+  if (options.window > 0) seen = seen.logical_and(seen.triu(keys - rows - options.window + 1));
   scores = scores.masked_fill(seen.logical_not(), -std::numeric_limits<double>::infinity());
-  return {at::matmul(at::softmax(scores, -1), values), at::logsumexp(scores, -1)};
+  if (options.sinks.defined()) {
+    const at::Tensor sinks = options.sinks.to(c10::kDouble).view({1, -1, 1, 1});
+    scores = at::cat({scores, sinks.expand({q.size(0), q.size(1), rows, 1})}, -1);
+  }
+  const at::Tensor weights = at::softmax(scores, -1).narrow(-1, 0, keys);
+  return {at::matmul(weights, values), at::logsumexp(scores, -1)};
 }
 
 double Error(const at::Tensor& found, const at::Tensor& exact) {
@@ -68,11 +79,11 @@ TEST_P(CausalAttentionTest, FusedAndPlainEqualTheFullMatrix) {
   for (const bool fused : {true, false}) {
     for (const auto type : {c10::kDouble, c10::kFloat, c10::kBFloat16}) {
       const at::Tensor qt = q.to(type), kt = k.to(type), vt = v.to(type);
-      const AttentionOutput exact = FullMatrix(qt, kt, vt, 0.3);
       AttentionOptions options;
       options.scale = 0.3;
       options.use_fused = fused;
       options.query_block = 7;
+      const AttentionOutput exact = FullMatrix(qt, kt, vt, options);
       EIGSVC_ASSERT_OK_AND_ASSIGN(const AttentionOutput found, CausalAttention(qt, kt, vt, options));
       EXPECT_EQ(found.output.scalar_type(), type);
       EXPECT_EQ(found.lse.scalar_type(), type == c10::kDouble ? c10::kDouble : c10::kFloat);
@@ -97,13 +108,96 @@ TEST(CausalAttentionPiecesTest, PiecesEqualTheFullMatrix) {
   const at::Tensor q = Normal(random, {2, 4, 1100, 64}).to(c10::kFloat);
   const at::Tensor k = Normal(random, {2, 1, 1500, 64}).to(c10::kFloat);
   const at::Tensor v = Normal(random, {2, 1, 1500, 64}).to(c10::kFloat);
-  const AttentionOutput exact = FullMatrix(q, k, v, 0.125);
+  AttentionOptions options;
+  options.scale = 0.125;
+  const AttentionOutput exact = FullMatrix(q, k, v, options);
   for (const bool fused : {true, false}) {
-    AttentionOptions options;
     options.use_fused = fused;
     EIGSVC_ASSERT_OK_AND_ASSIGN(const AttentionOutput found, CausalAttention(q, k, v, options));
     EXPECT_LE(Error(found.lse, exact.lse), 5e-6);
     EXPECT_LE(Error(found.output, exact.output), 5e-6);
+  }
+}
+
+// Windows from one key to all of them, capped scores, sinks, and all of it at once.
+TEST_P(CausalAttentionTest, WindowsCapsAndSinksEqualTheFullMatrix) {
+  const Shape s = GetParam();
+  Random random({18});
+  const at::Tensor q = Normal(random, {s.batch, s.heads, s.rows, s.head_size}, 2);
+  const at::Tensor k = Normal(random, {s.batch, s.groups, s.keys, s.head_size});
+  const at::Tensor v = Normal(random, {s.batch, s.groups, s.keys, s.value_size});
+  for (const int64_t window : {int64_t{0}, int64_t{1}, int64_t{2}, int64_t{8}, s.keys - 1, s.keys}) {
+    for (const double cap : {0.0, 1.5}) {
+      for (const bool sinks : {false, true}) {
+        AttentionOptions options;
+        options.scale = 0.3;
+        options.query_block = 7;
+        options.window = window;
+        options.cap = cap;
+        if (sinks) options.sinks = Normal(random, {s.heads}, 2);
+        const AttentionOutput exact = FullMatrix(q, k, v, options);
+        EIGSVC_ASSERT_OK_AND_ASSIGN(const AttentionOutput found, CausalAttention(q, k, v, options));
+        ASSERT_EQ(found.lse.sizes(), exact.lse.sizes());
+        EXPECT_LE(Error(found.lse, exact.lse), 1e-13) << window << " cap " << cap << " sinks " << sinks;
+        EXPECT_LE(Error(found.output, exact.output), 1e-13);
+      }
+    }
+  }
+}
+
+// Wide enough for the operators, over rows whose windows are not full yet, full ones and an odd rest.
+TEST(CausalAttentionPiecesTest, WideWindowsEqualTheFullMatrix) {
+  Random random({15});
+  const at::Tensor q = Normal(random, {2, 4, 700, 16}), k = Normal(random, {2, 2, 900, 16}),
+                   v = Normal(random, {2, 2, 900, 12});
+  const at::Tensor sinks = Normal(random, {4});
+  for (const int64_t window : {128, 129, 211, 699, 700, 899}) {
+    for (const auto type : {c10::kDouble, c10::kFloat}) {
+      for (const bool fused : {true, false}) {
+        AttentionOptions options;
+        options.scale = 0.5;
+        options.window = window;
+        options.use_fused = fused;
+        if (window != 129) options.sinks = sinks;
+        const at::Tensor qt = q.to(type), kt = k.to(type), vt = v.to(type);
+        const AttentionOutput exact = FullMatrix(qt, kt, vt, options);
+        EIGSVC_ASSERT_OK_AND_ASSIGN(const AttentionOutput found, CausalAttention(qt, kt, vt, options));
+        const double tolerance = type == c10::kDouble ? 1e-13 : 5e-6;
+        EXPECT_LE(Error(found.lse, exact.lse), tolerance) << window << " fused " << fused;
+        EXPECT_LE(Error(found.output, exact.output), tolerance);
+      }
+    }
+  }
+}
+
+TEST(CausalAttentionGradientTest, WindowsCapsAndSinksHaveTheFullMatrixsGradients) {
+  Random random({9});
+  const at::Tensor weight = Normal(random, {2, 4, 13, 6});
+  const std::vector<at::Tensor> given = {Normal(random, {2, 4, 13, 8}), Normal(random, {2, 2, 13, 8}),
+                                         Normal(random, {2, 2, 13, 6}), Normal(random, {4})};
+  const auto gradients = [&](const auto& attend) {
+    std::vector<at::Tensor> inputs;
+    for (const at::Tensor& x : given) inputs.push_back(x.clone().set_requires_grad(true));
+    AttentionOptions options;
+    options.scale = 0.7;
+    options.window = 5;
+    options.cap = 2;
+    options.query_block = 4;
+    options.sinks = inputs[3];
+    (attend(inputs, options) * weight).sum().backward();
+    std::vector<at::Tensor> found;
+    for (const at::Tensor& x : inputs) found.push_back(x.grad());
+    return found;
+  };
+  const auto found = gradients([](const std::vector<at::Tensor>& x, const AttentionOptions& options) {
+    return CausalAttention(x[0], x[1], x[2], options)->output;
+  });
+  const auto exact = gradients([](const std::vector<at::Tensor>& x, const AttentionOptions& options) {
+    return FullMatrix(x[0], x[1], x[2], options).output;
+  });
+  for (size_t i = 0; i < given.size(); ++i) {
+    EXPECT_GT(exact[i].abs().max().item<double>(), 1e-3);
+    EXPECT_LE(Error(found[i], exact[i]), 1e-12);
   }
 }
 
@@ -154,6 +248,10 @@ TEST(CausalAttentionStopTest, ACancelEndsALongCallBetweenPieces) {
 TEST(CausalAttentionShapeTest, ImpossibleShapesAreRefused) {
   const at::Tensor q = at::zeros({1, 3, 4, 8}), k = at::zeros({1, 2, 4, 8});
   EXPECT_THAT(CausalAttention(q, k, k), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("3 heads")));
+  AttentionOptions sinks;
+  sinks.sinks = at::zeros({2});
+  EXPECT_THAT(CausalAttention(q, q, q, sinks),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("2 sinks")));
   const at::Tensor fewer = at::zeros({1, 3, 2, 8});
   EXPECT_THAT(CausalAttention(q, fewer, fewer),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("2 keys")));

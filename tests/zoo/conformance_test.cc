@@ -248,6 +248,7 @@ TEST_P(FamilyTest, ChunksOfTimeEqualTheWhole) {
   RecordingTap whole_tap;
   EIGSVC_ASSERT_OK_AND_ASSIGN(const at::Tensor whole, model->Forward(model->weights(), tokens, {&whole_tap}));
   std::vector<LayerState> states(model->weights().layers.size());
+  for (LayerState& state : states) state.length = tokens.size(1);
   std::vector<std::vector<at::Tensor>> decays(states.size());
   std::vector<at::Tensor> parts;
   int64_t begin = 0;

@@ -109,17 +109,18 @@ TEST_F(Stories260kTest, Float32EigenvaluesEqualTheFullMatrixOnTheSameQueriesAndK
   const auto model = Load(c10::kFloat);
   Random random({5});
   const at::Tensor tokens = RandomTokens(random, 1, 512, 512);
-  const Rotary rotary(RotaryFrequencies(8, 10000, {}, c10::kFloat), RotaryPairs::kInterleaved);
+  const Rotary rotary({8, 10000, {}, RotaryPairs::kInterleaved}, c10::kFloat);
   const at::Tensor future = at::ones({512, 512}, c10::kBool).triu(1);
   double largest_of_all = 0;
   EIGSVC_ASSERT_OK_AND_ASSIGN(at::Tensor x, model->Embed(model->weights(), tokens, 0));
   for (int layer = 0; layer < 5; ++layer) {
     const Weights& weights = model->weights().layers[layer];
-    const at::Tensor normed = RmsNorm(x, weights["attention_norm"], 1e-5);
-    const at::Tensor q =
-        rotary.Turn(at::linear(normed, weights["wq"]).view({1, 512, 8, 8}), 0).transpose(1, 2);
-    const at::Tensor k =
-        rotary.Turn(at::linear(normed, weights["wk"]).view({1, 512, 4, 8}), 0).transpose(1, 2);
+    const at::Tensor normed = RmsNorm(x, weights["input_layernorm.weight"], 1e-5);
+    const auto heads = [&](const std::string& name, int64_t count) {
+      const at::Tensor projected = at::linear(normed, weights["self_attn." + name + ".weight"]);
+      return rotary.Turn(projected.view({1, 512, count, 8}), 0, 512).transpose(1, 2);
+    };
+    const at::Tensor q = heads("q_proj", 8), k = heads("k_proj", 4);
     const at::Tensor scores =
         at::matmul(q.to(c10::kDouble), k.to(c10::kDouble).repeat_interleave(2, 1).transpose(2, 3)) /
         std::sqrt(8.0);

@@ -1,5 +1,5 @@
-"""Llama: Hugging Face's layout against transformers in float32 (its class norms and turns in float32 whatever the model's
-dtype); Meta's layout against a float64 NumPy Llama written from Meta's description of its checkpoints."""
+"""Llama: Hugging Face's layout against transformers, in float64 throughout (rotary scalings are in llama_kin.py); Meta's layout
+against a float64 NumPy Llama written from Meta's description of its checkpoints."""
 
 import functools
 import json
@@ -11,7 +11,6 @@ import numpy as np
 import transformers
 from safetensors import safe_open
 from safetensors.numpy import save_file
-from transformers.models.llama import modeling_llama
 
 import case
 import hugging_face
@@ -24,8 +23,7 @@ def make(directory, rng, steps=None, **settings):
     config = transformers.LlamaConfig(vocab_size=50, hidden_size=2 * settings["num_attention_heads"] * int(rng.integers(4, 12)),
                                       intermediate_size=int(rng.integers(20, 90)), num_hidden_layers=3,
                                       max_position_embeddings=128, **settings)
-    hugging_face.attention_model(directory, rng, modeling_llama, transformers.LlamaForCausalLM(config),
-                                 steps or int(rng.integers(20, 60)))
+    hugging_face.float64_attention_model(directory, rng, transformers.LlamaForCausalLM, config, steps or int(rng.integers(20, 60)))
 
 
 # --- Meta's layout ---
