@@ -63,6 +63,8 @@ class Rotary {
   const RotarySpec& spec() const { return spec_; }
   // x [B,T,H,D], row t at position first + t of a sequence of `length` steps -> the same shape and dtype.
   at::Tensor Turn(const at::Tensor& x, int64_t first, int64_t length) const;
+  // Of each pair: the angle of one step, [size/2].
+  at::Tensor Frequencies(int64_t length) const { return RotaryFrequencies(spec_, length, dtype_); }
 
  private:
   struct Table {

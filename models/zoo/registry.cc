@@ -44,6 +44,15 @@ absl::Span<const FamilyEntry> Families() {
       GptNeoxFamily(),
       SoftmaxAttentionFamily(),
       ZoologyTransformerFamily(),
+      Rwkv7Family(),
+      RetNetFamily(),
+      GlaFamily(),
+      HgrnFamily(),
+      Hgrn2Family(),
+      DeltaNetFamily(),
+      GatedDeltaNetFamily(),
+      GatedDeltaProductFamily(),
+      KdaFamily(),
   };
   return *families;
 }

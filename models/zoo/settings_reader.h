@@ -38,6 +38,8 @@ class SettingsReader {
   std::optional<double> OptionalReal(Names names, std::optional<double> fallback);
 
   bool Has(Names names) const;
+  // Settings that change nothing here, or are read elsewhere: known, but no part of what is resolved.
+  void Ignore(Names names);
 
   // Remembers what was decided without the settings: by shapes that know better.
   int64_t Decided(Names names, int64_t value);
