@@ -35,6 +35,8 @@ enum class Role : uint8_t {
   kTensorType,   // a class that may be that type
   kStorage,      // the first item of a storage's id
   kElementType,  // torch.float32
+  kArray,        // numpy's _reconstruct(class, shape, type): BUILD fills it in
+  kArrayType,    // numpy.dtype(name, ...)
   kUnsupported,  // known, cannot be analysed
 };
 
@@ -76,12 +78,12 @@ constexpr Callable kCallables[] = {
     {"datetime", "datetime", Role::kOpaque},
     {"datetime", "date", Role::kOpaque},
     {"datetime", "timedelta", Role::kOpaque},
-    {"numpy", "dtype", Role::kOpaque},
+    {"numpy", "dtype", Role::kArrayType},
     {"numpy", "ndarray", Role::kOpaque},
     {"numpy.core.multiarray", "scalar", Role::kOpaque},
-    {"numpy.core.multiarray", "_reconstruct", Role::kOpaque},
+    {"numpy.core.multiarray", "_reconstruct", Role::kArray},
     {"numpy._core.multiarray", "scalar", Role::kOpaque},
-    {"numpy._core.multiarray", "_reconstruct", Role::kOpaque},
+    {"numpy._core.multiarray", "_reconstruct", Role::kArray},
     {"torch._utils", "_rebuild_tensor", Role::kTensor},
     {"torch._utils", "_rebuild_tensor_v2", Role::kTensor},
     {"torch._utils", "_rebuild_tensor_v3", Role::kTensorV3},
@@ -654,6 +656,15 @@ class PickleMachine {
         return absl::OkStatus();
       case Role::kTypedTensor:
         return PushTypedTensor(args);
+      case Role::kArray:
+        memory_ += 2 * sizeof(PickleArray);
+        pickle_.arrays_.emplace_back();
+        Push(NewIndexed(Kind::kArray, pickle_.arrays_.size() - 1));
+        return absl::OkStatus();
+      case Role::kArrayType:
+        Push(NewText(Kind::kArrayType,
+                     args.empty() || At(args[0]).kind != Kind::kText ? "" : At(args[0]).text));
+        return absl::OkStatus();
       case Role::kUnsupported:
         return Unsupported(called);
       default:
@@ -780,12 +791,31 @@ class PickleMachine {
     return Call(args[0], args[2]);  // not this function again: its role is another
   }
 
+  // (version, shape, type, Fortran order, bytes). An array of another state (of objects; or whose bytes are a
+  // call that makes them from text, as Python 3 writes protocol 2) stays empty.
+  absl::Status BuildArray(Ref target, Ref state) {
+    if (At(state).kind != Kind::kTuple || Items(state).size() != 5) return absl::OkStatus();
+    const absl::Span<const Ref> parts = Items(state);
+    const Pickle::Node &type = At(parts[2]), &order = At(parts[3]), &bytes = At(parts[4]);
+    const bool known_order = order.kind == Kind::kBool || order.kind == Kind::kInt;
+    const bool plain_bytes = bytes.kind == Kind::kText || bytes.kind == Kind::kBytes;
+    if (type.kind != Kind::kArrayType || !known_order || !plain_bytes) return absl::OkStatus();
+    PickleArray& array = pickle_.arrays_[At(target).index];
+    EIGSVC_ASSIGN_OR_RETURN(array.shape, Integers(parts[1]));
+    array.dtype = type.text;
+    array.fortran_order = order.integer != 0;
+    array.bytes = bytes.text;
+    memory_ += 16 * array.shape.capacity();
+    return absl::OkStatus();
+  }
+
   // Sets an instance's state. The state of an OrderedDict is its attributes (_metadata of a state dict); that
   // of a Namespace and its like is what it holds.
   absl::Status Build() {
     EIGSVC_ASSIGN_OR_RETURN(const Ref state, Pop());
     EIGSVC_ASSIGN_OR_RETURN(const Ref target, Top());
-    if (At(target).kind == Kind::kOpaque) return absl::OkStatus();
+    if (At(target).kind == Kind::kOpaque || At(target).kind == Kind::kArrayType) return absl::OkStatus();
+    if (At(target).kind == Kind::kArray) return BuildArray(target, state);
     if (At(target).kind == Kind::kGlobal)
       return RefusedCall(globals_[At(target).index].module, globals_[At(target).index].name);
     if (At(target).kind != Kind::kDict) return Refused("it sets the state of what is no dict");

@@ -1,10 +1,11 @@
 // Pickle: the value a pickle program builds, without Python. The machine knows the opcodes that torch.save
 // and pickle protocols 2 to 5 write for data, and a fixed table of callables that stand for data: tensors,
 // storages, dictionaries, element types. Every other callable is refused by name when it is called; there is
-// nothing in this program it could be resolved to. Goals: linear time, memory under 48 MiB whatever the
-// program, no recursion. Non-goals: objects. Instances of a few known configuration classes (argparse,
-// omegaconf, lightning, transformers, pathlib, numpy scalars) become opaque nodes, which hold nothing but
-// their class's name. Thread rule: immutable after Run; share it freely.
+// nothing in this program it could be resolved to. numpy's arrays are read as well: data sets come in them.
+// Goals: linear time, memory under 48 MiB whatever the program, no recursion. Non-goals: objects. Instances
+// of a few known configuration classes (argparse, omegaconf, lightning, transformers, pathlib, numpy scalars)
+// become opaque nodes, which hold nothing but their class's name. Thread rule: immutable after Run; share it
+// freely.
 #pragma once
 
 #include <cstddef>
@@ -36,6 +37,14 @@ struct PickleTensor {
   std::vector<int64_t> shape, strides;
 };
 
+// A numpy array, as numpy's own pickles hold one: its bytes are in the program.
+struct PickleArray {
+  absl::string_view dtype;  // "u1", "i8"; empty, and the rest with it, where numpy's state is of another form
+  std::vector<int64_t> shape;
+  bool fortran_order = false;
+  absl::string_view bytes;  // not yet checked against shape and dtype
+};
+
 class Pickle {
  public:
   using Ref = uint32_t;  // a node's index
@@ -52,6 +61,8 @@ class Pickle {
     kStorage,
     kTensor,
     kGlobal,
+    kArray,
+    kArrayType,
     kOpaque
   };
 
@@ -60,9 +71,9 @@ class Pickle {
     union {
       int64_t integer = 0;  // kInt, kBool
       double real;          // kReal
-      uint32_t index;       // into items, storages, tensors or globals of the machine
+      uint32_t index;       // into items, storages, tensors, arrays or globals of the machine
     };
-    absl::string_view text;  // kText, kBytes; class name of kOpaque
+    absl::string_view text;  // kText, kBytes; name of kArrayType; class name of kOpaque
   };
 
   // `program` must outlive the result: texts are views into it.
@@ -78,6 +89,7 @@ class Pickle {
   // hold them.
   absl::Span<const Ref> items(Ref ref) const { return items_[nodes_[ref].index]; }
   const PickleTensor& tensor(Ref ref) const { return tensors_[nodes_[ref].index]; }
+  const PickleArray& array(Ref ref) const { return arrays_[nodes_[ref].index]; }
   absl::Span<const PickleStorage> storages() const { return storages_; }
 
  private:
@@ -86,6 +98,7 @@ class Pickle {
   std::deque<std::vector<Ref>> items_;
   std::vector<PickleStorage> storages_;
   std::vector<PickleTensor> tensors_;
+  std::vector<PickleArray> arrays_;
   Ref root_ = 0;
 };
 

@@ -3,15 +3,13 @@
 #include <cstdint>
 
 namespace eigsvc {
-namespace {
 
-// Bytes of the well-formed character at the start of `text` (Unicode 15, table 3-7), or 0.
-size_t CharacterSize(absl::string_view text) {
+size_t CharacterBytes(absl::string_view text) {  // Unicode 15, table 3-7
   const auto byte = [&](size_t i) { return i < text.size() ? static_cast<uint8_t>(text[i]) : uint8_t{0}; };
   const auto within = [&](size_t i, uint8_t low, uint8_t high) { return byte(i) >= low && byte(i) <= high; };
   const auto tail = [&](size_t i) { return within(i, 0x80, 0xBF); };
   const uint8_t lead = byte(0);
-  if (lead < 0x80) return 1;
+  if (lead < 0x80) return text.empty() ? 0 : 1;
   if (lead >= 0xC2 && lead <= 0xDF) return tail(1) ? 2 : 0;
   if (lead >= 0xE0 && lead <= 0xEF) {
     const uint8_t low = lead == 0xE0 ? 0xA0 : 0x80;   // no overlong forms
@@ -26,15 +24,13 @@ size_t CharacterSize(absl::string_view text) {
   return 0;
 }
 
-}  // namespace
-
 std::string ToUtf8(absl::string_view text, size_t max_bytes) {
   static constexpr absl::string_view kReplacement = "\xEF\xBF\xBD";
   static constexpr absl::string_view kMore = "...";
   std::string out;
   size_t cut = 0;  // where `out` can end and still leave room for kMore
   while (!text.empty()) {
-    const size_t size = CharacterSize(text);
+    const size_t size = CharacterBytes(text);
     const absl::string_view character = size > 0 ? text.substr(0, size) : kReplacement;
     if (out.size() + character.size() > max_bytes) {
       out.resize(cut);

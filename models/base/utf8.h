@@ -8,6 +8,9 @@
 
 namespace eigsvc {
 
+// Bytes of the well-formed character at the start of `text`; 0 when there is none.
+size_t CharacterBytes(absl::string_view text);
+
 // `text` with every ill-formed byte replaced by U+FFFD, cut between characters to at most `max_bytes`, "..."
 // included.
 std::string ToUtf8(absl::string_view text, size_t max_bytes);
