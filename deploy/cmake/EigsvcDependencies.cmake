@@ -5,6 +5,8 @@ find_package(Threads REQUIRED)
 find_package(absl REQUIRED)
 find_package(OpenSSL REQUIRED COMPONENTS Crypto)
 find_package(ZLIB REQUIRED)
+find_package(LibArchive REQUIRED)
+find_package(ICU REQUIRED COMPONENTS i18n uc)
 find_path(EIGSVC_JSON_INCLUDE nlohmann/json.hpp REQUIRED)
 
 # A build on another prefix (Debian packages unpacked beside the system) hands its headers over by CPATH;

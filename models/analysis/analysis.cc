@@ -14,6 +14,7 @@
 #include "models/analysis/spectrum_tap.h"
 #include "models/base/status_macros.h"
 #include "models/base/status_util.h"
+#include "models/tasks/prefetch.h"
 #include "models/tensor/device.h"
 #include "models/tensor/torch_call.h"
 
@@ -23,17 +24,20 @@ namespace {
 constexpr int64_t kDefaultExamples = 4096;
 constexpr int64_t kScanRows = 256;  // drawn at once to learn the longest sequence
 
-// Cuts every sequence to its first `steps` steps.
+// Cuts every sequence to its first `steps` steps. What is asked once a sequence stays.
 void Truncate(Batch& batch, int64_t steps) {
   if (batch.steps <= steps) return;
-  const auto cut = [&](std::vector<int64_t>& values) {
+  const auto cut = [&](auto& values, int64_t width) {
+    if (values.empty()) return;
+    const int64_t held = batch.steps * width, kept = steps * width;
     for (int64_t row = 0; row < batch.rows; ++row) {
-      std::copy_n(values.begin() + row * batch.steps, steps, values.begin() + row * steps);
+      std::copy_n(values.begin() + row * held, kept, values.begin() + row * kept);
     }
-    values.resize(batch.rows * steps);
+    values.resize(batch.rows * kept);
   };
-  cut(batch.tokens);
-  cut(batch.targets);
+  if (batch.target_steps() == batch.steps) cut(batch.targets, 1);
+  cut(batch.tokens, 1);
+  cut(batch.values, batch.channels);
   batch.steps = steps;
   for (int64_t& length : batch.lengths) length = std::min(length, steps);
 }
@@ -68,7 +72,8 @@ class Engine {
         progress_(progress),
         stop_(stop),
         device_(weights.Distinct().front().device()),
-        sizer_(options.batch_size) {}
+        sizer_(options.batch_size),
+        batches_(task, options.split) {}
 
   absl::StatusOr<AnalysisResult> Run() {
     const c10::NoGradGuard no_grad;
@@ -80,6 +85,7 @@ class Engine {
     tap_ = std::make_unique<SpectrumTap>(options_, device_, stop_, export_.get());
     for (int64_t first = 0; first < examples_;) {
       const int64_t rows = std::min(sizer_.rows(), examples_ - first);
+      if (first + rows < examples_) batches_.Expect({first + rows, std::min(rows, examples_ - first - rows)});
       EIGSVC_RETURN_IF_ERROR(RunRows(first, rows, {}));
       first += rows;
     }
@@ -109,18 +115,20 @@ class Engine {
     return absl::OkStatus();
   }
 
-  absl::StatusOr<Batch> DrawRows(int64_t first, int64_t count) const {
-    EIGSVC_ASSIGN_OR_RETURN(Batch batch, task_.Draw(options_.split, first, count));
+  absl::StatusOr<Batch> DrawRows(int64_t first, int64_t count) {
+    EIGSVC_ASSIGN_OR_RETURN(Batch batch, batches_.Take({first, count}));
     if (options_.max_steps > 0) Truncate(batch, options_.max_steps);
-    if (result_.convention.departures.count_padding) batch.lengths.assign(batch.rows, batch.steps);
     return batch;
+  }
+  // For what is counted, not for what is asked: an answer stands at a real step.
+  void CountPadding(Batch& batch) const {
+    if (result_.convention.departures.count_padding) batch.lengths.assign(batch.rows, batch.steps);
   }
 
   // Embedding and layers; the last hidden state.
   absl::StatusOr<at::Tensor> RunLayers(const Batch& batch, int64_t first, TransitionTap* tap,
                                        PieceTimer& timer) const {
-    EIGSVC_RETURN_IF_ERROR(
-        CheckTokenIds(task_, batch, options_.split, first, model_.description().vocab_size));
+    EIGSVC_RETURN_IF_ERROR(CheckBatch(task_, batch, options_.split, first, model_.description().vocab_size));
     EIGSVC_ASSIGN_OR_RETURN(const at::Tensor tokens,
                             CallTorch("tokens", [&] { return TokenTensor(batch, device_); }));
     EIGSVC_ASSIGN_OR_RETURN(at::Tensor x, model_.Embed(weights_, tokens, /*first_position=*/0));
@@ -151,14 +159,18 @@ class Engine {
   absl::Status TryRows(int64_t first, int64_t rows, CountedSteps& counted) {
     PieceTimer timer(stop_);
     EIGSVC_RETURN_IF_ERROR(stop_.Check());
-    EIGSVC_ASSIGN_OR_RETURN(const Batch batch, DrawRows(first, rows));
+    EIGSVC_ASSIGN_OR_RETURN(Batch batch, DrawRows(first, rows));
+    std::vector<int64_t> real_lengths = batch.lengths;
+    CountPadding(batch);
     const absl::Time start = absl::Now();
     const absl::Duration tap_before = tap_->time();
     tap_->BeginRows(first, &batch, &counted);
     EIGSVC_ASSIGN_OR_RETURN(const at::Tensor x, RunLayers(batch, first, tap_.get(), timer));
     EIGSVC_RETURN_IF_ERROR(tap_->EndRows());
+    batch.lengths.swap(real_lengths);
     EIGSVC_ASSIGN_OR_RETURN(std::vector<Prediction> predictions,
                             Predict(model_, weights_, batch, first, x, stop_));
+    batch.lengths.swap(real_lengths);
     EIGSVC_RETURN_IF_ERROR(timer.Check());
     if (export_ != nullptr) EIGSVC_RETURN_IF_ERROR(export_->EndRows(first, batch));
 
@@ -182,7 +194,7 @@ class Engine {
     report.examples_total = examples_;
     report.eigenvalues = tap_->eigenvalues();
     report.convention = result_.convention;
-    report.score = task_.ComputeScore(predictions_);
+    report.score = task_.ComputeScore(options_.split, predictions_);
     report.sites = &tap_->sites();
     progress_(report);
     const absl::Time end = absl::Now();
@@ -195,7 +207,8 @@ class Engine {
     int64_t longest = 0, longest_length = 0;  // an example of one step has no transition of attention to show
     for (int64_t first = 0; first < examples_; first += kScanRows) {
       EIGSVC_RETURN_IF_ERROR(stop_.Check());
-      EIGSVC_ASSIGN_OR_RETURN(const Batch batch, DrawRows(first, std::min(kScanRows, examples_ - first)));
+      EIGSVC_ASSIGN_OR_RETURN(Batch batch, DrawRows(first, std::min(kScanRows, examples_ - first)));
+      CountPadding(batch);
       plan.steps = std::max(plan.steps, batch.steps);
       for (int64_t row = 0; row < batch.rows; ++row) {
         if (batch.lengths[row] <= longest_length) continue;
@@ -203,7 +216,8 @@ class Engine {
         longest_length = batch.lengths[row];
       }
     }
-    EIGSVC_ASSIGN_OR_RETURN(const Batch batch, DrawRows(longest, 1));
+    EIGSVC_ASSIGN_OR_RETURN(Batch batch, DrawRows(longest, 1));
+    CountPadding(batch);
     ExportProbe probe;
     PieceTimer timer(stop_);
     EIGSVC_RETURN_IF_ERROR(RunLayers(batch, longest, &probe, timer).status());
@@ -234,7 +248,7 @@ class Engine {
       EIGSVC_RETURN_IF_ERROR(export_->Finish());
       result_.exported_bytes = export_->bytes();
     }
-    result_.score = task_.ComputeScore(predictions_);
+    result_.score = task_.ComputeScore(options_.split, predictions_);
     result_.sites = tap_->sites();
     result_.eigenvalues = tap_->eigenvalues();
     result_.analysis_time = tap_->time();
@@ -253,6 +267,7 @@ class Engine {
   absl::Time next_report_ = start_ + options_.progress_interval;
   int64_t examples_ = 0;
   BatchSizer sizer_;
+  Prefetch batches_;
   std::unique_ptr<EigenvalueExport> export_;  // outlives tap_
   std::unique_ptr<SpectrumTap> tap_;
   std::vector<Prediction> predictions_;

@@ -15,24 +15,32 @@
 namespace eigsvc {
 
 struct Labelled {
-  std::vector<int64_t> positions;  // row * steps + step, in batch order
+  std::vector<int64_t> positions;  // row * target_steps + step, in batch order
   std::vector<int64_t> targets;    // as many
 };
 Labelled FindLabelled(const Batch& batch);
 
-// INVALID_ARGUMENT unless every token and target of the batch lies in [0, vocab_size); names task, example,
-// position and both numbers. What a device would do with such an id is undefined, so this runs first.
-absl::Status CheckTokenIds(const Task& task, const Batch& batch, Split split, int64_t first_example,
-                           int64_t vocab_size);
+// FAILED_PRECONDITION unless the model can run the task: it takes what the task feeds (tokens of a vocabulary
+// that is large enough) and tells as many classes apart as the task has. Names both sides and the remedy.
+absl::Status CheckFits(const Task& task, const ModelDescription& model);
+
+// INVALID_ARGUMENT unless every token and target of the batch lies in [0, vocab_size) and every value is
+// finite; names task, example, position and both numbers. What a device would do with such an id is
+// undefined, so this runs first.
+absl::Status CheckBatch(const Task& task, const Batch& batch, Split split, int64_t first_example,
+                        int64_t vocab_size);
 
 // Throws like LibTorch. [B,T] int64 on `device`; a list of numbers likewise.
 at::Tensor TokenTensor(const Batch& batch, c10::Device device);
 at::Tensor IndexTensor(const std::vector<int64_t>& values, c10::Device device);
-// x [B,T,D] -> [1,M,D], the rows at `positions` [M].
+// What the targets of the batch are asked of, of the last hidden states x [B,T,D]: x itself, or where the
+// task asks once a sequence [B,1,D], the last real step of each row.
+at::Tensor AskedStates(const at::Tensor& x, const Batch& batch);
+// x [B,S,D] -> [1,M,D], the rows at `positions` [M].
 at::Tensor GatherPositions(const at::Tensor& x, const at::Tensor& positions);
 
-// Head and scores of the labelled positions of x [B,T,D], a bounded number of logits at a time. Ties go to
-// the lowest class. Needs no gradients.
+// Head and scores of the labelled positions, given the last hidden states x [B,T,D], a bounded number of
+// logits at a time. Ties go to the lowest class. Needs no gradients.
 absl::StatusOr<std::vector<Prediction>> Predict(const SequenceModel& model, const ModelWeights& weights,
                                                 const Batch& batch, int64_t first_example,
                                                 const at::Tensor& x, const StopToken& stop);

@@ -5,15 +5,10 @@
 // area.
 #pragma once
 
-#include <memory>
-#include <string>
-
-#include "absl/status/statusor.h"
 #include "models/tasks/task.h"
 
 namespace eigsvc {
 
-// The entry of the registry. `data_path` is unused.
-TaskEntry MqarEntry();
+TaskEntry MqarEntry();  // the entry of the registry
 
 }  // namespace eigsvc

@@ -1,18 +1,53 @@
 // The one table of tasks.
 #include <algorithm>
 #include <array>
+#include <nlohmann/json.hpp>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "models/base/status_macros.h"
 #include "models/base/status_util.h"
+#include "models/tasks/listops.h"
 #include "models/tasks/mqar.h"
 #include "models/tasks/next_token.h"
 #include "models/tasks/task.h"
 
 namespace eigsvc {
+namespace {
+
+absl::Status CheckParameterNames(const TaskEntry& entry, const Settings& parameters) {
+  std::vector<std::string> known;
+  for (const TaskParameter& parameter : entry.parameters) known.emplace_back(parameter.name);
+  for (const std::string& key : parameters.Keys()) {
+    if (std::find(known.begin(), known.end(), key) != known.end()) continue;
+    return absl::InvalidArgumentError(
+        UnknownName(absl::StrCat("parameter of task ", entry.name), key, known).message());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckDataNeed(const TaskEntry& entry, const std::string& data_path) {
+  if (entry.data.need == TaskData::Need::kRequired && data_path.empty()) {
+    std::string files;
+    for (const TaskData::File& file : entry.data.files) {
+      absl::StrAppend(&files, files.empty() ? "" : ", ", file.name);
+    }
+    return absl::InvalidArgumentError(absl::StrCat("task ", entry.name, " needs data (", files,
+                                                   "): pass --data DIR or FILE; `eigsvc tasks describe ",
+                                                   entry.name, "` says what it must hold"));
+  }
+  if (entry.data.need == TaskData::Need::kNone && !data_path.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("task ", entry.name, " makes its own data: leave out --data ", data_path));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
 
 absl::Span<const TaskEntry> Tasks() {
   static const auto* const tasks = new std::array{
+      ListOpsEntry(),
       MqarEntry(),
       NextTokenEntry(),
   };
@@ -28,25 +63,29 @@ absl::StatusOr<const TaskEntry*> FindTask(absl::string_view name) {
   return UnknownName("task", name, known);
 }
 
-absl::StatusOr<std::shared_ptr<const Task>> MakeTask(absl::string_view name, const Settings& parameters,
-                                                     uint64_t seed, const std::string& data_path) {
-  EIGSVC_ASSIGN_OR_RETURN(const TaskEntry* entry, FindTask(name));
+absl::StatusOr<Settings> ExpandPreset(const TaskEntry& entry, const Settings& parameters) {
+  if (!parameters.Has("preset")) return parameters;
+  EIGSVC_ASSIGN_OR_RETURN(const std::string name, parameters.Text("preset"));
   std::vector<std::string> known;
-  for (const TaskParameter& parameter : entry->parameters) known.emplace_back(parameter.name);
-  for (const std::string& key : parameters.Keys()) {
-    if (std::find(known.begin(), known.end(), key) == known.end()) {
-      return absl::InvalidArgumentError(
-          UnknownName(absl::StrCat("parameter of task ", name), key, known).message());
-    }
+  for (const TaskPreset& preset : entry.presets) {
+    known.emplace_back(preset.name);
+    if (preset.name != name) continue;
+    EIGSVC_ASSIGN_OR_RETURN(const Settings base,
+                            Settings::Parse(preset.parameters_json, absl::StrCat("preset ", name)));
+    nlohmann::json given = parameters.object();
+    given.erase("preset");
+    return base.MergedWith(Settings(std::move(given), parameters.origin()));
   }
-  if (entry->needs_data && data_path.empty()) {
-    return absl::InvalidArgumentError(absl::StrCat("task ", name, " needs a data file: pass --data FILE"));
-  }
-  if (!entry->needs_data && !data_path.empty()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("task ", name, " makes its own data: leave out --data ", data_path));
-  }
-  return entry->make(parameters, seed, data_path);
+  return UnknownName(absl::StrCat("preset of task ", entry.name), name, known);
+}
+
+absl::StatusOr<std::shared_ptr<const Task>> MakeTask(absl::string_view name, const TaskRequest& request) {
+  EIGSVC_ASSIGN_OR_RETURN(const TaskEntry* entry, FindTask(name));
+  TaskRequest expanded = request;
+  EIGSVC_ASSIGN_OR_RETURN(expanded.parameters, ExpandPreset(*entry, request.parameters));
+  EIGSVC_RETURN_IF_ERROR(CheckParameterNames(*entry, expanded.parameters));
+  EIGSVC_RETURN_IF_ERROR(CheckDataNeed(*entry, expanded.data_path));
+  return entry->make(expanded);
 }
 
 }  // namespace eigsvc

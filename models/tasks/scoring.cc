@@ -91,4 +91,97 @@ Interval RatioInterval(absl::Span<const double> numerators, absl::Span<const dou
   return interval;
 }
 
+Interval WilsonInterval(int64_t correct, int64_t n) {
+  if (n == 0) return {kNan, kNan, "Wilson"};
+  const double count = static_cast<double>(n), share = static_cast<double>(correct) / count;
+  const double z2 = kNormalQuantile * kNormalQuantile;
+  const double centre = (share + z2 / (2 * count)) / (1 + z2 / count);
+  const double half =
+      kNormalQuantile * std::sqrt(share * (1 - share) / count + z2 / (4 * count * count)) / (1 + z2 / count);
+  // At either end the bound is exactly 0 or 1, which rounding would miss.
+  return {correct == 0 ? 0 : centre - half, correct == n ? 1 : centre + half, "Wilson"};
+}
+
+Score ClassificationScore(absl::Span<const Prediction> predictions) {
+  int64_t correct = 0;
+  double nll = 0;
+  Score score;
+  score.metric = "accuracy";
+  for (const ExampleTally& tally : TallyByExample(predictions)) {
+    correct += tally.correct;
+    nll += tally.nll;
+    score.n += tally.scored;
+  }
+  const Interval interval = WilsonInterval(correct, score.n);
+  score.value = static_cast<double>(correct) / static_cast<double>(score.n);  // 0/0 = NaN when empty
+  score.ci95_low = interval.low;
+  score.ci95_high = interval.high;
+  score.interval = interval.method;
+  score.also = {{"nll", nll / static_cast<double>(score.n)}};
+  return score;
+}
+
+Score MeanExampleAccuracy(absl::Span<const Prediction> predictions) {
+  std::vector<double> accuracies;
+  for (const ExampleTally& tally : TallyByExample(predictions)) {
+    accuracies.push_back(static_cast<double>(tally.correct) / static_cast<double>(tally.scored));
+  }
+  const Interval interval =
+      RatioInterval(accuracies, std::vector<double>(accuracies.size(), 1.0), "examples");
+  Score score;
+  score.metric = "accuracy";
+  score.n = static_cast<int64_t>(accuracies.size());
+  score.value = std::accumulate(accuracies.begin(), accuracies.end(), 0.0) /
+                static_cast<double>(score.n);  // 0/0 = NaN when empty
+  score.ci95_low = interval.low;
+  score.ci95_high = interval.high;
+  score.interval = interval.method;
+  return score;
+}
+
+Score PerplexityScore(absl::Span<const Prediction> predictions, const PerplexityOptions& options) {
+  std::vector<double> nll, scored;
+  double total_nll = 0;
+  int64_t correct = 0;
+  Score score;
+  score.metric = "perplexity";
+  for (const ExampleTally& tally : TallyByExample(predictions)) {
+    nll.push_back(tally.nll);
+    scored.push_back(static_cast<double>(tally.scored));
+    total_nll += tally.nll;
+    correct += tally.correct;
+    score.n += tally.scored;
+  }
+  const double tokens = static_cast<double>(score.n);
+  const double mean_nll = total_nll / tokens;  // 0/0 = NaN when empty, and so is all that follows
+  score.value = std::exp(mean_nll);
+  if (options.mean_over_batches_of == 0) {
+    const Interval interval = RatioInterval(nll, scored, "blocks");
+    score.ci95_low = std::exp(interval.low);
+    score.ci95_high = std::exp(interval.high);
+    score.interval = interval.method;
+  }
+  score.also = {{"accuracy", static_cast<double>(correct) / tokens}, {"nll", mean_nll}};
+  if (options.tokens_per_word > 0) {
+    score.also.emplace_back("word_perplexity", std::exp(mean_nll * options.tokens_per_word));
+  }
+  if (options.mean_over_batches_of > 0) {
+    std::vector<Prediction> batched(predictions.begin(), predictions.end());
+    for (Prediction& prediction : batched) prediction.example /= options.mean_over_batches_of;
+    std::vector<double> perplexities;
+    for (const ExampleTally& batch : TallyByExample(batched)) {
+      perplexities.push_back(std::exp(batch.nll / static_cast<double>(batch.scored)));
+    }
+    const Interval interval =
+        RatioInterval(perplexities, std::vector<double>(perplexities.size(), 1.0), "batches");
+    score.also.emplace_back("pooled_perplexity", score.value);
+    score.value = std::accumulate(perplexities.begin(), perplexities.end(), 0.0) /
+                  static_cast<double>(perplexities.size());
+    score.ci95_low = interval.low;
+    score.ci95_high = interval.high;
+    score.interval = interval.method;
+  }
+  return score;
+}
+
 }  // namespace eigsvc

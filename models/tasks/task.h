@@ -13,6 +13,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "models/base/settings.h"
+#include "models/base/stop_token.h"
 
 namespace eigsvc {
 
@@ -22,12 +23,28 @@ absl::string_view SplitName(Split split);
 
 inline constexpr int64_t kIgnoredTarget = -100;
 
-// Row-major; rows shorter than `steps` are padded on the right with token 0 and kIgnoredTarget.
+// What a model must take and give to run a task. The inputs are tokens or real numbers, never both. A task
+// asks either at each step, of what the model makes of the steps so far, or once a sequence, of what it makes
+// of the whole. How a sequence becomes one answer is the model's own affair (its pooling, over the real steps
+// of the row); a model that has no pooling answers at the last real step.
+struct TaskSignature {
+  int64_t vocab_size = 0;     // token ids lie below it; 0: the inputs are real numbers
+  int64_t channels = 0;       // real numbers a step; 0: the inputs are tokens
+  int64_t classes = 0;        // targets lie below it
+  bool per_sequence = false;  // one target a sequence (classification), else one a step
+};
+
+// Row-major; rows shorter than `steps` are padded on the right with token or value 0 and kIgnoredTarget.
 struct Batch {
   int64_t rows = 0, steps = 0;
-  std::vector<int64_t> tokens;   // [rows, steps]
-  std::vector<int64_t> targets;  // [rows, steps]: the class expected at that step, or kIgnoredTarget
-  std::vector<int64_t> lengths;  // [rows]
+  int64_t channels = 0;          // real numbers a step; 0: the inputs are tokens
+  std::vector<int64_t> tokens;   // [rows, steps]; empty where the inputs are real numbers
+  std::vector<float> values;     // [rows, steps, channels]; empty where the inputs are tokens
+  std::vector<int64_t> targets;  // [rows, target_steps()]: the class expected there, or kIgnoredTarget
+  std::vector<int64_t> lengths;  // [rows], in [1, steps]
+
+  // `steps`, or 1 where the task asks once a sequence.
+  int64_t target_steps() const { return rows == 0 ? 0 : static_cast<int64_t>(targets.size()) / rows; }
 };
 
 // One scored position, in batch order.
@@ -40,7 +57,7 @@ struct Prediction {
 struct Score {
   std::string metric;  // "accuracy" or "perplexity"
   double value = 0;    // NaN when nothing was scored
-  int64_t n = 0;       // examples (MQAR) or predicted tokens (perplexity)
+  int64_t n = 0;       // examples (accuracy) or predicted tokens (perplexity)
   double ci95_low = 0, ci95_high = 0;
   std::string interval;  // how the interval was made: "bootstrap over examples, 2000 resamples"
   // Further numbers worth showing: {"accuracy": per-token accuracy} beside a perplexity.
@@ -51,14 +68,15 @@ class Task {
  public:
   virtual ~Task() = default;
   virtual absl::string_view name() const = 0;
-  // Resolved parameters, defaults filled in; travels with the result and into trained checkpoints.
+  // Resolved parameters, defaults filled in; travels with the result and into trained checkpoints. Building
+  // the task from them, on the same seed and data, gives the same task.
   virtual const Settings& parameters() const = 0;
-  virtual int64_t vocab_size() const = 0;  // ids and targets are below it
-  virtual int64_t example_count(Split split) const = 0;
+  virtual const TaskSignature& signature() const = 0;
+  virtual int64_t example_count(Split split) const = 0;  // 0 of a split that was not asked for
   // Examples [first, first+count) of the split. OUT_OF_RANGE beyond example_count. Thread-safe.
   virtual absl::StatusOr<Batch> Draw(Split split, int64_t first, int64_t count) const = 0;
-  // Score of all predictions so far; order and batching of the predictions do not matter.
-  virtual Score ComputeScore(absl::Span<const Prediction> predictions) const = 0;
+  // Score of all predictions of the split so far; their order and batching do not matter.
+  virtual Score ComputeScore(Split split, absl::Span<const Prediction> predictions) const = 0;
 };
 
 // What every Draw checks first: OUT_OF_RANGE unless 0 <= first, 0 < count and first + count <=
@@ -66,8 +84,37 @@ class Task {
 absl::Status CheckExampleRange(const Task& task, Split split, int64_t first, int64_t count);
 inline constexpr int64_t kMaxDraw = int64_t{1} << 16;
 
+// What a task is made from.
+struct TaskRequest {
+  Settings parameters;    // unknown keys are INVALID_ARGUMENT naming the known ones
+  uint64_t seed = 0;      // of the examples, or of the order in which a file's are served
+  std::string data_path;  // a file or directory; empty: none
+  // The splits that will be drawn from: files that only another one needs are not read.
+  bool train = true, test = true;
+  const StopToken* stop = nullptr;  // looked at while data is read
+};
+
 struct TaskParameter {
   absl::string_view name, type, fallback, meaning;  // for `eigsvc tasks`
+};
+
+// Parameters that were published together: `--param preset=NAME`. Parameters given beside it win.
+struct TaskPreset {
+  absl::string_view name, parameters_json, meaning;
+};
+
+// The files a task reads, for `eigsvc tasks describe`.
+struct TaskData {
+  enum class Need { kNone, kOptional, kRequired };
+  struct File {
+    absl::string_view name, checksum, meaning;  // as published; "md5 ...", or empty where none is known
+  };
+  Need need = Need::kNone;
+  // What the data is called under a data root, best first; taken there when a request names none and the task
+  // requires data.
+  std::vector<absl::string_view> names;
+  std::vector<File> files;
+  absl::string_view layout;  // how the files are laid out; lines
 };
 
 struct TaskEntry {
@@ -75,16 +122,18 @@ struct TaskEntry {
   absl::string_view summary;
   absl::string_view metric;
   std::vector<TaskParameter> parameters;
-  bool needs_data;
-  // `parameters`: unknown keys are INVALID_ARGUMENT naming the known ones. `data_path`: a file or directory,
-  // or empty.
-  absl::StatusOr<std::shared_ptr<const Task>> (*make)(const Settings& parameters, uint64_t seed,
-                                                      const std::string& data_path);
+  std::vector<TaskPreset> presets;
+  TaskData data;
+  // NOT_FOUND: a file that is needed is missing (says which, and what it is called where it is published);
+  // INVALID_ARGUMENT, DATA_LOSS, RESOURCE_EXHAUSTED: a file is malformed, damaged, too large (names file and
+  // line or offset); CANCELLED, DEADLINE_EXCEEDED from the request's stop token.
+  absl::StatusOr<std::shared_ptr<const Task>> (*make)(const TaskRequest& request);
 };
 
 absl::Span<const TaskEntry> Tasks();
 absl::StatusOr<const TaskEntry*> FindTask(absl::string_view name);  // NOT_FOUND listing the known ones
-absl::StatusOr<std::shared_ptr<const Task>> MakeTask(absl::string_view name, const Settings& parameters,
-                                                     uint64_t seed, const std::string& data_path);
+absl::StatusOr<std::shared_ptr<const Task>> MakeTask(absl::string_view name, const TaskRequest& request);
+// The parameters with `preset` replaced by what it stands for. NOT_FOUND listing the task's presets.
+absl::StatusOr<Settings> ExpandPreset(const TaskEntry& entry, const Settings& parameters);
 
 }  // namespace eigsvc

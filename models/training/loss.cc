@@ -25,7 +25,8 @@ absl::StatusOr<at::Tensor> TrainingLoss(const SequenceModel& model, const ModelW
         x, model.Layer(static_cast<int>(layer), weights.layers[layer], x, /*state=*/nullptr, context));
   }
   EIGSVC_ASSIGN_OR_RETURN(const at::Tensor chosen, CallTorch("labelled positions", [&] {
-                            return GatherPositions(x, IndexTensor(labelled.positions, device));
+                            return GatherPositions(AskedStates(x, batch),
+                                                   IndexTensor(labelled.positions, device));
                           }));
   EIGSVC_ASSIGN_OR_RETURN(const at::Tensor logits, model.Head(weights, chosen));
   return CallTorch("loss",

@@ -11,6 +11,7 @@
 #include "models/analysis/labelled.h"
 #include "models/base/status_macros.h"
 #include "models/base/status_util.h"
+#include "models/tasks/prefetch.h"
 #include "models/tensor/torch_call.h"
 #include "models/training/batch_order.h"
 #include "models/training/checkpoint.h"
@@ -50,7 +51,12 @@ class Trainer {
  public:
   Trainer(const SequenceModel& model, const Task& task, const TrainingOptions& options,
           const std::function<void(const TrainingProgress&)>& progress, const StopToken& stop)
-      : model_(model), task_(task), options_(options), progress_(progress), stop_(stop) {}
+      : model_(model),
+        task_(task),
+        options_(options),
+        progress_(progress),
+        stop_(stop),
+        batches_(task, Split::kTrain) {}
 
   absl::StatusOr<TrainingResult> Run() {
     EIGSVC_RETURN_IF_ERROR(CheckOptions(options_));
@@ -72,13 +78,7 @@ class Trainer {
 
  private:
   absl::Status CheckTask() const {
-    const int64_t vocabulary = model_.description().vocab_size;
-    if (task_.vocab_size() > vocabulary) {
-      return absl::FailedPreconditionError(absl::StrCat("task ", task_.name(), " has a vocabulary of ",
-                                                        task_.vocab_size(), ", the model one of ", vocabulary,
-                                                        "; build the model with vocab_size ",
-                                                        task_.vocab_size(), " or more, or lower the task's"));
-    }
+    EIGSVC_RETURN_IF_ERROR(CheckFits(task_, model_.description()));
     if (task_.example_count(Split::kTrain) == 0) {
       return absl::FailedPreconditionError(absl::StrCat(
           "task ", task_.name(), " has no training examples; see its parameters in `eigsvc tasks`"));
@@ -125,12 +125,12 @@ class Trainer {
   }
 
   absl::Status Step() {
-    const int64_t examples = task_.example_count(Split::kTrain);
-    const int64_t rows = std::min(options_.batch_size, examples);
-    const int64_t first = rows * BatchAt(options_.seed, record_.step, examples / rows);
-    EIGSVC_ASSIGN_OR_RETURN(const Batch batch, task_.Draw(Split::kTrain, first, rows));
+    const int64_t last = std::min(options_.steps, record_.step + static_cast<int64_t>(Prefetch::kDepth));
+    for (int64_t step = record_.step; step < last; ++step) batches_.Expect(RangeAt(step));
+    const Prefetch::Range range = RangeAt(record_.step);
+    EIGSVC_ASSIGN_OR_RETURN(const Batch batch, batches_.Take(range));
     EIGSVC_RETURN_IF_ERROR(
-        CheckTokenIds(task_, batch, Split::kTrain, first, model_.description().vocab_size));
+        CheckBatch(task_, batch, Split::kTrain, range.first, model_.description().vocab_size));
     const c10::AutoGradMode with_gradients(true);
     EIGSVC_ASSIGN_OR_RETURN(const at::Tensor loss, TrainingLoss(model_, weights_, batch, stop_));
     double value = 0;
@@ -146,6 +146,12 @@ class Trainer {
     loss_count_ += 1;
     for (int64_t length : batch.lengths) tokens_ += length;
     return absl::OkStatus();
+  }
+
+  Prefetch::Range RangeAt(int64_t step) const {
+    const int64_t examples = task_.example_count(Split::kTrain);
+    const int64_t rows = std::min(options_.batch_size, examples);
+    return {rows * BatchAt(options_.seed, step, examples / rows), rows};
   }
 
   absl::Status NotFinite(absl::string_view what, double value) const {
@@ -219,6 +225,7 @@ class Trainer {
   const TrainingOptions& options_;
   const std::function<void(const TrainingProgress&)>& progress_;
   const StopToken& stop_;
+  Prefetch batches_;
   ModelWeights weights_;
   std::vector<Parameter> parameters_;
   TrainingRecord record_;

@@ -55,7 +55,7 @@ struct TrainingResult {
   absl::Duration total_time;
 };
 
-// FAILED_PRECONDITION: the task's vocabulary exceeds the model's; a resume file of another architecture.
+// FAILED_PRECONDITION: the task does not fit the model (CheckFits); a resume file of another architecture.
 // ABORTED: the loss is not finite (names the step). CANCELLED, DEADLINE_EXCEEDED: the last checkpoint is
 // written first. After any other error it is that of the last evaluation.
 absl::StatusOr<TrainingResult> RunTraining(const SequenceModel& model, const Task& task,

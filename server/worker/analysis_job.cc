@@ -69,15 +69,19 @@ absl::Status Run(const worker::v1::RunAnalysisRequest& request, ModelPool& pool,
   loading.mutable_progress()->set_phase("load");
   on_event(std::move(loading));
   worker::v1::ResolvedCheckpoint checkpoint = request.checkpoint();
+  const TaskRequest sources{.data_path = request.data_path(),
+                            .train = options.split == Split::kTrain,
+                            .test = options.split == Split::kTest,
+                            .stop = &stop};
   EIGSVC_ASSIGN_OR_RETURN(std::shared_ptr<const Task> task,
-                          SizeFreshModel(spec.task(), request.data_path(), &checkpoint));
+                          SizeFreshModel(spec.task(), sources, &checkpoint));
   EIGSVC_ASSIGN_OR_RETURN(const ModelPool::Handle model, pool.Acquire(checkpoint, spec.dtype(), stop));
   v1::AnalysisEvent loaded = new_event();
   *loaded.mutable_model() = model->description;
   on_event(std::move(loaded));
 
-  EIGSVC_ASSIGN_OR_RETURN(task, SetUpTask(spec.task(), request.data_path(), model->settings,
-                                          model->model->description(), std::move(task)));
+  EIGSVC_ASSIGN_OR_RETURN(task, SetUpTask(spec.task(), sources, model->settings, model->model->description(),
+                                          std::move(task)));
   v1::TaskSpec resolved = spec.task();
   resolved.set_parameters_json(task->parameters().ToJson());
   resolved.set_split(std::string(SplitName(options.split)));

@@ -1,6 +1,7 @@
 #include "server/worker/convert.h"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 #include <utility>
 #include <vector>
 
@@ -37,6 +38,43 @@ void Sparse(const std::vector<uint64_t>& counts, google::protobuf::RepeatedField
 
 bool IsJson(absl::string_view text) {
   return !text.empty() && Settings::Parse(absl::StrCat("{\"value\":", text, "}"), "default").ok();
+}
+
+v1::TaskInfo TaskInfoProto(const TaskEntry& task) {
+  v1::TaskInfo info;
+  info.set_name(std::string(task.name));
+  info.set_summary(std::string(task.summary));
+  info.set_metric(std::string(task.metric));
+  info.set_needs_data(task.data.need == TaskData::Need::kRequired);
+  for (const TaskParameter& parameter : task.parameters) {
+    v1::TaskParameterInfo* out = info.add_parameters();
+    out->set_name(std::string(parameter.name));
+    out->set_type(std::string(parameter.type));
+    out->set_meaning(std::string(parameter.meaning));
+    if (parameter.type == "text") {
+      out->set_default_json(nlohmann::json(std::string(parameter.fallback)).dump());
+    } else if (IsJson(parameter.fallback)) {
+      out->set_default_json(std::string(parameter.fallback));
+    } else {  // depends on the data: words
+      out->set_meaning(absl::StrCat(parameter.meaning, " (by default ", parameter.fallback, ")"));
+    }
+  }
+  for (const TaskPreset& preset : task.presets) {
+    v1::TaskPresetInfo* out = info.add_presets();
+    out->set_name(std::string(preset.name));
+    out->set_parameters_json(std::string(preset.parameters_json));
+    out->set_meaning(std::string(preset.meaning));
+  }
+  if (task.data.need == TaskData::Need::kNone) return info;
+  for (const absl::string_view name : task.data.names) info.mutable_data()->add_names(std::string(name));
+  for (const TaskData::File& file : task.data.files) {
+    v1::TaskFileInfo* out = info.mutable_data()->add_files();
+    out->set_name(std::string(file.name));
+    out->set_checksum(std::string(file.checksum));
+    out->set_meaning(std::string(file.meaning));
+  }
+  info.mutable_data()->set_layout(std::string(task.data.layout));
+  return info;
 }
 
 }  // namespace
@@ -186,24 +224,7 @@ worker::v1::GetCatalogResponse CatalogProto() {
       conformance->set_logits_float64(status->logits_float64);
     }
   }
-  for (const TaskEntry& task : Tasks()) {
-    v1::TaskInfo* out = catalog.add_tasks();
-    out->set_name(std::string(task.name));
-    out->set_summary(std::string(task.summary));
-    out->set_metric(std::string(task.metric));
-    out->set_needs_data(task.needs_data);
-    for (const TaskParameter& parameter : task.parameters) {
-      v1::TaskParameterInfo* info = out->add_parameters();
-      info->set_name(std::string(parameter.name));
-      info->set_type(std::string(parameter.type));
-      info->set_meaning(std::string(parameter.meaning));
-      if (IsJson(parameter.fallback)) {
-        info->set_default_json(std::string(parameter.fallback));
-      } else {  // depends on the data: words
-        info->set_meaning(absl::StrCat(parameter.meaning, " (by default ", parameter.fallback, ")"));
-      }
-    }
-  }
+  for (const TaskEntry& task : Tasks()) *catalog.add_tasks() = TaskInfoProto(task);
   const auto by_name = [](const auto& a, const auto& b) { return a.name() < b.name(); };
   std::sort(catalog.mutable_models()->begin(), catalog.mutable_models()->end(), by_name);
   std::sort(catalog.mutable_tasks()->begin(), catalog.mutable_tasks()->end(), by_name);

@@ -44,14 +44,14 @@ absl::Status Run(const worker::v1::RunTrainingRequest& request, ModelPool& pool,
   const v1::TrainingSpec& spec = request.spec();
   EIGSVC_RETURN_IF_ERROR(FindTask(spec.task().name()).status());
   worker::v1::ResolvedCheckpoint start = request.start();
-  EIGSVC_ASSIGN_OR_RETURN(std::shared_ptr<const Task> task,
-                          SizeFreshModel(spec.task(), request.data_path(), &start));
+  const TaskRequest sources{.data_path = request.data_path(), .stop = &stop};
+  EIGSVC_ASSIGN_OR_RETURN(std::shared_ptr<const Task> task, SizeFreshModel(spec.task(), sources, &start));
   EIGSVC_ASSIGN_OR_RETURN(const ModelPool::Handle model, pool.Acquire(start, "float32", stop));
   worker::v1::RunTrainingResponse loaded = new_event();
   *loaded.mutable_event()->mutable_model() = model->description;
   on_event(std::move(loaded));
-  EIGSVC_ASSIGN_OR_RETURN(task, SetUpTask(spec.task(), request.data_path(), model->settings,
-                                          model->model->description(), std::move(task)));
+  EIGSVC_ASSIGN_OR_RETURN(task, SetUpTask(spec.task(), sources, model->settings, model->model->description(),
+                                          std::move(task)));
 
   // A stream may skip any progress but the newest, so each carries the newest evaluation.
   v1::TrainingProgress evaluated;

@@ -342,7 +342,8 @@ TEST(AnalysisTest, TiesGoToTheLowestClass) {
       return (at::arange(5, x.options()) >= x).to(at::kFloat);  // classes from the token on are equal
     }
   };
-  const Batch batch{1, 5, {0, 1, 2, 3, 4}, {0, 1, 2, 3, 4}, {5}};
+  const Batch batch{
+      .rows = 1, .steps = 5, .tokens = {0, 1, 2, 3, 4}, .targets = {0, 1, 2, 3, 4}, .lengths = {5}};
   const Tied model;
   EIGSVC_ASSERT_OK_AND_ASSIGN(const at::Tensor x,
                               model.Embed(model.weights(), TokenTensor(batch, at::kCPU), 0));
@@ -354,6 +355,104 @@ TEST(AnalysisTest, TiesGoToTheLowestClass) {
     EXPECT_EQ(predictions[i].example, 100);
     EXPECT_NEAR(predictions[i].nll, std::log((5 - i) + i * std::exp(-1)), 1e-6);
   }
+}
+
+// FakeTask's rows, asked once each: the model's answer to the last real step, in every third example one
+// more.
+class AskedOnce final : public Task {
+ public:
+  AskedOnce(int64_t examples, int64_t steps, int64_t longest) : rows_(examples, kVocab, steps, longest) {
+    signature_.vocab_size = signature_.classes = kVocab;
+    signature_.per_sequence = true;
+  }
+  absl::string_view name() const override { return "asked-once"; }
+  const Settings& parameters() const override { return rows_.parameters(); }
+  const TaskSignature& signature() const override { return signature_; }
+  int64_t example_count(Split split) const override { return rows_.example_count(split); }
+  absl::StatusOr<Batch> Draw(Split split, int64_t first, int64_t count) const override {
+    absl::StatusOr<Batch> batch = rows_.Draw(split, first, count);
+    if (!batch.ok()) return batch;
+    batch->targets.clear();
+    for (int64_t example = first; example < first + count; ++example)
+      batch->targets.push_back(Target(example, 0));
+    return batch;
+  }
+  Score ComputeScore(Split, absl::Span<const Prediction> predictions) const override {
+    return ClassificationScore(predictions);
+  }
+  // `cut`: steps kept, 0: all.
+  int64_t Target(int64_t example, int64_t cut) const {
+    const int64_t last = (cut == 0 ? rows_.Length(example) : std::min(cut, rows_.Length(example))) - 1;
+    return (3 * rows_.Token(example, last) + 1 + (example % 3 == 0)) % kVocab;
+  }
+
+ private:
+  const FakeTask rows_;
+  TaskSignature signature_;
+};
+
+TEST(AnalysisTest, ATaskThatAsksOnceASequenceIsAnsweredAtItsLastRealStep) {
+  const FakeModel model(1, kVocab, ReportScalars);
+  const AskedOnce task(30, /*steps=*/12, /*longest=*/9);
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const AnalysisResult result, Analyse(model, task));
+  EXPECT_EQ(result.score.n, 30);
+  EXPECT_DOUBLE_EQ(result.score.value, 20.0 / 30);
+  EXPECT_EQ(result.score.interval, "Wilson");
+  // Cutting sequences moves the step that answers, and keeps every question.
+  AnalysisOptions options;
+  options.max_steps = 4;
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const AnalysisResult cut, Analyse(model, task, options));
+  int64_t right = 0;
+  for (int64_t example = 0; example < 30; ++example) {
+    const int64_t answer = task.Target(example, 4) - (example % 3 == 0);
+    right += (answer + kVocab) % kVocab == task.Target(example, 0);
+  }
+  EXPECT_EQ(cut.score.n, 30);
+  EXPECT_DOUBLE_EQ(cut.score.value, right / 30.0);
+}
+
+TEST(AnalysisTest, WhatAModelCannotRunIsNamed) {
+  class Wants final : public Task {
+   public:
+    explicit Wants(TaskSignature signature) : signature_(signature) {}
+    absl::string_view name() const override { return "wants"; }
+    const Settings& parameters() const override { return parameters_; }
+    const TaskSignature& signature() const override { return signature_; }
+    int64_t example_count(Split) const override { return 1; }
+    absl::StatusOr<Batch> Draw(Split, int64_t, int64_t) const override { return Batch(); }
+    Score ComputeScore(Split, absl::Span<const Prediction>) const override { return {}; }
+
+   private:
+    const TaskSignature signature_;
+    const Settings parameters_;
+  };
+  ModelDescription model;
+  model.family = "fake";
+  model.vocab_size = 20;
+  EIGSVC_EXPECT_OK(CheckFits(Wants({.vocab_size = 20, .classes = 20}), model));
+  EXPECT_THAT(CheckFits(Wants({.vocab_size = 21, .classes = 2}), model),
+              StatusIs(StatusCode::kFailedPrecondition,
+                       AllOf(HasSubstr("ids up to 20"), HasSubstr("vocabulary of 20"), HasSubstr("wants"))));
+  EXPECT_THAT(CheckFits(Wants({.vocab_size = 4, .classes = 21}), model),
+              StatusIs(StatusCode::kFailedPrecondition, AllOf(HasSubstr("21 classes"), HasSubstr("20"))));
+  EXPECT_THAT(
+      CheckFits(Wants({.channels = 3, .classes = 2}), model),
+      StatusIs(StatusCode::kFailedPrecondition, AllOf(HasSubstr("3 real numbers"), HasSubstr("tokens"))));
+}
+
+TEST(AnalysisTest, InputsThatAreNoNumbersAreNamed) {
+  const FakeTask task(2, kVocab, 2, 2);
+  Batch batch{.rows = 2,
+              .steps = 2,
+              .channels = 3,
+              .values = std::vector<float>(12, 0.5f),
+              .targets = {1, 2},
+              .lengths = {2, 2}};
+  EIGSVC_EXPECT_OK(CheckBatch(task, batch, Split::kTest, 7, kVocab));
+  batch.values[10] = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_THAT(CheckBatch(task, batch, Split::kTest, 7, kVocab),
+              StatusIs(StatusCode::kInvalidArgument,
+                       AllOf(HasSubstr("test example 8, position 1"), HasSubstr("the input is nan"))));
 }
 
 TEST(AnalysisTest, TruncationCutsStepsLengthsAndTargets) {

@@ -170,7 +170,7 @@ TEST_F(ExportTest, RowsShorterThanTheLongestEndInNan) {
    public:
     absl::string_view name() const override { return "ragged"; }
     const Settings& parameters() const override { return parameters_; }
-    int64_t vocab_size() const override { return kVocab; }
+    const TaskSignature& signature() const override { return signature_; }
     int64_t example_count(Split) const override { return 3; }
     absl::StatusOr<Batch> Draw(Split, int64_t first, int64_t count) const override {
       static constexpr int64_t kLengths[3] = {1, 4, 2};
@@ -182,10 +182,11 @@ TEST_F(ExportTest, RowsShorterThanTheLongestEndInNan) {
       batch.targets.assign(batch.rows * batch.steps, kIgnoredTarget);
       return batch;
     }
-    Score ComputeScore(absl::Span<const Prediction>) const override { return {}; }
+    Score ComputeScore(Split, absl::Span<const Prediction>) const override { return {}; }
 
    private:
     const Settings parameters_;
+    const TaskSignature signature_{.vocab_size = kVocab, .classes = kVocab};
   };
   AnalysisOptions options;
   options.batch_size = 1;

@@ -65,11 +65,13 @@ class FakeModel final : public SequenceModel {
 class FakeTask final : public Task {
  public:
   FakeTask(int64_t examples, int64_t vocab_size, int64_t steps, int64_t longest)
-      : examples_(examples), vocab_size_(vocab_size), steps_(steps), longest_(longest) {}
+      : examples_(examples), vocab_size_(vocab_size), steps_(steps), longest_(longest) {
+    signature_.vocab_size = signature_.classes = vocab_size;
+  }
 
   absl::string_view name() const override { return "fake"; }
   const Settings& parameters() const override { return parameters_; }
-  int64_t vocab_size() const override { return vocab_size_; }
+  const TaskSignature& signature() const override { return signature_; }
   int64_t example_count(Split split) const override { return split == Split::kTest ? examples_ : 0; }
 
   int64_t Length(int64_t example) const { return 1 + example % longest_; }
@@ -93,7 +95,7 @@ class FakeTask final : public Task {
     return batch;
   }
   // Accuracy over positions; the total negative log-likelihood is put into `also`.
-  Score ComputeScore(absl::Span<const Prediction> predictions) const override {
+  Score ComputeScore(Split, absl::Span<const Prediction> predictions) const override {
     Score score;
     score.metric = "accuracy";
     double nll = 0;
@@ -110,6 +112,7 @@ class FakeTask final : public Task {
  private:
   const Settings parameters_;
   const int64_t examples_, vocab_size_, steps_, longest_;
+  TaskSignature signature_;
 };
 
 }  // namespace eigsvc::testing

@@ -21,10 +21,12 @@ namespace {
 class FixedTask final : public Task {
  public:
   FixedTask(int64_t rows, int64_t steps, int64_t vocab_size)
-      : rows_(rows), steps_(steps), vocab_size_(vocab_size) {}
+      : rows_(rows), steps_(steps), vocab_size_(vocab_size) {
+    signature_.vocab_size = signature_.classes = vocab_size;
+  }
   absl::string_view name() const override { return "fixed"; }
   const Settings& parameters() const override { return parameters_; }
-  int64_t vocab_size() const override { return vocab_size_; }
+  const TaskSignature& signature() const override { return signature_; }
   int64_t example_count(Split) const override { return rows_; }
   absl::StatusOr<Batch> Draw(Split, int64_t first, int64_t count) const override {
     Batch batch{.rows = count, .steps = steps_};
@@ -34,11 +36,12 @@ class FixedTask final : public Task {
     batch.lengths.assign(count, steps_);
     return batch;
   }
-  Score ComputeScore(absl::Span<const Prediction>) const override { return {}; }
+  Score ComputeScore(Split, absl::Span<const Prediction>) const override { return {}; }
 
  private:
   const int64_t rows_, steps_, vocab_size_;
   const Settings parameters_;
+  TaskSignature signature_;
 };
 
 int Main(int argc, char** argv) {

@@ -48,7 +48,9 @@ TEST(FloorsTest, EveryRoomOfTheTreeIsInTheTable) {
   for (const std::filesystem::path& file : Sources()) {
     const std::string path = std::filesystem::relative(file, SourcePath(".")).generic_string();
     if (path.starts_with("tests/")) continue;
-    const std::string room = std::filesystem::path(path).parent_path().generic_string();
+    // A folder inside a room (models/tasks/readers) belongs to it.
+    const size_t floor = path.find('/'), end = path.find('/', floor + 1);
+    const std::string room = path.substr(0, end == std::string::npos ? floor : end);
     EXPECT_THAT(known, ::testing::Contains(room)) << "of " << path;
   }
 }

@@ -1,6 +1,7 @@
 // MQAR against its description (shared data/mqar.md): every rule is checked by a checker that knows nothing
 // of the generator, and the same checker passes over the sample files that were made independently.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <fstream>
 #include <map>
@@ -25,7 +26,7 @@ using ::testing::HasSubstr;
 Settings Parse(const std::string& json) { return Settings::Parse(json, "test").value(); }
 
 std::shared_ptr<const Task> Mqar(const std::string& json, uint64_t seed = 1) {
-  auto task = MakeTask("mqar", Parse(json), seed, "");
+  auto task = MakeTask("mqar", {.parameters = Parse(json), .seed = seed});
   EXPECT_TRUE(task.ok()) << task.status();
   return *task;
 }
@@ -92,7 +93,9 @@ TEST_P(MqarStructureTest, FollowsTheDescription) {
   const Settings& p = task->parameters();
   const Rules rules{*p.Int("vocab_size"), *p.Int("input_seq_len"), *p.Int("num_kv_pairs"),
                     *p.Int("num_passes"), *p.Bool("random_non_queries")};
-  EXPECT_EQ(task->vocab_size(), rules.vocab);
+  EXPECT_EQ(task->signature().vocab_size, rules.vocab);
+  EXPECT_EQ(task->signature().classes, rules.vocab);
+  EXPECT_FALSE(task->signature().per_sequence);
   for (Split split : {Split::kTrain, Split::kTest}) {
     EIGSVC_ASSERT_OK_AND_ASSIGN(const Batch batch, task->Draw(split, 5, 200));
     ASSERT_EQ(batch.rows, 200);
@@ -232,6 +235,79 @@ TEST(MqarTest, SeedsAndSplitsShareNoExample) {
   EXPECT_EQ(static_cast<int64_t>(seen.size()), drawn);
 }
 
+// The published mixes: segments in order, each example of its own length and number of pairs.
+TEST(MqarTest, AMixServesItsSegmentsInOrder) {
+  const auto task = Mqar(R"({"vocab_size": 128, "train_mix": "64x4:3 16x2:2", "test_mix": "12x2:2,32x8:1"})");
+  EXPECT_EQ(task->example_count(Split::kTrain), 5);
+  EXPECT_EQ(task->example_count(Split::kTest), 3);
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Batch batch, task->Draw(Split::kTrain, 1, 4));
+  EXPECT_EQ(batch.steps, 64);
+  EXPECT_EQ(batch.lengths, (std::vector<int64_t>{64, 64, 16, 16}));
+  for (int64_t row = 0; row < 4; ++row) {
+    const int64_t steps = batch.lengths[row];
+    std::vector<int64_t> tokens = Row(batch.tokens, row, 64), targets = Row(batch.targets, row, 64);
+    for (int64_t step = steps; step < 64; ++step) {
+      EXPECT_EQ(tokens[step], 0);
+      EXPECT_EQ(targets[step], kIgnoredTarget);
+    }
+    tokens.resize(steps);
+    targets.resize(steps);
+    CheckExample({128, steps, steps == 64 ? 4 : 2, 1, true}, tokens, targets);
+  }
+  // The score is the mean over all examples; each kind's own stands beside it.
+  const std::vector<Prediction> predictions = {{0, 5, 5, 0.1}, {0, 4, 5, 2}, {1, 5, 5, 0.1}, {2, 7, 8, 1}};
+  const Score score = task->ComputeScore(Split::kTest, predictions);
+  EXPECT_DOUBLE_EQ(score.value, 0.5);
+  EXPECT_EQ(score.n, 3);
+  ASSERT_EQ(score.also.size(), 2u);
+  EXPECT_EQ(score.also[0], (std::pair<std::string, double>{"accuracy 12x2", 0.75}));
+  EXPECT_EQ(score.also[1], (std::pair<std::string, double>{"accuracy 32x8", 0.0}));
+}
+
+// The settings of shared data/mqar.md, section "Standard data settings".
+TEST(MqarTest, PresetsAreThePublishedSettings) {
+  struct Expected {
+    const char* name;
+    bool random_fillers;
+    std::vector<std::array<int64_t, 3>> train, test;  // length, pairs, examples
+  };
+  const Expected presets[] = {
+      {"zoology-64", false, {{64, 4, 100000}}, {{64, 4, 3000}}},
+      {"zoology-128", false, {{128, 8, 100000}}, {{128, 8, 3000}}},
+      {"zoology-256", false, {{256, 16, 100000}}, {{256, 16, 3000}}},
+      {"zoology-512", false, {{512, 64, 100000}}, {{512, 64, 3000}}},
+      {"based",
+       true,
+       {{64, 4, 100000}, {128, 8, 20000}, {256, 16, 20000}, {256, 32, 20000}, {256, 64, 20000}},
+       {{64, 4, 1000},
+        {64, 8, 1000},
+        {64, 16, 1000},
+        {128, 32, 1000},
+        {256, 64, 1000},
+        {512, 128, 1000},
+        {1024, 256, 1000}}},
+      {"eigenvalues", true, {{512, 64, 100000}}, {{512, 64, 3000}}}};
+  for (const Expected& expected : presets) {
+    SCOPED_TRACE(expected.name);
+    const auto task = Mqar(absl::StrCat(R"({"preset": ")", expected.name, R"("})"));
+    EXPECT_EQ(task->signature().vocab_size, 8192);
+    EXPECT_EQ(task->parameters().Bool("random_non_queries").value(), expected.random_fillers);
+    EXPECT_EQ(task->parameters().Real("power_a").value(), 0.01);
+    for (const Split split : {Split::kTrain, Split::kTest}) {
+      int64_t first = 0;
+      for (const auto& [steps, pairs, examples] : split == Split::kTrain ? expected.train : expected.test) {
+        for (const int64_t index : {first, first + examples - 1}) {
+          EIGSVC_ASSERT_OK_AND_ASSIGN(const Batch batch, task->Draw(split, index, 1));
+          EXPECT_EQ(batch.steps, steps) << index;
+          CheckExample({8192, steps, pairs, 1, expected.random_fillers}, batch.tokens, batch.targets);
+        }
+        first += examples;
+      }
+      EXPECT_EQ(task->example_count(split), first);
+    }
+  }
+}
+
 TEST(MqarTest, BadParametersAreNamed) {
   const std::pair<const char*, const char*> cases[] = {
       {R"({"input_seq_len": 63})", "must be even"},
@@ -246,9 +322,13 @@ TEST(MqarTest, BadParametersAreNamed) {
       {R"({"power_a": 1e300})", "power_a is 1e+300"},
       {R"({"random_non_queries": "perhaps"})", "random_non_queries"},
       {R"({"vocab_size": 1.5})", "vocab_size"},
+      {R"({"train_mix": "64x4"})", "\"64x4\" is no segment"},
+      {R"({"test_mix": "64x4:0"})", "\"64x4:0\" is no segment"},
+      {R"({"test_mix": "64x4:10 62x20:10"})",
+       "20 pairs shown 1 times and asked once need input_seq_len >= 80"},
   };
   for (const auto& [json, message] : cases) {
-    EXPECT_THAT(MakeTask("mqar", Parse(json), 1, ""),
+    EXPECT_THAT(MakeTask("mqar", {.parameters = Parse(json), .seed = 1}),
                 StatusIs(StatusCode::kInvalidArgument, HasSubstr(message)))
         << json;
   }
@@ -259,15 +339,15 @@ TEST(MqarTest, ScoreIsTheMeanOfEachExamplesAccuracy) {
   // Example 3: 1 of 4; example 7: 1 of 1; example 9: only ignored. The pooled mean would be 2/5.
   const std::vector<Prediction> predictions = {{3, 5, 5, 0.1}, {3, 4, 5, 2},   {3, 4, 6, 2},
                                                {3, 4, 7, 2},   {7, 8, 8, 0.1}, {9, 1, kIgnoredTarget, 0}};
-  const Score score = task->ComputeScore(predictions);
+  const Score score = task->ComputeScore(Split::kTest, predictions);
   EXPECT_EQ(score.metric, "accuracy");
   EXPECT_EQ(score.n, 2);
   EXPECT_DOUBLE_EQ(score.value, 0.625);
   EXPECT_DOUBLE_EQ(score.ci95_low, 0.25);
   EXPECT_DOUBLE_EQ(score.ci95_high, 1);
   EXPECT_EQ(score.interval, "bootstrap over examples, 2000 resamples");
-  EXPECT_TRUE(std::isnan(task->ComputeScore({}).value));
-  EXPECT_EQ(task->ComputeScore({}).n, 0);
+  EXPECT_TRUE(std::isnan(task->ComputeScore(Split::kTest, {}).value));
+  EXPECT_EQ(task->ComputeScore(Split::kTest, {}).n, 0);
 }
 
 }  // namespace

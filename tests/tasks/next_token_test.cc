@@ -29,7 +29,8 @@ class NextTokenTest : public ::testing::Test {
   }
   absl::StatusOr<std::shared_ptr<const Task>> Make(const std::string& contents,
                                                    const std::string& parameters) {
-    return MakeTask("next-token", Settings::Parse(parameters, "test").value(), 1, Write(contents));
+    return MakeTask("next-token", {.parameters = Settings::Parse(parameters, "test").value(),
+                                   .data_path = Write(contents)});
   }
 };
 
@@ -39,7 +40,7 @@ TEST_F(NextTokenTest, BlocksDoNotOverlapAndTheirFirstTokenIsNotScored) {
   // The rests 18 and 24 are single tokens: nothing to predict.
   ASSERT_EQ(task->example_count(Split::kTest), 3);
   EXPECT_EQ(task->example_count(Split::kTrain), 0);
-  EXPECT_EQ(task->vocab_size(), 25);
+  EXPECT_EQ(task->signature().vocab_size, 25);
   EIGSVC_ASSERT_OK_AND_ASSIGN(const Batch batch, task->Draw(Split::kTest, 0, 3));
   EXPECT_THAT(batch.lengths, ElementsAre(4, 4, 4));
   EXPECT_THAT(batch.tokens, ElementsAre(10, 11, 12, 13, 14, 15, 16, 17, 20, 21, 22, 23));
@@ -73,6 +74,7 @@ TEST_F(NextTokenTest, PerplexityIsTheExponentOfThePooledMean) {
   EIGSVC_ASSERT_OK_AND_ASSIGN(auto task, Make("1 2 3", "{}"));
   // Pooled over tokens, not a mean of blocks: (0.5 + 1.5 + 4) / 3 = 2.
   const Score score = task->ComputeScore(
+      Split::kTest,
       std::vector<Prediction>{{0, 7, 7, 0.5}, {0, 7, 6, 1.5}, {1, 3, 4, 4.0}, {1, 3, kIgnoredTarget, 99}});
   EXPECT_EQ(score.metric, "perplexity");
   EXPECT_EQ(score.n, 3);
@@ -84,7 +86,7 @@ TEST_F(NextTokenTest, PerplexityIsTheExponentOfThePooledMean) {
   EXPECT_EQ(score.also[0].first, "accuracy");
   EXPECT_DOUBLE_EQ(score.also[0].second, 1.0 / 3);
   EXPECT_DOUBLE_EQ(score.also[1].second, 2.0);
-  EXPECT_TRUE(std::isnan(task->ComputeScore({}).value));
+  EXPECT_TRUE(std::isnan(task->ComputeScore(Split::kTest, {}).value));
 }
 
 TEST_F(NextTokenTest, BadParametersAndDataAreNamed) {
@@ -101,9 +103,9 @@ TEST_F(NextTokenTest, BadParametersAndDataAreNamed) {
   EXPECT_THAT(Make("7", "{}"), StatusIs(StatusCode::kInvalidArgument, HasSubstr("two tokens or more")));
   EXPECT_THAT(Make("[[], [1]]", "{}"),
               StatusIs(StatusCode::kInvalidArgument, HasSubstr("two tokens or more")));
-  EXPECT_THAT(MakeTask("next-token", Settings(), 1, "/no/such/file.npy"),
+  EXPECT_THAT(MakeTask("next-token", {.data_path = "/no/such/file.npy"}),
               StatusIs(StatusCode::kNotFound, HasSubstr("/no/such/file.npy")));
-  EXPECT_THAT(MakeTask("next-token", Settings(), 1, ::testing::TempDir()),
+  EXPECT_THAT(MakeTask("next-token", {.data_path = ::testing::TempDir()}),
               StatusIs(StatusCode::kInvalidArgument, HasSubstr("not a file")));
 }
 

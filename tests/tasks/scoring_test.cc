@@ -2,11 +2,17 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
+#include <fstream>
 #include <limits>
+#include <nlohmann/json.hpp>
 #include <random>
+#include <string>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/testing/paths.h"
 
 namespace eigsvc {
 namespace {
@@ -85,6 +91,86 @@ TEST(ScoringTest, OddEntriesDoNotBreakTheInterval) {
   EXPECT_EQ(RatioInterval({1, inf}, {1, 1}, "x").high, inf);
   EXPECT_EQ(RatioInterval({3}, {4}, "x").low, 0.75);
   EXPECT_EQ(RatioInterval({3}, {4}, "x").high, 0.75);
+}
+
+// Whole scores against their plain definitions and scipy's Wilson interval (oracle.py): padding and ignored
+// positions, examples of unequal lengths, examples without a target, nothing at all.
+TEST(ScoringTest, ScoresAgreeWithTheirPlainDefinitions) {
+  if (std::string(EIGSVC_ORACLE_PYTHON).empty()) GTEST_SKIP() << "no EIGSVC_ORACLE_PYTHON";
+  std::mt19937_64 random(23);
+  nlohmann::json cases = nlohmann::json::array();
+  std::vector<std::vector<Prediction>> all;
+  for (int i = 0; i < 40; ++i) {
+    std::vector<Prediction> predictions;
+    const int64_t examples = i == 0 ? 0 : i == 1 ? 1 : static_cast<int64_t>(1 + random() % 60);
+    for (int64_t example = 0; example < examples; ++example) {
+      const int64_t length = i % 3 == 0 ? 1 : static_cast<int64_t>(random() % 6);
+      for (int64_t step = 0; step < length; ++step) {
+        const bool ignored = i % 3 != 0 && random() % 4 == 0;
+        const int64_t classes = i % 5 == 0 ? 1 : 3;  // one class: every answer is right
+        predictions.push_back({example, static_cast<int64_t>(random() % classes),
+                               ignored ? kIgnoredTarget : static_cast<int64_t>(random() % classes),
+                               static_cast<double>(random() % 100000) / 20000});
+      }
+    }
+    std::shuffle(predictions.begin(), predictions.end(), random);
+    nlohmann::json rows = nlohmann::json::array();
+    for (const Prediction& p : predictions) rows.push_back({p.example, p.predicted, p.target, p.nll});
+    cases.push_back({{"predictions", rows}, {"batch", 8}, {"tokens_per_word", 1.25}});
+    all.push_back(std::move(predictions));
+  }
+  const std::string in = ::testing::TempDir() + "scoring_in.json",
+                    out = ::testing::TempDir() + "scoring_out.json";
+  std::ofstream(in) << cases;
+  const std::string command =
+      absl::StrCat("'", EIGSVC_ORACLE_PYTHON, "' '", testing::SourcePath("tests/tasks/oracle.py"), "' score ",
+                   in, " ", out);
+  ASSERT_EQ(std::system(command.c_str()), 0) << command;
+  const nlohmann::json expected = nlohmann::json::parse(std::ifstream(out));
+  ASSERT_EQ(expected.size(), all.size());
+  int scored = 0;
+  for (size_t i = 0; i < all.size(); ++i) {
+    SCOPED_TRACE(i);
+    const nlohmann::json& plain = expected[i];
+    const Score once = ClassificationScore(all[i]), mean = MeanExampleAccuracy(all[i]);
+    const Score pooled = PerplexityScore(all[i], {.tokens_per_word = 1.25});
+    const Score batched = PerplexityScore(all[i], {.mean_over_batches_of = 8});
+    EXPECT_EQ(once.n, plain["n"].get<int64_t>());
+    EXPECT_EQ(pooled.n, plain["n"].get<int64_t>());
+    if (plain["n"] == 0) {
+      for (const Score* score : {&once, &mean, &pooled, &batched}) {
+        EXPECT_TRUE(std::isnan(score->value));
+        EXPECT_TRUE(std::isnan(score->ci95_low));
+        EXPECT_TRUE(std::isnan(score->ci95_high));
+      }
+      continue;
+    }
+    ++scored;
+    const auto near = [&](double value, const nlohmann::json& wanted) {
+      EXPECT_NEAR(value, wanted.get<double>(), 1e-12 * std::max(1.0, wanted.get<double>()));
+    };
+    near(once.value, plain["accuracy"]);
+    near(once.ci95_low, plain["wilson"][0]);
+    near(once.ci95_high, plain["wilson"][1]);
+    EXPECT_EQ(once.interval, "Wilson");
+    near(once.also[0].second, plain["nll"]);
+    EXPECT_EQ(mean.n, plain["examples"].get<int64_t>());
+    near(mean.value, plain["mean_example_accuracy"]);
+    near(pooled.value, plain["perplexity"]);
+    near(pooled.also[0].second, plain["accuracy"]);
+    near(pooled.also[1].second, plain["nll"]);
+    EXPECT_EQ(pooled.also[2].first, "word_perplexity");
+    near(pooled.also[2].second, plain["word_perplexity"]);
+    near(batched.value, plain["batch_perplexity"]);
+    EXPECT_EQ(batched.also.back().first, "pooled_perplexity");
+    near(batched.also.back().second, plain["perplexity"]);
+    EXPECT_EQ(batched.interval, "bootstrap over batches, 2000 resamples");
+    for (const Score* score : {&once, &mean, &pooled, &batched}) {
+      EXPECT_LE(score->ci95_low, score->value + 1e-12);
+      EXPECT_GE(score->ci95_high, score->value - 1e-12);
+    }
+  }
+  EXPECT_GT(scored, 35);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-#include "models/tasks/token_file.h"
+#include "models/tasks/readers/token_file.h"
 
 #include <cstdlib>
 #include <fstream>

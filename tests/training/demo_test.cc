@@ -29,7 +29,7 @@ TEST_P(DemoTest, AnswersHeldOutQuestionsAndItsTwinDoesNot) {
   EXPECT_EQ(parameters.Int("num_kv_pairs").value(), 4);
   EXPECT_TRUE(parameters.Bool("random_non_queries").value());
   // Seed 0 where training and its evaluations drew with seed 1: nothing here was ever seen.
-  EIGSVC_ASSERT_OK_AND_ASSIGN(const auto task, MakeTask("mqar", parameters, /*seed=*/0, ""));
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const auto task, MakeTask("mqar", {.parameters = parameters}));
   AnalysisOptions options;
   options.examples = 3000;
   EIGSVC_ASSERT_OK_AND_ASSIGN(const AnalysisResult trained,

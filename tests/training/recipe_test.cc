@@ -21,8 +21,9 @@ TEST(RecipeTest, TheDemosRecipeLearnsWithinTenMinutes) {
       const auto model,
       family->initialize(recipe.Child("config").value(), recipe.Int("init_seed").value(), LoadOptions()));
   const uint64_t seed = recipe.Int("seed").value();
-  EIGSVC_ASSERT_OK_AND_ASSIGN(const auto task,
-                              MakeTask(recipe.Text("task").value(), recipe.Child("param").value(), seed, ""));
+  EIGSVC_ASSERT_OK_AND_ASSIGN(
+      const auto task,
+      MakeTask(recipe.Text("task").value(), {.parameters = recipe.Child("param").value(), .seed = seed}));
   TrainingOptions options;
   options.steps = recipe.Int("steps").value();
   options.batch_size = recipe.Int("batch_size").value();

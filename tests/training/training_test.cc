@@ -43,9 +43,9 @@ std::shared_ptr<const SequenceModel> TinyModel(at::ScalarType dtype = at::kFloat
 }
 
 std::shared_ptr<const Task> TinyTask() {
-  return MakeTask("mqar", Parse(R"({"vocab_size": 40, "input_seq_len": 16, "num_kv_pairs": 2,
+  return MakeTask("mqar", {.parameters = Parse(R"({"vocab_size": 40, "input_seq_len": 16, "num_kv_pairs": 2,
                                     "train_examples": 320, "test_examples": 64})"),
-                  5, "")
+                           .seed = 5})
       .value();
 }
 
@@ -131,6 +131,20 @@ INSTANTIATE_TEST_SUITE_P(Families, GradientTest, ::testing::ValuesIn(TrainableFa
                            return name;
                          });
 
+// A question asked once a sequence is learnt from the last real step of each row.
+TEST(TrainingTest, TheLossOfASequenceIsThatOfItsLastRealStep) {
+  const auto model = TinyModel(at::kDouble);
+  Batch once{.rows = 2, .steps = 4, .tokens = {1, 2, 3, 4, 5, 6, 0, 0}, .targets = {7, 9}, .lengths = {4, 2}};
+  Batch each = once;
+  constexpr int64_t kNone = kIgnoredTarget;
+  each.targets = {kNone, kNone, kNone, 7, kNone, 9, kNone, kNone};
+  const StopToken stop;
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const at::Tensor a, TrainingLoss(*model, model->weights(), once, stop));
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const at::Tensor b, TrainingLoss(*model, model->weights(), each, stop));
+  EXPECT_EQ(a.item<double>(), b.item<double>());
+  EXPECT_GT(a.item<double>(), 0);
+}
+
 TEST(TrainingTest, LossGoesDownAndTheBestCheckpointScoresWhatWasReported) {
   const auto model = TinyModel();
   const auto task = TinyTask();
@@ -162,7 +176,7 @@ TEST(TrainingTest, LossGoesDownAndTheBestCheckpointScoresWhatWasReported) {
   EIGSVC_ASSERT_OK_AND_ASSIGN(const auto best, LoadModel(archive, Settings(), LoadOptions()));
   EIGSVC_ASSERT_OK_AND_ASSIGN(const Settings parameters, archive.settings().Child("task.parameters"));
   EXPECT_EQ(archive.settings().Text("task.name").value(), "mqar");
-  EIGSVC_ASSERT_OK_AND_ASSIGN(const auto again, MakeTask("mqar", parameters, 5, ""));
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const auto again, MakeTask("mqar", {.parameters = parameters, .seed = 5}));
   EIGSVC_ASSERT_OK_AND_ASSIGN(const AnalysisResult scored,
                               RunAnalysis(*best, *again, AnalysisOptions(), nullptr, StopToken()));
   EXPECT_EQ(scored.score.value, result.best.value);
@@ -257,14 +271,15 @@ TEST(TrainingTest, WhatCannotBeTrainedIsRefused) {
     return RunTraining(model, on, options, nullptr, StopToken());
   };
   const auto as_is = [](TrainingOptions&) {};
-  const auto wide =
-      MakeTask("mqar", Parse(R"({"vocab_size": 41, "input_seq_len": 16, "num_kv_pairs": 2})"), 5, "");
-  EXPECT_THAT(
-      run(*TinyModel(), **wide, as_is),
-      StatusIs(StatusCode::kFailedPrecondition, AllOf(HasSubstr("vocabulary of 41"), HasSubstr("40"))));
-  const auto empty = MakeTask(
-      "mqar", Parse(R"({"vocab_size": 40, "input_seq_len": 16, "num_kv_pairs": 2, "train_examples": 0})"), 5,
-      "");
+  const auto wide = MakeTask(
+      "mqar",
+      {.parameters = Parse(R"({"vocab_size": 41, "input_seq_len": 16, "num_kv_pairs": 2})"), .seed = 5});
+  EXPECT_THAT(run(*TinyModel(), **wide, as_is),
+              StatusIs(StatusCode::kFailedPrecondition,
+                       AllOf(HasSubstr("ids up to 40"), HasSubstr("vocabulary of 40"))));
+  const auto empty = MakeTask("mqar", {.parameters = Parse(R"({"vocab_size": 40, "input_seq_len": 16,
+                                                               "num_kv_pairs": 2, "train_examples": 0})"),
+                                       .seed = 5});
   EXPECT_THAT(run(*TinyModel(), **empty, as_is),
               StatusIs(StatusCode::kFailedPrecondition, HasSubstr("no training examples")));
   EXPECT_THAT(run(*TinyModel(at::kBFloat16), *task, as_is),

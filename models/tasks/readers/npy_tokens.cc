@@ -9,7 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "models/base/status_macros.h"
-#include "models/tasks/token_file.h"
+#include "models/tasks/readers/token_file.h"
 
 namespace eigsvc {
 namespace {
