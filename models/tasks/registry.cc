@@ -7,6 +7,8 @@
 #include "absl/strings/str_cat.h"
 #include "models/base/status_macros.h"
 #include "models/base/status_util.h"
+#include "models/tasks/cifar.h"
+#include "models/tasks/imdb.h"
 #include "models/tasks/listops.h"
 #include "models/tasks/mqar.h"
 #include "models/tasks/next_token.h"
@@ -47,6 +49,8 @@ absl::Status CheckDataNeed(const TaskEntry& entry, const std::string& data_path)
 
 absl::Span<const TaskEntry> Tasks() {
   static const auto* const tasks = new std::array{
+      CifarEntry(),
+      ImdbEntry(),
       ListOpsEntry(),
       MqarEntry(),
       NextTokenEntry(),

@@ -38,7 +38,7 @@ const std::map<std::string, Rooms, std::less<>>& Arrows() {
       {"models/mixers", with(matter, {"models/layers"})},
       // shelves: never each other
       {"models/zoo", with(matter, {"models/layers", "models/mixers"})},
-      {"models/tasks", {"models/base"}},
+      {"models/tasks", {"models/base", "models/archive"}},
       // study
       {"models/analysis", models},
       {"models/training", with(models, {"models/analysis"})},
