@@ -13,6 +13,7 @@
 #include "models/tasks/mqar.h"
 #include "models/tasks/next_token.h"
 #include "models/tasks/task.h"
+#include "models/tasks/wikitext.h"
 
 namespace eigsvc {
 namespace {
@@ -54,6 +55,8 @@ absl::Span<const TaskEntry> Tasks() {
       ListOpsEntry(),
       MqarEntry(),
       NextTokenEntry(),
+      WikiText103Entry(),
+      WikiText2Entry(),
   };
   return *tasks;
 }
