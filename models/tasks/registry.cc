@@ -8,10 +8,12 @@
 #include "models/base/status_macros.h"
 #include "models/base/status_util.h"
 #include "models/tasks/cifar.h"
+#include "models/tasks/delay.h"
 #include "models/tasks/imdb.h"
 #include "models/tasks/listops.h"
 #include "models/tasks/mqar.h"
 #include "models/tasks/next_token.h"
+#include "models/tasks/selective_copying.h"
 #include "models/tasks/task.h"
 #include "models/tasks/wikitext.h"
 
@@ -51,10 +53,12 @@ absl::Status CheckDataNeed(const TaskEntry& entry, const std::string& data_path)
 absl::Span<const TaskEntry> Tasks() {
   static const auto* const tasks = new std::array{
       CifarEntry(),
+      DelayEntry(),
       ImdbEntry(),
       ListOpsEntry(),
       MqarEntry(),
       NextTokenEntry(),
+      SelectiveCopyingEntry(),
       WikiText103Entry(),
       WikiText2Entry(),
   };
