@@ -215,6 +215,15 @@ absl::StatusOr<UploadSource> DataFiles(const std::string& path) {
     EIGSVC_RETURN_IF_ERROR(AddFile(path, &source));
     return source;
   }
+  for (fs::directory_iterator it(path, ignored), end; !ignored && it != end; it.increment(ignored)) {
+    std::error_code unknown;
+    if (!it->is_directory(unknown)) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, " holds the folder ", it->path().filename().string(),
+                     "; an upload takes plain files only. Pack it (tar -czf "
+                     "data.tar.gz -C ",
+                     path, " .) and give the .tar.gz, or name data under the server's data root"));
+  }
   EIGSVC_RETURN_IF_ERROR(AddDirectory(
       path, [](const std::string& name) { return name[0] != '.'; }, &source));
   if (source.paths.empty()) return absl::InvalidArgumentError(absl::StrCat(path, " holds no files"));

@@ -23,7 +23,8 @@ struct UploadSource {
 // or the weight and config files of a directory. INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED naming the
 // file and remedy.
 absl::StatusOr<UploadSource> CheckpointFiles(const std::string& path);
-// What of `path` is to be uploaded as data: a file, or the plain files of a directory.
+// What of `path` is to be uploaded as data: a file, or the files of a directory without folders. The same
+// errors.
 absl::StatusOr<UploadSource> DataFiles(const std::string& path);
 
 struct Uploaded {

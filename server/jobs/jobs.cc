@@ -210,7 +210,9 @@ absl::StatusOr<std::string> Jobs::Impl::Submit(typename Kind::WorkerRequest requ
                                                const v1::CheckpointRef& checkpoint, absl::Time deadline) {
   const auto check = [&]() -> absl::StatusOr<std::shared_ptr<TypedJob<Kind>>> {
     worker::v1::GetCatalogResponse catalog;
-    EIGSVC_RETURN_IF_ERROR(CheckSpec(request.spec(), KnownNames(&catalog)));
+    const Known known = KnownNames(&catalog);
+    ChooseData(*request.mutable_spec()->mutable_task(), known, store);
+    EIGSVC_RETURN_IF_ERROR(CheckSpec(request.spec(), known));
     EIGSVC_ASSIGN_OR_RETURN(worker::v1::ResolvedCheckpoint resolved, ResolveCheckpoint(checkpoint, store));
     if constexpr (std::is_same_v<Kind, AnalysisKind>) {
       *request.mutable_checkpoint() = std::move(resolved);

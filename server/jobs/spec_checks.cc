@@ -110,6 +110,20 @@ absl::Status CheckData(const v1::DataRef& data) {
       "task.data names no source; set name, sha256 or local_path, or leave it out");
 }
 
+absl::Status MissingData(const v1::TaskInfo& task) {
+  const v1::TaskDataInfo& data = task.data();
+  std::string files;
+  for (const v1::TaskFileInfo& file : data.files())
+    absl::StrAppend(&files, files.empty() ? "" : ", ", file.name());
+  return absl::InvalidArgumentError(absl::StrCat(
+      "task ", Quoted(task.name()), " reads data that the request does not name",
+      data.names().empty()
+          ? ""
+          : absl::StrCat(", and the data root holds none of ", absl::StrJoin(data.names(), ", ")),
+      "; set task.data (--data)", files.empty() ? "" : absl::StrCat("; files: ", files),
+      "; `eigsvc tasks describe ", task.name(), "` says more"));
+}
+
 absl::Status CheckTask(const v1::TaskSpec& task, const Known& known) {
   if (task.name().empty())
     return absl::InvalidArgumentError("task.name is required; ListTasks returns the tasks");
@@ -124,10 +138,7 @@ absl::Status CheckTask(const v1::TaskSpec& task, const Known& known) {
   const auto found =
       std::find_if(tasks.begin(), tasks.end(), [&](const auto& t) { return t.name() == task.name(); });
   if (found == tasks.end()) return UnknownName("task", task.name(), Names(tasks));
-  if (found->needs_data() && !task.has_data()) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "task ", Quoted(task.name()), " reads data that the request does not name; set task.data"));
-  }
+  if (found->needs_data() && !task.has_data()) return MissingData(*found);
   return absl::OkStatus();
 }
 
@@ -247,6 +258,22 @@ absl::StatusOr<std::string> ResolveData(const v1::DataRef& data, Store& store) {
     EIGSVC_ASSIGN_OR_RETURN(path, store.ResolveLocal(StoreKind::kData, data.local_path()));
   }
   return path.path;
+}
+
+std::string FindData(const v1::TaskInfo& task, Store& store) {
+  for (const std::string& name : task.data().names()) {
+    if (store.ResolveName(StoreKind::kData, name).ok()) return name;
+  }
+  return "";
+}
+
+void ChooseData(v1::TaskSpec& task, const Known& known, Store& store) {
+  if (task.has_data() || known.catalog == nullptr) return;
+  for (const v1::TaskInfo& info : known.catalog->tasks()) {
+    if (info.name() != task.name() || !info.needs_data()) continue;
+    const std::string name = FindData(info, store);
+    if (!name.empty()) task.mutable_data()->set_name(name);
+  }
 }
 
 }  // namespace eigsvc

@@ -36,4 +36,9 @@ absl::Status CheckSha256(absl::string_view field, absl::string_view sha256);
 absl::StatusOr<worker::v1::ResolvedCheckpoint> ResolveCheckpoint(const v1::CheckpointRef& ref, Store& store);
 absl::StatusOr<std::string> ResolveData(const v1::DataRef& data, Store& store);  // empty when unset
 
+// The first of the task's own names for its data that the data root holds; empty: none. Blocking.
+std::string FindData(const v1::TaskInfo& task, Store& store);
+// Names that data in a spec that names none, where the task runs only on data. Blocking.
+void ChooseData(v1::TaskSpec& task, const Known& known, Store& store);
+
 }  // namespace eigsvc

@@ -68,6 +68,15 @@ absl::StatusOr<worker::v1::GetCatalogResponse> Catalog::Get(CallControl& control
   }
 }
 
+absl::StatusOr<std::vector<v1::TaskInfo>> Catalog::ListTasks(CallControl& control) {
+  EIGSVC_ASSIGN_OR_RETURN(worker::v1::GetCatalogResponse catalog, Get(control));
+  std::vector<v1::TaskInfo> tasks(catalog.tasks().begin(), catalog.tasks().end());
+  for (v1::TaskInfo& task : tasks) {
+    if (task.has_data()) task.mutable_data()->set_found_name(FindData(task, *backends_.store));
+  }
+  return tasks;
+}
+
 absl::StatusOr<Page<v1::Checkpoint>> Catalog::ListCheckpoints(int32_t page_size,
                                                               const std::string& page_token) {
   EIGSVC_ASSIGN_OR_RETURN(const int32_t count, PageSize(page_size));

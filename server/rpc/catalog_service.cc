@@ -56,9 +56,10 @@ class CatalogServiceImpl final : public CatalogServiceBase {
                                       v1::ListTasksResponse* response) override {
     return StartUnary(state_, "CatalogService.ListTasks", context, state_.calls,
                       [=, this](CallControl& control) {
-                        absl::StatusOr<worker::v1::GetCatalogResponse> found = catalog_.Get(control);
-                        if (found.ok()) response->mutable_tasks()->Swap(found->mutable_tasks());
-                        return found.status();
+                        absl::StatusOr<std::vector<v1::TaskInfo>> tasks = catalog_.ListTasks(control);
+                        if (!tasks.ok()) return tasks.status();
+                        for (v1::TaskInfo& task : *tasks) response->add_tasks()->Swap(&task);
+                        return absl::OkStatus();
                       });
   }
 

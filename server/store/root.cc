@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <filesystem>
+#include <system_error>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -79,6 +81,19 @@ absl::Status Root::CheckNeighbours(const std::string& name) const {
   }
   for (const std::string& entry : EntryNames(absl::StrCat(path_, "/", name))) {
     EIGSVC_RETURN_IF_ERROR(CheckEntry(Join(name, entry)));
+  }
+  return kind_ == StoreKind::kData ? CheckLinksBelow(name) : absl::OkStatus();
+}
+
+// Readers of data go into folders, where only a link to a file could lead out: they follow none to a folder.
+absl::Status Root::CheckLinksBelow(const std::string& name) const {
+  std::error_code error;
+  const std::filesystem::path top = absl::StrCat(path_, "/", name);
+  for (std::filesystem::recursive_directory_iterator it(top, error), end; !error && it != end;
+       it.increment(error)) {
+    std::error_code ignored;
+    if (!it->is_symlink(ignored)) continue;
+    EIGSVC_RETURN_IF_ERROR(CheckEntry(it->path().lexically_relative(path_).generic_string()));
   }
   return absl::OkStatus();
 }

@@ -17,7 +17,7 @@ class Root {
   static absl::StatusOr<Root> Open(StoreKind kind, const std::string& path);
 
   // As Store::ResolveName. The file's neighbours that a reader opens with it (config.json; a directory's
-  // entries) are checked alike.
+  // entries, of data those of the folders in it as well) are checked alike.
   absl::StatusOr<std::string> Resolve(const std::string& name) const;
 
   // By name. A checkpoint root lists checkpoint files and directories that hold a checkpoint; a data root
@@ -29,6 +29,7 @@ class Root {
   Root(StoreKind kind, Fd fd, std::string path) : kind_(kind), fd_(std::move(fd)), path_(std::move(path)) {}
   absl::Status CheckEntry(const std::string& name) const;
   absl::Status CheckNeighbours(const std::string& name) const;
+  absl::Status CheckLinksBelow(const std::string& name) const;
   void ListDirectory(const std::string& directory, int depth, std::vector<StoredEntry>* entries) const;
 
   StoreKind kind_;

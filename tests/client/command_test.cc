@@ -256,6 +256,11 @@ TEST_F(CommandTest, UploadRefusesWhatItCannotSend) {
 TEST_F(CommandTest, DataIsUploadedOrNamed) {
   ASSERT_EQ(Analyze({"--data", directory_.Write("tokens.json", "[1,2,3]")}).exit_code, 0);
   EXPECT_EQ(server_.data_uploads()[0].bytes, "[1,2,3]");
+  // Folders are not uploaded, and not left out without a word.
+  fs::create_directories(directory_.path() + "/reviews/train");
+  const CliResult folders = Analyze({"--data", directory_.path() + "/reviews"});
+  EXPECT_EQ(folders.exit_code, 67);
+  EXPECT_THAT(folders.err, AllOf(HasSubstr("holds the folder train"), HasSubstr("tar -czf")));
   EXPECT_EQ(server_.analyze_requests()[0].spec().task().data().sha256(), Digest("[1,2,3]"));
   ASSERT_EQ(Analyze({"--data", "wikitext/test.npy"}).exit_code, 0);
   EXPECT_EQ(server_.analyze_requests()[1].spec().task().data().name(), "wikitext/test.npy");
@@ -436,6 +441,20 @@ TEST_F(CommandTest, CatalogueCommandsShowWhatTheServerSays) {
   EXPECT_THAT(Run({"tasks"}).out, HasSubstr("Multi-query"));
   EXPECT_THAT(Run({"tasks", "describe", "mqar"}).out, HasSubstr("Key-value pairs"));
   EXPECT_EQ(Json::parse(Run({"tasks", "describe", "mqar", "-o", "json"}).out)["parameters"][0]["default"], 4);
+  EXPECT_THAT(Run({"tasks", "describe", "mqar"}).out, AllOf(HasSubstr("small"), HasSubstr("For two cores")));
+  // The state of the data, and what it takes to have it.
+  const std::string tasks = Run({"tasks"}).out;
+  EXPECT_THAT(tasks, AllOf(HasSubstr("missing: --data"), HasSubstr("found: aclImdb_v1.tar.gz")));
+  EXPECT_THAT(Run({"tasks", "describe", "imdb"}).out,
+              AllOf(HasSubstr("the .tar.gz as it is"), HasSubstr("md5 7c2a"),
+                    HasSubstr("imdb, aclImdb_v1.tar.gz"), HasSubstr("--data")));
+  EXPECT_THAT(Run({"tasks", "describe", "found"}).out, HasSubstr("data root holds aclImdb_v1.tar.gz"));
+  const Json imdb = Json::parse(Run({"tasks", "describe", "imdb", "-o", "json"}).out);
+  EXPECT_EQ(imdb["data"]["needed"], true);
+  EXPECT_TRUE(imdb["data"]["found"].is_null());
+  EXPECT_EQ(imdb["data"]["files"][0]["checksum"], "md5 7c2a");
+  EXPECT_EQ(Json::parse(Run({"tasks", "-o", "json"}).out)["tasks"][0]["presets"][0]["parameters"]["pairs"],
+            2);
   const CliResult unknown = Run({"tasks", "describe", "mqra"});
   EXPECT_EQ(unknown.exit_code, 69);
   EXPECT_THAT(unknown.err, HasSubstr("did you mean \"mqar\"?"));

@@ -244,6 +244,26 @@ class FakeServer::Catalog final : public v1::CatalogService::Service {
     parameter->set_type("integer");
     parameter->set_default_json("4");
     parameter->set_meaning("Key-value pairs, at least 1");
+    v1::TaskPresetInfo* preset = task->add_presets();
+    preset->set_name("small");
+    preset->set_parameters_json(R"({"pairs": 2})");
+    preset->set_meaning("For two cores");
+    v1::TaskInfo* reviews = response->add_tasks();
+    reviews->set_name("imdb");
+    reviews->set_summary("Film reviews");
+    reviews->set_metric("accuracy");
+    reviews->set_needs_data(true);
+    reviews->mutable_data()->add_names("imdb");
+    reviews->mutable_data()->add_names("aclImdb_v1.tar.gz");
+    v1::TaskFileInfo* file = reviews->mutable_data()->add_files();
+    file->set_name("aclImdb_v1.tar.gz");
+    file->set_checksum("md5 7c2a");
+    file->set_meaning("50,000 reviews");
+    reviews->mutable_data()->set_layout("the .tar.gz as it is, or its folders");
+    v1::TaskInfo* found = response->add_tasks();
+    *found = *reviews;
+    found->set_name("found");
+    found->mutable_data()->set_found_name("aclImdb_v1.tar.gz");
     return Status::OK;
   }
 

@@ -7,12 +7,14 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/testing/fake_store.h"
 #include "tests/testing/status_matchers.h"
 
 namespace eigsvc {
 namespace {
 
 using ::eigsvc::testing::StatusIs;
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
@@ -124,6 +126,37 @@ TEST_F(SpecChecksTest, BadAnalysesNameTheFault) {
     c.spoil(spec);
     EXPECT_THAT(CheckSpec(spec, known_), StatusIs(c.code, HasSubstr(c.words)));
   }
+}
+
+// A request that names no data gets what the data root holds, where its task runs only on data.
+TEST_F(SpecChecksTest, DataOfTheRootIsChosenWhereATaskNeedsIt) {
+  testing::FakeStore store;
+  v1::TaskInfo& needs = *catalog_.mutable_tasks(1);
+  for (const char* name : {"next-token", "known.safetensors"}) needs.mutable_data()->add_names(name);
+  needs.mutable_data()->add_files()->set_name("ids.npy");
+  catalog_.mutable_tasks(0)->mutable_data()->add_names("known.safetensors");  // optional there: never chosen
+  EXPECT_EQ(FindData(needs, store), "known.safetensors");
+
+  analysis_.mutable_task()->set_name("next-token");
+  ChooseData(*analysis_.mutable_task(), known_, store);
+  EXPECT_EQ(analysis_.task().data().name(), "known.safetensors");
+  EIGSVC_EXPECT_OK(CheckSpec(analysis_, known_));
+  analysis_.mutable_task()->mutable_data()->set_name("mine");
+  ChooseData(*analysis_.mutable_task(), known_, store);
+  EXPECT_EQ(analysis_.task().data().name(), "mine");
+  v1::TaskSpec optional;
+  optional.set_name("mqar");
+  ChooseData(optional, known_, store);
+  EXPECT_FALSE(optional.has_data());
+
+  needs.mutable_data()->clear_names();
+  needs.mutable_data()->add_names("aclImdb");
+  analysis_.mutable_task()->clear_data();
+  ChooseData(*analysis_.mutable_task(), known_, store);
+  EXPECT_THAT(
+      CheckSpec(analysis_, known_),
+      StatusIs(kInvalid, AllOf(HasSubstr("data root holds none of aclImdb"), HasSubstr("--data"),
+                               HasSubstr("files: ids.npy"), HasSubstr("eigsvc tasks describe next-token"))));
 }
 
 TEST_F(SpecChecksTest, BadTrainingsNameTheFault) {

@@ -220,6 +220,37 @@ TEST_F(CatalogTest, ModelsAndTasksComeFromAWorkerThatMayStillStart) {
   EXPECT_EQ(tasks.tasks(0).name(), "mqar");
 }
 
+// `eigsvc tasks` says what of a task's data the root holds; an analysis that names none runs on it.
+TEST_F(CatalogTest, DataOfTheRootIsFoundAndUsed) {
+  config_.data_root = directory_ + "/data";
+  std::filesystem::create_directory(config_.data_root);
+  StartDaemon();
+  const auto found = [&] {
+    grpc::ClientContext context;
+    v1::ListTasksResponse tasks;
+    EXPECT_TRUE(catalog_->ListTasks(&context, {}, &tasks).ok());
+    EXPECT_FALSE(tasks.tasks(0).has_data());
+    return tasks.tasks(1).data().found_name();
+  };
+  EXPECT_EQ(found(), "");
+  v1::AnalyzeRequest analyze = GoodRequest();
+  analyze.mutable_spec()->mutable_task()->set_name("next-token");
+  const grpc::Status missing = Analyze(analyze);
+  EXPECT_EQ(missing.error_code(), grpc::INVALID_ARGUMENT);
+  EXPECT_THAT(missing.error_message(), HasSubstr("data root holds none of ids.txt"));
+
+  std::ofstream(config_.data_root + "/ids.txt") << "1 2 3";
+  EXPECT_EQ(found(), "ids.txt");
+  std::string data_path;
+  script_.analysis = [&](const worker::v1::RunAnalysisRequest& run, FakeRun&, const auto& on_event) {
+    data_path = run.data_path();
+    on_event(ResultEvent(1));
+    return absl::OkStatus();
+  };
+  EXPECT_TRUE(Analyze(analyze).ok());
+  EXPECT_EQ(std::filesystem::path(data_path).filename(), "ids.txt");
+}
+
 TEST_F(CatalogTest, WithoutAWorkerTheReasonIsGivenByTheDeadline) {
   script_.start = [] { return absl::UnavailableError("no such program"); };
   StartDaemon();

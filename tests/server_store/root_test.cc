@@ -185,6 +185,19 @@ TEST_F(RootTest, WalkAgreesWithTheKernelExceptThatItFollowsNoLinks) {
   }
 }
 
+// Readers of data go into its folders: a file there that leads out is refused with the whole. Links to
+// folders are followed by none of them.
+TEST_F(RootTest, DataWithAFileDeepInsideThatLeavesIsRefused) {
+  Write("root/reviews/train/pos/0_9.txt", "good");
+  EXPECT_THAT(Open(StoreKind::kData).Resolve("reviews"), IsOk());
+  Link("../../llama.pt", "reviews/train/inside.txt");
+  EXPECT_THAT(Open(StoreKind::kData).Resolve("reviews"), IsOk());
+  Link("../../../../outside/secret.safetensors", "reviews/train/pos/1_9.txt");
+  EXPECT_THAT(
+      Open(StoreKind::kData).Resolve("reviews"),
+      StatusIs(kInvalid, AllOf(HasSubstr("reviews/train/pos/1_9.txt"), HasSubstr("leaves the root"))));
+}
+
 // A directory that turns into a link to the outside and back, as fast as it can.
 TEST_F(RootTest, SwappingALinkInNeverLetsALookupEscape) {
   fs::create_directories(Path("root/real"));

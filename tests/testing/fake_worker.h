@@ -154,6 +154,7 @@ class FakeTransport : public WorkerTransport {
     catalog.add_tasks()->set_name("mqar");
     catalog.add_tasks()->set_name("next-token");
     catalog.mutable_tasks(1)->set_needs_data(true);
+    catalog.mutable_tasks(1)->mutable_data()->add_names("ids.txt");
     return catalog;
   }
   absl::Status RunAnalysis(const worker::v1::RunAnalysisRequest& request, CallControl& control,
