@@ -10,7 +10,7 @@ mkdir -p "$findings"
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 failed=0
-for target in safetensors_header zip_directory pickle_machine; do
+for target in safetensors_header zip_directory pickle_machine data_readers; do
   mkdir "$scratch/$target"
   # The first folder takes new inputs, the second is only read. -rss_limit_mb: memory is part of what must hold.
   if "$build/bin/fuzz_$target" "$scratch/$target" "tests/fuzz/corpus/$target" -dict="tests/fuzz/$target.dict" \
