@@ -25,6 +25,8 @@ configure build-tsan tsan
 tsan_tests=(base_test spectrum_test server_store_test server_metrics_test server_workers_test server_jobs_test)
 ninja -C build-tsan --quiet "${tsan_tests[@]}"
 for test in "${tsan_tests[@]}"; do TSAN_OPTIONS=halt_on_error=1 "build-tsan/bin/$test" --gtest_brief=1; done
+ninja -C build-tsan --quiet tasks_test
+TSAN_OPTIONS=halt_on_error=1 build-tsan/bin/tasks_test --gtest_brief=1 --gtest_filter='Prefetch*:*Threads*'
 
 echo "== long tests"
 ctest --test-dir build -L full --output-on-failure --no-tests=error | tail -n 8

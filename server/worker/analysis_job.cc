@@ -80,8 +80,8 @@ absl::Status Run(const worker::v1::RunAnalysisRequest& request, ModelPool& pool,
   *loaded.mutable_model() = model->description;
   on_event(std::move(loaded));
 
-  EIGSVC_ASSIGN_OR_RETURN(task, SetUpTask(spec.task(), sources, model->settings, model->model->description(),
-                                          std::move(task)));
+  EIGSVC_ASSIGN_OR_RETURN(
+      task, SetUpTask(spec.task(), sources, model->settings, model->model->description(), std::move(task)));
   v1::TaskSpec resolved = spec.task();
   resolved.set_parameters_json(task->parameters().ToJson());
   resolved.set_split(std::string(SplitName(options.split)));

@@ -50,8 +50,8 @@ absl::Status Run(const worker::v1::RunTrainingRequest& request, ModelPool& pool,
   worker::v1::RunTrainingResponse loaded = new_event();
   *loaded.mutable_event()->mutable_model() = model->description;
   on_event(std::move(loaded));
-  EIGSVC_ASSIGN_OR_RETURN(task, SetUpTask(spec.task(), sources, model->settings, model->model->description(),
-                                          std::move(task)));
+  EIGSVC_ASSIGN_OR_RETURN(
+      task, SetUpTask(spec.task(), sources, model->settings, model->model->description(), std::move(task)));
 
   // A stream may skip any progress but the newest, so each carries the newest evaluation.
   v1::TrainingProgress evaluated;
