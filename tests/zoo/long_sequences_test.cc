@@ -1,5 +1,5 @@
 // 65,536 steps through small models in memory that grows with the length, not with its square: a matrix of
-// scores alone would be 17 GB a head. About a minute on one core.
+// scores alone would be 17 GB a head.
 #include <algorithm>
 #include <cmath>
 #include <fstream>
