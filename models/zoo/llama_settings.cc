@@ -169,13 +169,13 @@ class LlamaReader {
   }
 
   void ReadWindows(LlamaSettings& result) {
-    using Windows = LlamaKin::Windows;
+    using Form = LlamaKin::Windows;
     const int64_t layers = result.layers;
     result.windows.assign(layers, 0);
-    if (kin_.windows == Windows::kNone) return;
+    if (kin_.windows == Form::kNone) return;
     const std::optional<int64_t> window = ReadWindow();
     if (!reader_.status().ok()) return;
-    if (kin_.windows == Windows::kEveryLayer) {
+    if (kin_.windows == Form::kEveryLayer) {
       if (reader_.Has({"layer_types"})) {
         reader_.Fail(absl::FailedPreconditionError(
             absl::StrCat("setting \"layer_types\": all layers of ", kin_.family, " are alike")));
@@ -184,7 +184,7 @@ class LlamaReader {
       return;
     }
     std::vector<std::string> types(layers, "full_attention");
-    const int64_t first = kin_.windows == Windows::kUpperLayers ? reader_.Int({"max_window_layers"}, 28) : 0;
+    const int64_t first = kin_.windows == Form::kUpperLayers ? reader_.Int({"max_window_layers"}, 28) : 0;
     for (int64_t layer = std::max<int64_t>(0, first); window && layer < layers; ++layer) {
       const bool full = kin_.full_layer_period > 0 && (layer + 1) % kin_.full_layer_period == 0;
       if (!full) types[layer] = "sliding_attention";
