@@ -136,8 +136,8 @@ Table SiteTable(const Runs& runs, const Detail& detail, const Style& style) {
 std::string FittingSiteTable(const Runs& runs, const Style& style) {
   if (runs.front().second.empty()) return "";
   const Detail least{{kQ50}, /*half_life=*/false};
-  for (const Detail& detail :
-       {Detail{{kQ05, kQ25, kQ50, kQ75, kQ95}}, Detail{{kQ05, kQ50, kQ95}}, Detail{{kQ50}}}) {
+  for (const Detail& detail : {Detail{{kQ05, kQ25, kQ50, kQ75, kQ95}}, Detail{{kQ05, kQ50, kQ95}},
+                               Detail{{kQ05, kQ50, kQ95}, /*half_life=*/false}, Detail{{kQ50}}}) {
     const Table table = SiteTable(runs, detail, style);
     if (table.Width() <= style.columns) return table.Render(style);
   }

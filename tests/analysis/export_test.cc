@@ -41,15 +41,14 @@ absl::Status ReportChunks(int64_t chunk, int layer, const at::Tensor& x, const L
   }
   for (int64_t first = layer; first < x.size(1); first += chunk) {
     const at::Tensor part = tokens.narrow(1, first, std::min(chunk, x.size(1) - first));
-    Transition transition;
-    if (layer == 0) {
-      const at::Tensor values = ((11.5 - part) / 16).unsqueeze(-1).unsqueeze(-1).expand({-1, -1, 2, 3});
-      transition.kind = Diagonal{values, Discretization::kNone, false, 4};
-    } else {
-      transition.kind = ScalarPerUnit{(part * -0.125).to(at::kFloat).unsqueeze(-1), 0};
-    }
-    transition.first_step = first;
-    transition.noise_floor = kNoisePerToken * part.max().item<double>();  // of all rows of the batch
+    const double noise = kNoisePerToken * part.max().item<double>();  // of all rows of the batch
+    Transition transition =
+        layer == 0
+            ? Transition{Diagonal{((11.5 - part) / 16).unsqueeze(-1).unsqueeze(-1).expand({-1, -1, 2, 3}),
+                                  Discretization::kNone, false, 4},
+                         /*constant=*/false, first, noise}
+            : Transition{ScalarPerUnit{(part * -0.125).to(at::kFloat).unsqueeze(-1), 0},
+                         /*constant=*/false, first, noise};
     EIGSVC_RETURN_IF_ERROR(context.tap->OnTransition(layer, mixer, UnitKind::kHead, std::move(transition)));
   }
   return absl::OkStatus();
