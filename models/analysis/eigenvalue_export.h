@@ -3,9 +3,9 @@
 //
 // `layers.N.MIXER.log_magnitude` [rows, steps, units, K], natural logarithm, -inf for λ = 0 and NaN beyond a
 // row's length; constant transitions [units, K]; `.phase` likewise where λ may be other than positive real;
-// `.condition` and `.log_magnitude_error` [units, K] where condition numbers come with them (S4); `.noise_floor`
-// [rows], of constant ones a scalar, the absolute error of log|λ|; `lengths` [rows]. Metadata says from which
-// step on each site's second axis counts, and each site's multiplicities and unit kind.
+// `.condition` and `.log_magnitude_error` [units, K] where condition numbers come with them (S4);
+// `.noise_floor` [rows], of constant ones a scalar, the absolute error of log|λ|; `lengths` [rows]. Metadata
+// says from which step on each site's second axis counts, and each site's multiplicities and unit kind.
 #pragma once
 
 #include <cstdint>

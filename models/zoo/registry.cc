@@ -51,7 +51,6 @@ absl::Span<const FamilyEntry> Families() {
       Hgrn2Family(),
       DeltaNetFamily(),
       GatedDeltaNetFamily(),
-      GatedDeltaProductFamily(),
       KdaFamily(),
   };
   return *families;

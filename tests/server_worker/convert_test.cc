@@ -7,8 +7,8 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "server/inspection/spectrum_summary.h"
 #include "models/zoo/registry.h"
+#include "server/inspection/spectrum_summary.h"
 
 namespace eigsvc {
 namespace {
