@@ -53,6 +53,19 @@ absl::Span<const FamilyEntry> Families() {
       GatedDeltaNetFamily(),
       GatedDeltaProductFamily(),
       KdaFamily(),
+      MambaFamily(),
+      FalconMambaFamily(),
+      JambaFamily(),
+      BambaFamily(),
+      GraniteHybridFamily(),
+      FalconH1Family(),
+      NemotronHFamily(),
+      Zamba2Family(),
+      MinGruFamily(),
+      MinLstmFamily(),
+      LstmFamily(),
+      GruFamily(),
+      RnnFamily(),
   };
   return *families;
 }
