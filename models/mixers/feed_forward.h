@@ -31,6 +31,7 @@ struct FeedForwardSpec {
   Activation activation = Activation::kSilu;
   bool bias = false;
   bool fused_gate = false;  // GatedFeedForward: gate_proj has the rows [gate | up], and there is no up_proj
+  double dropout = 0;       // FeedForward only, behind the activation and behind down_proj
 };
 
 // down_proj(activation(gate_proj(x))·up_proj(x)).

@@ -10,8 +10,9 @@
 
 namespace eigsvc {
 
-void Weights::Set(absl::string_view name, at::Tensor tensor) {
+void Weights::Set(absl::string_view name, at::Tensor tensor, bool trained) {
   tensors_[std::string(name)] = std::move(tensor);
+  if (!trained) fixed_.emplace(name);
 }
 bool Weights::Has(absl::string_view name) const { return tensors_.contains(name); }
 const at::Tensor& Weights::operator[](absl::string_view name) const { return tensors_.find(name)->second; }
@@ -21,7 +22,9 @@ std::vector<at::Tensor> ModelWeights::Distinct() const {
   std::set<const void*> seen;
   const auto add = [&](const Weights& weights) {
     for (const auto& [name, tensor] : weights.all()) {
-      if (seen.insert(tensor.unsafeGetTensorImpl()).second) distinct.push_back(tensor);
+      if (weights.IsTrained(name) && seen.insert(tensor.unsafeGetTensorImpl()).second) {
+        distinct.push_back(tensor);
+      }
     }
   };
   add(outer);
@@ -34,9 +37,10 @@ ModelWeights ModelWeights::Clone(bool requires_grad) const {
   const auto clone = [&](const Weights& weights) {
     Weights result;
     for (const auto& [name, tensor] : weights.all()) {
+      const bool trained = weights.IsTrained(name);
       at::Tensor& copy = copies[tensor.unsafeGetTensorImpl()];
-      if (!copy.defined()) copy = tensor.detach().clone().set_requires_grad(requires_grad);
-      result.Set(name, copy);
+      if (!copy.defined()) copy = tensor.detach().clone().set_requires_grad(requires_grad && trained);
+      result.Set(name, copy, trained);
     }
     return result;
   };
@@ -61,6 +65,16 @@ Draw DrawUniform(double low, double high) {
 Draw DrawLinear(int64_t fan_in) {
   const double bound = 1 / std::sqrt(static_cast<double>(fan_in));
   return DrawUniform(-bound, bound);
+}
+
+Draw DrawLecunNormal(int64_t fan_in) {
+  // 0.8796...: the deviation of a standard normal cut at ±2.
+  const double deviation = 1 / (0.87962566103423978 * std::sqrt(static_cast<double>(fan_in)));
+  return [deviation](Random& random) {
+    double value = random.Normal();
+    while (std::abs(value) > 2) value = random.Normal();
+    return deviation * value;
+  };
 }
 
 Draw DrawStepBias(double low, double high) {
@@ -98,8 +112,11 @@ void WeightPlanner::ResidualLinear(const std::string& name, int64_t out, int64_t
 
 void WeightPlanner::AddLinear(const std::string& name, int64_t out, int64_t in, bool bias,
                               const Draw& draw) const {
-  Add(name + ".weight", {out, in}, draw ? draw : DrawLinear(in)).transposed = style_.transposed;
-  if (bias) Add(name + ".bias", {out}, DrawConstant(0));
+  const bool flax = style_.defaults == LinearStyle::Defaults::kFlax;
+  const Draw fallback = flax ? DrawLecunNormal(in) : DrawLinear(in);
+  Add(name + ".weight", {out, in}, draw ? draw : fallback).transposed = style_.transposed;
+  const bool drawn_bias = style_.defaults == LinearStyle::Defaults::kTorch;
+  if (bias) Add(name + ".bias", {out}, drawn_bias ? DrawLinear(in) : DrawConstant(0));
 }
 
 bool MatchesPattern(const std::string& text, const std::string& pattern) {

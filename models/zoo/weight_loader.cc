@@ -161,14 +161,21 @@ uint64_t HashName(absl::string_view name) {
   return hash;
 }
 
-// In row-major order.
-absl::StatusOr<at::Tensor> DrawOne(const WeightSpec& spec, uint64_t seed, const LoadOptions& options) {
+// In row-major order. `earlier`: what of the same layer is drawn already.
+absl::StatusOr<at::Tensor> DrawOne(const WeightSpec& spec, const Weights& earlier, uint64_t seed,
+                                   const LoadOptions& options) {
   constexpr int64_t kDrawn = int64_t{1} << 18;
   const at::Tensor drawn =
       at::empty(spec.shape, at::TensorOptions().device(options.device).dtype(DtypeOf(spec, options.dtype)));
   const at::Tensor flat = drawn.view(-1);
   const at::Tensor values = at::empty(std::min(kDrawn, flat.numel()), c10::kDouble);
   Random random({seed, static_cast<uint64_t>(spec.layer + 1), HashName(spec.name)});
+  if (spec.draw_tensor) {
+    const at::Tensor whole = at::empty(spec.shape, c10::kDouble);
+    spec.draw_tensor(random, earlier, {whole.data_ptr<double>(), static_cast<size_t>(whole.numel())});
+    drawn.copy_(whole);
+    return drawn;
+  }
   for (int64_t start = 0; start < flat.numel(); start += kDrawn) {
     EIGSVC_RETURN_IF_ERROR(options.stop->Check());
     const int64_t count = std::min(kDrawn, flat.numel() - start);
@@ -192,7 +199,7 @@ absl::StatusOr<ModelWeights> LoadWeights(const Archive& archive, const WeightPla
     const auto stored = archive.tensors().find(spec.key);
     if (spec.tied_to.empty()) {
       EIGSVC_ASSIGN_OR_RETURN(at::Tensor tensor, LoadOne(stored->second, spec, options));
-      Place(spec, weights).Set(spec.name, std::move(tensor));
+      Place(spec, weights).Set(spec.name, std::move(tensor), spec.trained);
       continue;
     }
     const at::Tensor& original = weights.outer[spec.tied_to];
@@ -243,9 +250,10 @@ absl::StatusOr<ModelWeights> InitializeWeights(const WeightPlan& plan, uint64_t 
       Place(spec, weights).Set(spec.name, weights.outer[spec.tied_to]);
       continue;
     }
-    EIGSVC_ASSIGN_OR_RETURN(at::Tensor tensor,
-                            CallTorch(spec.name, [&] { return DrawOne(spec, seed, options); }));
-    Place(spec, weights).Set(spec.name, std::move(tensor));
+    EIGSVC_ASSIGN_OR_RETURN(at::Tensor tensor, CallTorch(spec.name, [&] {
+                              return DrawOne(spec, Place(spec, weights), seed, options);
+                            }));
+    Place(spec, weights).Set(spec.name, std::move(tensor), spec.trained);
   }
   return weights;
 }
