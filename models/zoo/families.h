@@ -18,17 +18,23 @@ FamilyEntry GraniteFamily();             // llama.cc
 FamilyEntry Hgrn2Family();               // gated_linear_attention.cc
 FamilyEntry HgrnFamily();                // gated_linear_attention.cc
 FamilyEntry KdaFamily();                 // delta_net.cc
+FamilyEntry LinearAttentionFamily();     // paper_transformer.cc
 FamilyEntry LlamaFamily();               // llama.cc
+FamilyEntry LruFamily();                 // paper_ssm.cc
 FamilyEntry Mamba2Family();              // mamba2.cc
 FamilyEntry MinistralFamily();           // llama.cc
 FamilyEntry MistralFamily();             // llama.cc
+FamilyEntry NormAttentionFamily();       // paper_transformer.cc
 FamilyEntry Olmo2Family();               // llama.cc
 FamilyEntry Olmo3Family();               // llama.cc
 FamilyEntry Qwen2Family();               // llama.cc
 FamilyEntry Qwen3Family();               // llama.cc
 FamilyEntry RetNetFamily();              // gated_linear_attention.cc
 FamilyEntry Rwkv7Family();               // rwkv7.cc
-FamilyEntry SoftmaxAttentionFamily();    // softmax_attention.cc
+FamilyEntry S4Family();                  // s4.cc
+FamilyEntry S4dFamily();                 // s4.cc
+FamilyEntry S5Family();                  // paper_ssm.cc
+FamilyEntry SoftmaxAttentionFamily();    // paper_transformer.cc
 FamilyEntry ZoologyTransformerFamily();  // zoology_transformer.cc
 
 }  // namespace eigsvc
