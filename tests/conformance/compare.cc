@@ -16,6 +16,7 @@
 #include "ATen/ops/cat.h"
 #include "ATen/ops/complex.h"
 #include "ATen/ops/equal.h"
+#include "ATen/ops/full.h"
 #include "ATen/ops/full_like.h"
 #include "ATen/ops/isfinite.h"
 #include "ATen/ops/polar.h"
@@ -128,29 +129,33 @@ absl::Status Join(const RecordingTap& tap, Outcome& outcome) {
   return absl::OkStatus();
 }
 
-// tokens [B,T], run in chunks that end at `cuts` and at T.
-absl::StatusOr<Outcome> Run(const SequenceModel& model, const at::Tensor& tokens,
+// Tokens [B,T] or real inputs [B,T,C], run in chunks that end at `cuts` and at T.
+absl::StatusOr<Outcome> Run(const SequenceModel& model, const at::Tensor& inputs,
                             const std::set<int64_t>& cuts) {
   std::set<int64_t> ends = cuts;
-  ends.insert(tokens.size(1));
+  ends.insert(inputs.size(1));
   Outcome outcome;
   RecordingTap tap;
   std::vector<LayerState> states(model.weights().layers.size());
-  for (LayerState& state : states) state.length = tokens.size(1);
-  std::vector<at::Tensor> logits;
+  for (LayerState& state : states) state.length = inputs.size(1);
+  std::vector<at::Tensor> parts;  // of the last layer's output
   int64_t begin = 0;
   for (const int64_t end : ends) {
     EIGSVC_ASSIGN_OR_RETURN(at::Tensor x,
-                            model.Embed(model.weights(), tokens.narrow(1, begin, end - begin), begin));
+                            model.Embed(model.weights(), inputs.narrow(1, begin, end - begin), begin));
     for (size_t i = 0; i < states.size(); ++i) {
       EIGSVC_ASSIGN_OR_RETURN(
           x, model.Layer(static_cast<int>(i), model.weights().layers[i], x, &states[i], {&tap}));
     }
-    EIGSVC_ASSIGN_OR_RETURN(at::Tensor part, model.Head(model.weights(), x));
-    logits.push_back(std::move(part));
+    parts.push_back(std::move(x));
     begin = end;
   }
-  outcome.logits = at::cat(logits, 1);
+  at::Tensor x = at::cat(parts, 1);
+  if (!model.description().pooling.empty()) {
+    const at::Tensor lengths = at::full({x.size(0)}, x.size(1), x.options().dtype(at::kLong));
+    EIGSVC_ASSIGN_OR_RETURN(x, model.Pool(model.weights(), x, lengths));
+  }
+  EIGSVC_ASSIGN_OR_RETURN(outcome.logits, model.Head(model.weights(), x));
   EIGSVC_RETURN_IF_ERROR(Join(tap, outcome));
   return outcome;
 }
@@ -248,14 +253,15 @@ class Comparison {
     LoadOptions options;
     options.dtype = dtype_;
     EIGSVC_ASSIGN_OR_RETURN(const auto model, LoadModel(archive, files_.overrides, options));
-    EIGSVC_ASSIGN_OR_RETURN(const at::Tensor tokens, files_.Tensor("tokens"));
-    EIGSVC_ASSIGN_OR_RETURN(const Outcome whole, Run(*model, tokens, {}));
+    EIGSVC_ASSIGN_OR_RETURN(const at::Tensor inputs,
+                            files_.Tensor(files_.Has("inputs") ? "inputs" : "tokens"));
+    EIGSVC_ASSIGN_OR_RETURN(const Outcome whole, Run(*model, inputs, {}));
     EIGSVC_RETURN_IF_ERROR(Compare(whole, ""));
-    const int64_t steps = tokens.size(1);
+    const int64_t steps = inputs.size(1);
     std::set<int64_t> cuts = {1, 3, steps / 2, steps - 1};
     while (!cuts.empty() && *cuts.begin() < 1) cuts.erase(cuts.begin());
     while (!cuts.empty() && *cuts.rbegin() >= steps) cuts.erase(*cuts.rbegin());
-    EIGSVC_ASSIGN_OR_RETURN(const Outcome chunks, Run(*model, tokens, cuts));
+    EIGSVC_ASSIGN_OR_RETURN(const Outcome chunks, Run(*model, inputs, cuts));
     return Compare(chunks, " in chunks of time");
   }
 
