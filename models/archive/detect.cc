@@ -40,7 +40,6 @@ constexpr Telltale kTelltales[] = {
     {".feed_forward.experts.", "a mixture of experts"},
     {".self_attn.kv_a_proj_with_mqa.weight", "DeepSeek's latent attention"},
     {".self_attn.qkv_proj.weight", "Phi-3"},
-    {".att.r_k", "RWKV-7"},
     {".att.time_maa_w1", "RWKV-6"},
     {".att.time_faaaa", "RWKV-5"},
     {".att.time_first", "RWKV-4"},
@@ -50,7 +49,6 @@ constexpr Telltale kTelltales[] = {
     {".mlstm_cell.", "xLSTM"},
     {".implicit_filter.", "Hyena"},
     {".in_proj_qkvz.weight", "Qwen3-Next"},
-    {".gk_proj.0.weight", "gated linear attention"},
     {".sequence_mixer.", "a zoology model"},
     {"weight_hh_l0", "an LSTM, GRU or RNN"},
     {".kernel.inv_dt", "S4"},
@@ -88,11 +86,11 @@ bool InSomeLayer(const Archive& archive, absl::string_view pattern) {
   return false;
 }
 
-// The keys that layer 0, some layer and the embedding lack, most telling first.
+// The keys that the first layer, some layer and the embedding lack, most telling first.
 std::vector<std::string> Missing(const Archive& archive, const Layout& layout) {
   std::vector<std::string> missing;
   for (const absl::string_view pattern : layout.layer_keys) {
-    if (std::string key = Key(pattern, 0); !archive.tensors().contains(key))
+    if (std::string key = Key(pattern, layout.first_layer); !archive.tensors().contains(key))
       missing.push_back(std::move(key));
   }
   for (const absl::string_view pattern : layout.some_layer_keys) {
@@ -176,21 +174,21 @@ absl::StatusOr<int64_t> CountLayers(const Archive& archive, const Layout& layout
   const absl::string_view first =
       layout.layer_keys.empty() ? layout.some_layer_keys[0] : layout.layer_keys[0];
   const std::string prefix(first.substr(0, first.find('#')));
-  int64_t layers = 0;
+  int64_t layers = layout.first_layer;
   for (auto at = archive.tensors().lower_bound(prefix);
        at != archive.tensors().end() && absl::StartsWith(at->first, prefix); ++at) {
     if (const std::optional<int64_t> layer = LayerOf(at->first, first)) layers = std::max(layers, *layer + 1);
   }
-  for (int64_t layer = 0; layer < layers; ++layer) {
+  for (int64_t layer = layout.first_layer; layer < layers; ++layer) {
     for (const absl::string_view pattern : layout.layer_keys) {
       if (const std::string key = Key(pattern, layer); !archive.tensors().contains(key)) {
         return absl::FailedPreconditionError(absl::StrCat(Quoted(archive.name()), " has the keys of ",
-                                                          Named(layout), " and ", layers,
+                                                          Named(layout), " and ", layers - layout.first_layer,
                                                           " layers, but lacks \"", key, "\""));
       }
     }
   }
-  return layers;
+  return layers - layout.first_layer;
 }
 
 // The layouts that the settings' family, layout and model_type allow; all of them where they say nothing.

@@ -17,6 +17,7 @@ struct Layout {
   std::vector<absl::string_view> embeddings;   // one of these keys; empty: none needed
   std::vector<absl::string_view> layer_keys;   // all of them, in every layer
   std::vector<absl::string_view> some_layer_keys;  // each in at least one layer (hybrids)
+  int first_layer = 0;                             // the number of the first one
 };
 
 // Where the keys of several fit and no setting decides, the one with the most keys is taken, then the

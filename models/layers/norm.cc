@@ -29,6 +29,11 @@ at::Tensor LayerNorm(const at::Tensor& x, const at::Tensor& weight, const at::Te
   return at::layer_norm(wide, weight.sizes(), weight.to(type), bias.to(type), eps).to(weight.scalar_type());
 }
 
+at::Tensor GroupNorm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double eps) {
+  const at::Tensor normed = at::layer_norm(AtLeastFloat(x), x.sizes().slice(x.dim() - 1), {}, {}, eps);
+  return (normed.flatten(-2) * weight + bias).to(weight.scalar_type());
+}
+
 at::Tensor GatedRmsNorm(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& weight, double eps,
                         int64_t groups, bool norm_before_gate) {
   const at::Tensor silu = at::silu(AtLeastFloat(gate));

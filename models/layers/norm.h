@@ -13,6 +13,9 @@ at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double eps);
 // (x - mean)·rsqrt(var + eps)·weight + bias, rounded to the weight's dtype.
 at::Tensor LayerNorm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double eps);
 
+// LayerNorm of each slice x [...,H,D/H] by itself -> [...,D]; weight and bias [D].
+at::Tensor GroupNorm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double eps);
+
 // RmsNorm(x·silu(gate)), or RmsNorm(x)·silu(gate) with norm_before_gate, each of `groups` equal slices of the
 // last dimension normalised on its own (Mamba-2; arXiv 2405.21060, section 7.1). Rounded to the weight's
 // dtype.

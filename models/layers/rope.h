@@ -32,6 +32,8 @@ class Rotary {
 
   // x [B,T,H,size], row t at position first + t -> the same shape and dtype.
   at::Tensor Turn(const at::Tensor& x, int64_t first) const;
+  // Of each pair: the angle of one step, [size/2].
+  const at::Tensor& frequencies() const { return frequencies_; }
 
  private:
   struct Table {

@@ -1,6 +1,9 @@
 #include "models/mixers/feed_forward.h"
 
+#include <vector>
+
 #include "ATen/TensorOperators.h"
+#include "ATen/ops/elu.h"
 #include "ATen/ops/gelu.h"
 #include "ATen/ops/relu.h"
 #include "ATen/ops/sigmoid.h"
@@ -40,6 +43,8 @@ at::Tensor Activate(Activation activation, const at::Tensor& x) {
       return at::sigmoid(x);
     case Activation::kTanh:
       return at::tanh(x);
+    case Activation::kEluPlusOne:
+      return at::elu(x) + 1;
     case Activation::kIdentity:
       break;
   }
@@ -47,12 +52,16 @@ at::Tensor Activate(Activation activation, const at::Tensor& x) {
 }
 
 void GatedFeedForward::Plan(const WeightPlanner& planner) const {
-  planner.Linear(Name("gate_proj"), spec_.hidden, spec_.width, spec_.bias);
-  planner.Linear(Name("up_proj"), spec_.hidden, spec_.width, spec_.bias);
+  planner.Linear(Name("gate_proj"), (spec_.fused_gate ? 2 : 1) * spec_.hidden, spec_.width, spec_.bias);
+  if (!spec_.fused_gate) planner.Linear(Name("up_proj"), spec_.hidden, spec_.width, spec_.bias);
   planner.Linear(Name("down_proj"), spec_.width, spec_.hidden, spec_.bias);
 }
 
 absl::StatusOr<at::Tensor> GatedFeedForward::Run(const LayerCall& call, const at::Tensor& x) const {
+  if (spec_.fused_gate) {
+    const std::vector<at::Tensor> halves = Linear(call, "gate_proj", x).chunk(2, -1);
+    return Linear(call, "down_proj", Activate(spec_.activation, halves[0]) * halves[1]);
+  }
   if (spec_.activation == Activation::kSilu) {
     return SwiGlu(x, {Weight(call, "gate_proj.weight"), WeightOrNone(call, "gate_proj.bias"),
                       Weight(call, "up_proj.weight"), WeightOrNone(call, "up_proj.bias"),

@@ -9,7 +9,17 @@
 
 namespace eigsvc {
 
-enum class Activation { kSilu, kGelu, kGeluTanh, kRelu, kReluSquared, kSigmoid, kTanh, kIdentity };
+enum class Activation {
+  kSilu,
+  kGelu,
+  kGeluTanh,
+  kRelu,
+  kReluSquared,
+  kSigmoid,
+  kTanh,
+  kEluPlusOne,
+  kIdentity
+};
 
 // transformers' names: silu, swish, gelu, gelu_new, gelu_pytorch_tanh, relu, relu2, sigmoid, tanh.
 // FAILED_PRECONDITION otherwise, naming the setting.
@@ -20,6 +30,7 @@ struct FeedForwardSpec {
   int64_t width = 0, hidden = 0;
   Activation activation = Activation::kSilu;
   bool bias = false;
+  bool fused_gate = false;  // GatedFeedForward: gate_proj has the rows [gate | up], and there is no up_proj
 };
 
 // down_proj(activation(gate_proj(x))·up_proj(x)).

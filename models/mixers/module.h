@@ -49,6 +49,9 @@ struct LayerCall {
   const Weights& weights;
   LayerState& state;
   const LayerContext& context;
+  // [B,T,*]: what an earlier layer hands on to later ones beside x, at the same steps (RWKV-7: the first
+  // layer's values). Undefined where none does; a module may replace it.
+  at::Tensor& beside;
 
   bool Wants(absl::string_view mixer) const {
     return context.tap != nullptr && context.tap->Wants(layer, mixer);

@@ -63,6 +63,13 @@ Draw DrawLinear(int64_t fan_in) {
   return DrawUniform(-bound, bound);
 }
 
+Draw DrawStepBias(double low, double high) {
+  return [low, high](Random& random) {
+    const double step = std::exp(std::log(low) + random.Unit() * (std::log(high) - std::log(low)));
+    return step + std::log(-std::expm1(-step));
+  };
+}
+
 std::vector<int64_t> WeightSpec::StoredShape() const {
   std::vector<int64_t> stored = shape;
   if (transposed) std::reverse(stored.begin(), stored.end());

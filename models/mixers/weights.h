@@ -46,6 +46,8 @@ Draw DrawNormal(double deviation);
 Draw DrawUniform(double low, double high);
 // torch.nn.Linear's and Conv1d's own default, kaiming_uniform(a = √5): uniform within ±1/√fan_in.
 Draw DrawLinear(int64_t fan_in);
+// The bias of a softplus whose value is to be log-uniform in [low, high]: of step sizes.
+Draw DrawStepBias(double low, double high);
 
 struct WeightSpec {
   int layer = kOuter;          // or kOuter: embedding, final norm, head
@@ -58,6 +60,8 @@ struct WeightSpec {
   // Canonical name of the outer tensor that this one is (tied embeddings), which the plan lists earlier. The
   // key may be absent from a checkpoint and is not written.
   std::string tied_to;
+  // Where fresh values depend on the place: element `index` in row-major order, drawn instead of `draw`.
+  std::function<double(int64_t index, Random&)> draw_at;
 
   static constexpr int kOuter = -1;
   std::vector<int64_t> StoredShape() const;

@@ -4,6 +4,8 @@
 #include <utility>
 
 #include "ATen/TensorOperators.h"
+#include "ATen/core/IListRef.h"
+#include "ATen/ops/cat.h"
 #include "ATen/ops/embedding.h"
 #include "ATen/ops/tanh.h"
 #include "absl/strings/str_cat.h"
@@ -33,10 +35,14 @@ WeightPlan DecoderPlan(const DecoderSpec& spec) {
   if (!spec.norm_key.empty()) PlanNorm(outer, "norm", spec.norm, width);
   outer.Linear("head", vocabulary, width, spec.head_bias);
   if (spec.tied) (spec.head_bias ? plan[plan.size() - 2] : plan.back()).tied_to = "embedding.weight";
+  if (spec.plan_shared) spec.plan_shared(outer);
 
   for (size_t layer = 0; layer < spec.layers.size(); ++layer) {
-    const std::string prefix = absl::StrReplaceAll(spec.layer_prefix, {{"#", absl::StrCat(layer)}});
-    const WeightPlanner planner(plan, static_cast<int>(layer), prefix, spec.layer_keys, draw);
+    const std::string number = absl::StrCat(spec.first_layer + layer);
+    const std::string prefix = absl::StrReplaceAll(spec.layer_prefix, {{"#", number}});
+    KeyMap keys = spec.layer_keys;
+    for (auto& [canonical, stored] : keys) stored = absl::StrReplaceAll(stored, {{"#", number}});
+    const WeightPlanner planner(plan, static_cast<int>(layer), prefix, keys, draw);
     std::string last_norm;  // branches side by side may share one
     for (const Sublayer& sublayer : spec.layers[layer]) {
       for (const Branch& branch : sublayer.branches) {
@@ -92,8 +98,10 @@ class Decoder final : public SequenceModel {
 
   absl::StatusOr<at::Tensor> DoLayer(int index, const Weights& weights, const at::Tensor& input,
                                      LayerState& state, const LayerContext& context) const override {
-    const LayerCall call{index, weights, state, context};
-    at::Tensor x = input;
+    const int64_t width = description().width, extra = input.size(-1) - width;
+    at::Tensor x = input.narrow(-1, 0, width), beside;
+    if (extra > 0) beside = input.narrow(-1, width, extra);
+    const LayerCall call{index, weights, state, context, beside};
     for (const Sublayer& sublayer : spec_.layers[index]) {
       at::Tensor sum, normed;
       std::string last_norm;
@@ -113,7 +121,7 @@ class Decoder final : public SequenceModel {
       if (spec_.residual_in_float32 && dtype() != at::kDouble) x = x.to(at::kFloat);
       x = x + sum;
     }
-    return x;
+    return beside.defined() ? at::cat({x, beside.to(x.scalar_type())}, -1) : x;
   }
 
   int64_t StepsPerPiece(const Weights& weights, const at::Tensor& x) const override {
@@ -122,7 +130,8 @@ class Decoder final : public SequenceModel {
     return PieceSteps(per_step, x);
   }
 
-  at::Tensor DoHead(const ModelWeights& weights, const at::Tensor& x) const override {
+  at::Tensor DoHead(const ModelWeights& weights, const at::Tensor& output) const override {
+    const at::Tensor x = output.narrow(-1, 0, description().width);
     const at::Tensor normed =
         spec_.norm_key.empty() ? x.to(dtype()) : ApplyNorm(spec_.norm, weights.outer, "norm", x);
     at::Tensor logits = Linear(normed, weights.outer["head.weight"],

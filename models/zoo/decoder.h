@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -45,8 +46,12 @@ struct DecoderSpec {
   // Keys of the checkpoint, without ".weight".
   std::string embedding_key = "model.embed_tokens", positions_key, embedding_norm_key,
               norm_key = "model.norm", head_key = "lm_head";  // empty: none (not for embedding and head)
-  std::string layer_prefix = "model.layers.#.";               // '#': the layer
-  KeyMap layer_keys;                                          // where keys differ from canonical names
+  // '#' in the prefix and in the keys of layers stands for the layer's number, from `first_layer` on.
+  std::string layer_prefix = "model.layers.#.";
+  KeyMap layer_keys;  // where keys differ from canonical names
+  int first_layer = 0;
+  // Weights outside the layers that modules share (WeightSpec::tied_to); null: none.
+  std::function<void(const WeightPlanner& outer)> plan_shared;
   std::vector<std::string> ignored_keys;  // patterns of buffers that the forward pass recomputes
 };
 

@@ -28,7 +28,20 @@ absl::StatusOr<at::Tensor> StoredForm(const WeightSpec& spec, const ModelWeights
 
 absl::Span<const FamilyEntry> Families() {
   static const auto* const families = new std::vector<FamilyEntry>{
-      Mamba2Family(), LlamaFamily(), Gpt2Family(), SoftmaxAttentionFamily(), Qwen3Family(),
+      Mamba2Family(),
+      LlamaFamily(),
+      Gpt2Family(),
+      SoftmaxAttentionFamily(),
+      Qwen3Family(),
+      Rwkv7Family(),
+      RetNetFamily(),
+      GlaFamily(),
+      HgrnFamily(),
+      Hgrn2Family(),
+      DeltaNetFamily(),
+      GatedDeltaNetFamily(),
+      GatedDeltaProductFamily(),
+      KdaFamily(),
   };
   return *families;
 }

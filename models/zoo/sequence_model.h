@@ -49,8 +49,9 @@ class SequenceModel {
   // tokens [B,T] int64 already checked against vocab_size -> x [B,T,D].
   absl::StatusOr<at::Tensor> Embed(const ModelWeights& weights, const at::Tensor& tokens,
                                    int64_t first_position) const;
-  // x [B,T,D] -> [B,T,D]. `state` may be null: the chunk is the whole sequence. Long chunks are cut into
-  // pieces here, with the state carried exactly from one to the next, so that no family has to.
+  // x [B,T,D] -> [B,T,D], or wider where a layer hands on more than x. `state` may be null: the chunk is the
+  // whole sequence. Long chunks are cut into pieces here, with the state carried exactly from one to the
+  // next, so that no family has to.
   absl::StatusOr<at::Tensor> Layer(int index, const Weights& weights, const at::Tensor& x, LayerState* state,
                                    const LayerContext& context) const;
   // x [B,T,D] -> logits [B,T,V].

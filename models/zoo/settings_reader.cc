@@ -75,6 +75,10 @@ absl::string_view SettingsReader::Choose(Names names) const {
 
 bool SettingsReader::Has(Names names) const { return settings_.Has(Choose(names)); }
 
+void SettingsReader::Ignore(Names names) {
+  for (const absl::string_view name : names) asked_.emplace(name.substr(0, name.find('.')));
+}
+
 // Remembers what `names` came to. JSON has no infinities: Settings reads them from text.
 template <typename T>
 T SettingsReader::Keep(Names names, T value) {

@@ -34,6 +34,8 @@ class SettingsReader {
   std::vector<std::string> Texts(Names names, std::vector<std::string> fallback);
 
   bool Has(Names names) const;
+  // Settings that change nothing here, or are read elsewhere: known, but no part of what is resolved.
+  void Ignore(Names names);
 
   // INVALID_ARGUMENT naming the setting unless low <= value <= high.
   int64_t IntWithin(Names names, int64_t low, int64_t high, std::optional<int64_t> fallback = std::nullopt);

@@ -173,7 +173,9 @@ absl::StatusOr<at::Tensor> DrawOne(const WeightSpec& spec, uint64_t seed, const 
     EIGSVC_RETURN_IF_ERROR(options.stop->Check());
     const int64_t count = std::min(kDrawn, flat.numel() - start);
     double* data = values.data_ptr<double>();
-    for (int64_t i = 0; i < count; ++i) data[i] = spec.draw(random);
+    for (int64_t i = 0; i < count; ++i) {
+      data[i] = spec.draw_at ? spec.draw_at(start + i, random) : spec.draw(random);
+    }
     flat.narrow(0, start, count).copy_(values.narrow(0, 0, count));
   }
   return drawn;

@@ -178,7 +178,7 @@ TEST(DetectTest, RelativesAreRefusedByNameAndNeverRunAsTheKnownFamily) {
   Fake lti = PaperMamba2();
   lti.outer.push_back("blocks.0.mamba.beta");
   EXPECT_THAT(Detect(lti.Build(), {}), Refused("time-invariant"));
-  EXPECT_THAT(Detect(Fake{{"blocks.0.att.r_k", "emb.weight"}, {}}.Build(), {}), Refused("RWKV-7"));
+  EXPECT_THAT(Detect(Fake{{"blocks.0.att.time_maa_w1", "emb.weight"}, {}}.Build(), {}), Refused("RWKV-6"));
 }
 
 TEST(DetectTest, Mamba1IsNotMamba2) {
