@@ -17,26 +17,12 @@
 #include "models/base/status_macros.h"
 #include "models/layers/conv1d.h"
 #include "models/layers/ssd.h"
+#include "models/transition/noise_floor.h"
 
 namespace eigsvc {
 namespace {
 
 constexpr absl::string_view kMamba2Mixer = "mamba2";
-
-// log λ = Δ·A is a product, so its error is relative: a few roundings of the dtype that Δ's projection is
-// rounded to. Stated at |log λ| = 1; nearer to |λ| = 1 the absolute error is smaller.
-double NoiseFloor(at::ScalarType dtype) {
-  switch (dtype) {
-    case at::kDouble:
-      return 4 * 0x1p-52;
-    case at::kHalf:
-      return 4 * 0x1p-10;
-    case at::kBFloat16:
-      return 4 * 0x1p-7;
-    default:
-      return 4 * 0x1p-23;
-  }
-}
 
 at::Tensor JoinSteps(const std::vector<at::Tensor>& parts) {
   return parts.size() == 1 ? parts[0] : at::cat(parts, 1);
@@ -102,7 +88,7 @@ absl::StatusOr<at::Tensor> Mamba2Model::DoLayer(int index, const Weights& weight
     Transition transition;
     transition.kind = ScalarPerUnit{JoinSteps(decays), shape_.head_width * shape_.order};
     transition.first_step = carried.position;
-    transition.noise_floor = NoiseFloor(dtype());
+    transition.noise_floor = RoundingNoise(dtype());
     EIGSVC_RETURN_IF_ERROR(
         context.tap->OnTransition(index, kMamba2Mixer, UnitKind::kHead, std::move(transition)));
   }

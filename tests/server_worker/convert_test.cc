@@ -9,25 +9,16 @@
 #include "gtest/gtest.h"
 #include "models/zoo/registry.h"
 #include "server/inspection/spectrum_summary.h"
+#include "tests/testing/nine_values.h"
 
 namespace eigsvc {
 namespace {
 
+using ::eigsvc::testing::NineValues;
 using ::testing::DoubleEq;
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
-
-// Nine eigenvalues with known counts: 0, 0.05, 0.3, 0.7, 0.995, 1, 2, 50, 1000 and a NaN.
-Spectrum NineValues() {
-  Spectrum spectrum;
-  std::vector<double> logs;
-  for (const double magnitude : {0.0, 0.05, 0.3, 0.7, 0.995, 1.0, 2.0, 50.0, 1000.0})
-    logs.push_back(std::log(magnitude));
-  logs.push_back(std::numeric_limits<double>::quiet_NaN());
-  spectrum.Add(logs, 1e-7);
-  return spectrum;
-}
 
 TEST(ConvertTest, BinsAreTheNonEmptyOnesAndSumToTheCount) {
   const Spectrum spectrum = NineValues();
