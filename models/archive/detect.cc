@@ -26,15 +26,12 @@ struct Telltale {
   absl::string_view part, what;
 };
 constexpr Telltale kTelltales[] = {
-    {".mixer.x_proj.weight", "Mamba-1"},
     {".mixer.B_bias", "Mamba-3"},
-    {".mamba.x_proj.weight", "Mamba-1"},
     {".mamba.beta", "the paper's time-invariant SSD"},
     {".mixer.A_b_log", "a bidirectional Mamba"},
     {".attention.Wvqkn.weight", "the paper's norm attention"},
-    {".block_sparse_moe.", "a mixture of experts (Mixtral)"},
+    {".block_sparse_moe.gate.", "a mixture of experts (Mixtral)"},
     {".mlp.experts.0.", "a mixture of experts"},
-    {".feed_forward.experts.", "a mixture of experts"},
     {".self_attn.kv_a_proj_with_mqa.weight", "DeepSeek's latent attention"},
     {".self_attn.qkv_proj.weight", "Phi-3"},
     {".att.time_maa_w1", "RWKV-6"},
@@ -45,7 +42,8 @@ constexpr Telltale kTelltales[] = {
     {".mlstm_cell.", "xLSTM"},
     {".implicit_filter.", "Hyena"},
     {".in_proj_qkvz.weight", "Qwen3-Next"},
-    {"weight_hh_l0", "an LSTM, GRU or RNN"},
+    {".weight_hh_l0_reverse", "a bidirectional LSTM, GRU or RNN, which sees the future"},
+    {".weight_hr_l0", "an LSTM with projections"},
     {".kernel.inv_dt", "S4"},
     {".kernel.log_dt", "S4 or S4D"},
 };
@@ -67,7 +65,7 @@ std::optional<int64_t> LayerOf(absl::string_view key, absl::string_view pattern)
   if (!absl::ConsumePrefix(&key, pattern.substr(0, pattern.find('#')))) return std::nullopt;
   int64_t number;
   // Six digits: more layers than an archive may have tensors.
-  const size_t dot = key.find('.');
+  const size_t dot = std::min(key.find('.'), key.size());
   if (dot > 6 || !absl::SimpleAtoi(key.substr(0, dot), &number) || number < 0) return std::nullopt;
   return number;
 }
@@ -101,6 +99,18 @@ std::vector<std::string> Missing(const Archive& archive, const Layout& layout) {
 }
 
 size_t KeyCount(const Layout& layout) { return layout.layer_keys.size() + layout.some_layer_keys.size(); }
+
+// Whether the first key of layer 0 has the shape that tells the layout from others with its keys.
+bool HasItsGates(const Archive& archive, const Layout& layout) {
+  if (layout.gates == 0) return true;
+  const std::vector<int64_t>& shape = archive.tensors().at(Key(layout.layer_keys[0], 0)).shape;
+  return shape.size() == 2 && shape[0] == layout.gates * shape[1];
+}
+
+bool HasItsSettings(const Settings& settings, const Layout& layout) {
+  return layout.settings.empty() || std::any_of(layout.settings.begin(), layout.settings.end(),
+                                                [&](absl::string_view key) { return settings.Has(key); });
+}
 
 absl::Status Unknown(const Archive& archive) {
   const Layout* nearest = nullptr;
@@ -205,37 +215,24 @@ absl::StatusOr<std::vector<const Layout*>> Allowed(const Settings& settings) {
   return allowed;
 }
 
-// Of those whose keys are all there, the one with the most; null where there is none.
-const Layout* BestMatch(const Archive& archive, const std::vector<const Layout*>& layouts) {
+// Of those whose keys are all there, the one with the most, settings of its own included; null where there is
+// none.
+const Layout* BestMatch(const Archive& archive, const Settings& settings,
+                        const std::vector<const Layout*>& layouts) {
+  const auto told = [](const Layout& layout) { return KeyCount(layout) + (layout.settings.empty() ? 0 : 1); };
   const Layout* best = nullptr;
   for (const Layout* layout : layouts) {
-    if (!Missing(archive, *layout).empty()) continue;
-    if (best == nullptr || KeyCount(*layout) > KeyCount(*best)) best = layout;
+    if (!HasItsSettings(settings, *layout) || !Missing(archive, *layout).empty() ||
+        !HasItsGates(archive, *layout)) {
+      continue;
+    }
+    if (best == nullptr || told(*layout) > told(*best)) best = layout;
   }
   return best;
 }
 
 std::string Shape(const ArchiveTensor& tensor) {
   return absl::StrCat("[", absl::StrJoin(tensor.shape, ", "), "]");
-}
-
-absl::Status CheckMamba2(const Archive& archive, const Layout& layout, const Settings& settings) {
-  const std::string key = Key(layout.layer_keys[0], 0);
-  if (const ArchiveTensor& a_log = archive.tensors().at(key); a_log.shape.size() != 1) {
-    return absl::FailedPreconditionError(absl::StrCat("\"", key, "\" has shape ", Shape(a_log),
-                                                      "; that of Mamba-2 has one dimension, that of "
-                                                      "Mamba-1, which is not supported yet, has two"));
-  }
-  if (settings.Has("ssm_cfg.layer")) {
-    EIGSVC_ASSIGN_OR_RETURN(const std::string layer, settings.Text("ssm_cfg.layer"));
-    if (layer != "Mamba2") return Contradiction("ssm_cfg.layer", layer, settings, layout);
-  }
-  if (layout.name == "huggingface" && (settings.Has("fuse_norm") || settings.Has("norm_eps"))) {
-    return absl::FailedPreconditionError(
-        "the settings are those of flash-linear-attention's mamba2 (norm_eps, fuse_norm), whose gated "
-        "norm differs from Hugging Face's; it is not supported yet");
-  }
-  return absl::OkStatus();
 }
 
 // Families whose layers all see everything, of whose keys relatives are that see windows.
@@ -266,12 +263,12 @@ absl::Status CheckSoftmaxAttention(const Layout& layout, const Settings& setting
 }
 
 absl::Status CheckFamily(const Archive& archive, const Layout& layout, const Settings& settings) {
-  if (layout.family == "mamba2") return CheckMamba2(archive, layout, settings);
   if (layout.family == "llama" || layout.family == "granite" || layout.family == "olmo2") {
     return CheckUnwindowed(layout, settings);
   }
   if (layout.family == "gpt2") return CheckGpt2(archive, layout);
-  return CheckSoftmaxAttention(layout, settings);
+  if (layout.family == "softmax-attention") return CheckSoftmaxAttention(layout, settings);
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -280,11 +277,11 @@ absl::StatusOr<Detection> Detect(const Archive& archive, const Settings& overrid
   Settings settings = archive.settings().MergedWith(overrides);
   EIGSVC_RETURN_IF_ERROR(RefuseTelltales(archive));
   EIGSVC_ASSIGN_OR_RETURN(const std::vector<const Layout*> allowed, Allowed(settings));
-  const Layout* layout = BestMatch(archive, allowed);
+  const Layout* layout = BestMatch(archive, settings, allowed);
   if (layout == nullptr) {
     std::vector<const Layout*> all;
     for (const Layout& other : Layouts()) all.push_back(&other);
-    layout = BestMatch(archive, all);
+    layout = BestMatch(archive, settings, all);
     if (layout == nullptr) return Unknown(archive);
     for (const absl::string_view setting : {"family", "model_type"}) {
       if (!settings.Has(setting)) continue;

@@ -2,6 +2,7 @@
 // layout; the families themselves are in models/zoo.
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 #include "absl/strings/string_view.h"
@@ -18,6 +19,8 @@ struct Layout {
   std::vector<absl::string_view> layer_keys;   // all of them, in every layer
   std::vector<absl::string_view> some_layer_keys;  // each in at least one layer (hybrids)
   int first_layer = 0;                             // the number of the first one
+  int64_t gates = 0;                               // rows of layer_keys[0] for each column; 0: any
+  std::vector<absl::string_view> settings;  // one of these tells it from another with its keys; empty: none
 };
 
 // Where the keys of several fit and no setting decides, the one with the most keys is taken, then the

@@ -10,6 +10,7 @@
 #include "ATen/ops/cat.h"
 #include "ATen/ops/empty.h"
 #include "ATen/ops/scalar_tensor.h"
+#include "absl/strings/str_cat.h"
 #include "models/base/status_macros.h"
 #include "models/transition/normaliser.h"
 #include "models/transition/softmax.h"
@@ -76,16 +77,30 @@ void Attention::Plan(const WeightPlanner& planner) const {
     planner.Linear(Name("q_proj"), query_rows, spec_.width, spec_.qkv_bias);
     planner.Linear(Name("k_proj"), key_rows, spec_.width, spec_.qkv_bias);
     planner.Linear(Name("v_proj"), value_rows, spec_.width, spec_.qkv_bias);
+    for (const char* rest : {"q", "k", "v"}) {
+      if (spec_.adapter_rank == 0) break;
+      const int64_t rows = *rest == 'q' ? query_rows : *rest == 'k' ? key_rows : value_rows;
+      planner.Linear(Name(absl::StrCat(rest, "_adapter.0")), spec_.adapter_rank, spec_.width, false);
+      planner.Linear(Name(absl::StrCat(rest, "_adapter.1")), rows, spec_.adapter_rank, false);
+    }
   } else {
     planner.Linear(Name("qkv_proj"), query_rows + key_rows + value_rows, spec_.width, spec_.qkv_bias);
   }
-  planner.ResidualLinear(Name("o_proj"), spec_.width, spec_.heads * spec_.value_size, spec_.output_bias);
+  planner.ResidualLinear(Name("o_proj"), spec_.output_width > 0 ? spec_.output_width : spec_.width,
+                         spec_.heads * spec_.value_size, spec_.output_bias);
   if (spec_.qk_norm != AttentionSpec::QkNorm::kNone) {
     const bool whole = spec_.qk_norm == AttentionSpec::QkNorm::kWhole;
     PlanNorm(planner, Name("q_norm"), spec_.norm, whole ? query_rows : spec_.key_size);
     PlanNorm(planner, Name("k_norm"), spec_.norm, whole ? key_rows : spec_.key_size);
   }
   if (spec_.sinks) planner.Add(Name("sinks"), {spec_.heads}, DrawNormal(0.02)).keep_float32 = true;
+}
+
+at::Tensor Attention::Projected(const LayerCall& call, absl::string_view rest, const at::Tensor& x) const {
+  const at::Tensor projected = Linear(call, absl::StrCat(rest, "_proj"), x);
+  if (spec_.adapter_rank == 0) return projected;
+  return projected +
+         Linear(call, absl::StrCat(rest, "_adapter.1"), Linear(call, absl::StrCat(rest, "_adapter.0"), x));
 }
 
 // q, k and v of a chunk as they are projected, [B,T,heads,d] each.
@@ -103,9 +118,9 @@ std::vector<at::Tensor> Attention::Project(const LayerCall& call, const at::Tens
     case AttentionSpec::Projection::kFusedPerHead:
       return Linear(call, "qkv_proj", x).unflatten(-1, {heads, 2 * d + dv}).split_with_sizes({d, d, dv}, -1);
   }
-  return {Linear(call, "q_proj", x).unflatten(-1, {heads, d}),
-          Linear(call, "k_proj", x).unflatten(-1, {groups, d}),
-          Linear(call, "v_proj", x).unflatten(-1, {groups, dv})};
+  return {Projected(call, "q", x).unflatten(-1, {heads, d}),
+          Projected(call, "k", x).unflatten(-1, {groups, d}),
+          Projected(call, "v", x).unflatten(-1, {groups, dv})};
 }
 
 // q or k [B,T,heads,d], normed and turned.

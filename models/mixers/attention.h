@@ -39,11 +39,14 @@ struct AttentionSpec {
   QkNorm qk_norm = QkNorm::kNone;
   NormSpec norm;
   std::shared_ptr<const Rotary> rotary;  // of q and k, shared by a model's layers; null: none
+  int64_t output_width = 0;              // 0: width
+  // Of a low-rank product beside each of q_proj, k_proj and v_proj (kSeparate); 0: none.
+  int64_t adapter_rank = 0;
 };
 
 inline constexpr absl::string_view kAttentionMixer = "attention";
 
-// Weights by `projection`, o_proj (.weight, .bias), q_norm, k_norm, sinks [H].
+// Weights by `projection`, o_proj (.weight, .bias), {q,k,v}_adapter.{0,1}.weight, q_norm, k_norm, sinks [H].
 class Attention final : public Module {
  public:
   Attention(std::string name, AttentionSpec spec) : Module(std::move(name)), spec_(std::move(spec)) {}
@@ -52,6 +55,7 @@ class Attention final : public Module {
   std::vector<MixerDescription> Mixers() const override;
 
  private:
+  at::Tensor Projected(const LayerCall& call, absl::string_view rest, const at::Tensor& x) const;
   std::vector<at::Tensor> Project(const LayerCall& call, const at::Tensor& x) const;
   at::Tensor Prepared(const LayerCall& call, const char* norm, const at::Tensor& heads) const;
 

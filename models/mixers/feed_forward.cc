@@ -60,15 +60,19 @@ void GatedFeedForward::Plan(const WeightPlanner& planner) const {
 absl::StatusOr<at::Tensor> GatedFeedForward::Run(const LayerCall& call, const at::Tensor& x) const {
   if (spec_.fused_gate) {
     const std::vector<at::Tensor> halves = Linear(call, "gate_proj", x).chunk(2, -1);
-    return Linear(call, "down_proj", Activate(spec_.activation, halves[0]) * halves[1]);
+    return Linear(call, "down_proj", Activate(spec_.activation, Scaled(halves[0])) * halves[1]);
   }
-  if (spec_.activation == Activation::kSilu) {
+  if (spec_.activation == Activation::kSilu && spec_.gate_scale == 1) {
     return SwiGlu(x, {Weight(call, "gate_proj.weight"), WeightOrNone(call, "gate_proj.bias"),
                       Weight(call, "up_proj.weight"), WeightOrNone(call, "up_proj.bias"),
                       Weight(call, "down_proj.weight"), WeightOrNone(call, "down_proj.bias")});
   }
-  return Linear(call, "down_proj",
-                Activate(spec_.activation, Linear(call, "gate_proj", x)) * Linear(call, "up_proj", x));
+  const at::Tensor gate = Activate(spec_.activation, Scaled(Linear(call, "gate_proj", x)));
+  return Linear(call, "down_proj", gate * Linear(call, "up_proj", x));
+}
+
+at::Tensor GatedFeedForward::Scaled(const at::Tensor& gate) const {
+  return spec_.gate_scale == 1 ? gate : gate * spec_.gate_scale;
 }
 
 void FeedForward::Plan(const WeightPlanner& planner) const {

@@ -31,9 +31,10 @@ struct FeedForwardSpec {
   Activation activation = Activation::kSilu;
   bool bias = false;
   bool fused_gate = false;  // GatedFeedForward: gate_proj has the rows [gate | up], and there is no up_proj
+  double gate_scale = 1;    // of the gate, before its activation
 };
 
-// down_proj(activation(gate_proj(x))·up_proj(x)).
+// down_proj(activation(gate_scale·gate_proj(x))·up_proj(x)).
 class GatedFeedForward final : public Module {
  public:
   GatedFeedForward(std::string name, FeedForwardSpec spec) : Module(std::move(name)), spec_(spec) {}
@@ -41,6 +42,8 @@ class GatedFeedForward final : public Module {
   absl::StatusOr<at::Tensor> Run(const LayerCall& call, const at::Tensor& x) const override;
 
  private:
+  at::Tensor Scaled(const at::Tensor& gate) const;
+
   const FeedForwardSpec spec_;
 };
 

@@ -102,6 +102,10 @@ void WeightPlanner::AddLinear(const std::string& name, int64_t out, int64_t in, 
   if (bias) Add(name + ".bias", {out}, DrawConstant(0));
 }
 
+void WeightPlanner::Stack(const std::string& name, int64_t count, int64_t out, int64_t in) const {
+  Add(name, {count, out, in}, style_.draw ? style_.draw : DrawLinear(in));
+}
+
 bool MatchesPattern(const std::string& text, const std::string& pattern) {
   const std::vector<std::string> parts = absl::StrSplit(pattern, '*');
   if (parts.size() == 1) return text == pattern;

@@ -57,13 +57,15 @@ struct WeightSpec {
   Draw draw;
   bool transposed = false;    // the checkpoint stores the transpose (GPT-2's Conv1D)
   bool keep_float32 = false;  // at least float32 whatever the model's dtype (decay rates, step sizes)
-  // Canonical name of the outer tensor that this one is (tied embeddings), which the plan lists earlier. The
-  // key may be absent from a checkpoint and is not written.
+  // Canonical name of the tensor that this one is (tied embeddings, shared blocks), outside the layers or in
+  // `tied_layer`, which the plan lists earlier. The key may be absent from a checkpoint and is not written.
   std::string tied_to;
   // Where fresh values depend on the place: element `index` in row-major order, drawn instead of `draw`.
   std::function<double(int64_t index, Random&)> draw_at;
+  bool buffer = false;  // part of a checkpoint that no gradient reaches
 
   static constexpr int kOuter = -1;
+  int tied_layer = kOuter;
   std::vector<int64_t> StoredShape() const;
 };
 
@@ -98,6 +100,8 @@ class WeightPlanner {
   WeightSpec& Add(const std::string& name, std::vector<int64_t> shape, Draw draw) const;
   // "NAME.weight" [out,in] and, with bias, "NAME.bias" [out] of zeros.
   void Linear(const std::string& name, int64_t out, int64_t in, bool bias) const;
+  // "NAME" [count,out,in]: so many of them in one tensor.
+  void Stack(const std::string& name, int64_t count, int64_t out, int64_t in) const;
   // The same for a projection onto the residual stream.
   void ResidualLinear(const std::string& name, int64_t out, int64_t in, bool bias) const;
   int layer() const { return layer_; }

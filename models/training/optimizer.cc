@@ -17,8 +17,9 @@ namespace eigsvc {
 namespace {
 
 bool Decays(const std::string& name, const at::Tensor& value) {
+  const absl::string_view last = absl::string_view(name).substr(name.rfind('.') + 1);
   for (absl::string_view exempt : {"a_log", "d", "dt_bias", "init_states"}) {
-    if (absl::EqualsIgnoreCase(name, exempt)) return false;
+    if (absl::EqualsIgnoreCase(last, exempt)) return false;
   }
   return value.dim() >= 2;
 }

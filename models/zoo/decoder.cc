@@ -33,8 +33,9 @@ WeightPlan DecoderPlan(const DecoderSpec& spec) {
     outer.Linear("positions", spec.description.max_positions, width, /*bias=*/false);
   }
   if (!spec.embedding_norm_key.empty()) PlanNorm(outer, "embedding_norm", spec.norm, width);
-  if (!spec.norm_key.empty()) PlanNorm(outer, "norm", spec.norm, width);
-  outer.Linear("head", vocabulary, width, spec.head_bias);
+  const int64_t head_width = spec.head_width > 0 ? spec.head_width : width;
+  if (!spec.norm_key.empty()) PlanNorm(outer, "norm", spec.norm, head_width);
+  outer.Linear("head", vocabulary, head_width, spec.head_bias);
   if (spec.tied) (spec.head_bias ? plan[plan.size() - 2] : plan.back()).tied_to = "embedding.weight";
   if (spec.plan_shared) spec.plan_shared(outer);
 
@@ -57,6 +58,7 @@ WeightPlan DecoderPlan(const DecoderSpec& spec) {
       if (!sublayer.post_norm.empty()) PlanNorm(planner, sublayer.post_norm, spec.norm, width);
     }
   }
+  if (spec.adjust) std::for_each(plan.begin(), plan.end(), spec.adjust);
   return plan;
 }
 
@@ -95,6 +97,11 @@ class Decoder final : public SequenceModel {
   }
 
  private:
+  // Of x in [x | what layers hand on]; where the layers change its width, they hand on nothing.
+  int64_t WidthOf(const at::Tensor& carried) const {
+    return spec_.head_width > 0 ? carried.size(-1) : description().width;
+  }
+
   at::Tensor DoEmbed(const ModelWeights& weights, const at::Tensor& tokens,
                      int64_t first_position) const override {
     at::Tensor x = at::embedding(weights.outer["embedding.weight"], tokens);
@@ -102,12 +109,13 @@ class Decoder final : public SequenceModel {
     if (!spec_.positions_key.empty()) {
       x = x + weights.outer["positions.weight"].narrow(0, first_position, tokens.size(1));
     }
-    return spec_.embedding_norm_key.empty() ? x : ApplyNorm(spec_.norm, weights.outer, "embedding_norm", x);
+    if (!spec_.embedding_norm_key.empty()) x = ApplyNorm(spec_.norm, weights.outer, "embedding_norm", x);
+    return spec_.carries_embedding ? at::cat({x, x}, -1) : x;
   }
 
   absl::StatusOr<at::Tensor> DoLayer(int index, const Weights& weights, const at::Tensor& input,
                                      LayerState& state, const LayerContext& context) const override {
-    const int64_t width = description().width, extra = input.size(-1) - width;
+    const int64_t width = WidthOf(input), extra = input.size(-1) - width;
     at::Tensor x = input.narrow(-1, 0, width), beside;
     if (extra > 0) beside = input.narrow(-1, width, extra);
     const LayerCall call{index, weights, state, context, beside};
@@ -121,14 +129,15 @@ class Decoder final : public SequenceModel {
           normed = ApplyNorm(spec_.norm, weights, branch.norm, x);
         }
         last_norm = branch.norm;
-        const at::Tensor scaled = branch.input_scale == 1 ? normed : normed * branch.input_scale;
+        at::Tensor scaled = branch.input_scale == 1 ? normed : normed * branch.input_scale;
+        if (branch.takes_embedding) scaled = at::cat({scaled, beside.to(scaled.scalar_type())}, -1);
         EIGSVC_ASSIGN_OR_RETURN(at::Tensor output, branch.module->Run(call, scaled));
         if (branch.output_scale != 1) output = output * branch.output_scale;
         sum = sum.defined() ? AddedTo(sum, output) : output;
       }
       if (!sublayer.post_norm.empty()) sum = ApplyNorm(spec_.norm, weights, sublayer.post_norm, sum);
       if (spec_.residual_in_float32 && dtype() != at::kDouble) x = x.to(at::kFloat);
-      x = AddedTo(x, sum);
+      x = sublayer.residual ? AddedTo(x, sum) : sum;
     }
     return beside.defined() ? at::cat({x, beside.to(x.scalar_type())}, -1) : x;
   }
@@ -140,7 +149,7 @@ class Decoder final : public SequenceModel {
   }
 
   at::Tensor DoHead(const ModelWeights& weights, const at::Tensor& output) const override {
-    const at::Tensor x = output.narrow(-1, 0, description().width);
+    const at::Tensor x = output.narrow(-1, 0, WidthOf(output));
     const at::Tensor normed =
         spec_.norm_key.empty() ? x.to(dtype()) : ApplyNorm(spec_.norm, weights.outer, "norm", x);
     at::Tensor logits = Linear(normed, weights.outer["head.weight"],

@@ -22,12 +22,14 @@ struct Branch {
   std::unique_ptr<const Module> module;
   std::string norm;  // canonical name of the norm before it; empty: none
   double input_scale = 1, output_scale = 1;
+  bool takes_embedding = false;  // the module is given [norm(x) | embedding]; needs carries_embedding
 };
 
 // x + post_norm(sum of the branches): one branch usually, two where mixers run side by side.
 struct Sublayer {
   std::vector<Branch> branches;
   std::string post_norm;  // canonical name; empty: none
+  bool residual = true;   // false: without x
 };
 
 struct DecoderSpec {
@@ -40,8 +42,10 @@ struct DecoderSpec {
   double logits_scale = 1;
   double logits_cap = 0;  // cap·tanh(logits/cap); 0: none
   bool residual_in_float32 = false;
-  bool tied = false;  // the head is the embedding
+  bool carries_embedding = false;  // between layers, x is [x | embedding]
+  bool tied = false;               // the head is the embedding
   bool head_bias = false;
+  int64_t head_width = 0;               // of what the head reads; 0: description.width
   double draw_deviation = 0.02;         // of fresh embeddings and projections
   double residual_draw_deviation = 0;   // of projections onto the residual stream; 0: the same
   bool transposed_projections = false;  // the layers' are stored as (in, out)
@@ -55,6 +59,8 @@ struct DecoderSpec {
   // Weights outside the layers that modules share (WeightSpec::tied_to); null: none.
   std::function<void(const WeightPlanner& outer)> plan_shared;
   std::vector<std::string> ignored_keys;  // patterns of buffers that the forward pass recomputes
+  // The last word on each planned weight, for keys and ties that follow no pattern; may be empty.
+  std::function<void(WeightSpec&)> adjust;
 };
 
 absl::StatusOr<std::shared_ptr<const SequenceModel>> LoadDecoder(DecoderSpec spec, const Archive& archive,

@@ -5,7 +5,10 @@
 
 namespace eigsvc {
 
+FamilyEntry BambaFamily();               // bamba.cc
 FamilyEntry DeltaNetFamily();            // delta_net.cc
+FamilyEntry FalconH1Family();            // falcon_h1.cc
+FamilyEntry FalconMambaFamily();         // mamba.cc
 FamilyEntry FlaTransformerFamily();      // llama.cc
 FamilyEntry GatedDeltaNetFamily();       // delta_net.cc
 FamilyEntry Gemma2Family();              // llama.cc
@@ -14,20 +17,30 @@ FamilyEntry Gpt2Family();                // gpt2.cc
 FamilyEntry GptNeoxFamily();             // gpt_neox.cc
 FamilyEntry GptOssFamily();              // llama.cc
 FamilyEntry GraniteFamily();             // llama.cc
+FamilyEntry GraniteHybridFamily();       // bamba.cc
+FamilyEntry GruFamily();                 // rnn.cc
 FamilyEntry Hgrn2Family();               // gated_linear_attention.cc
 FamilyEntry HgrnFamily();                // gated_linear_attention.cc
+FamilyEntry JambaFamily();               // jamba.cc
 FamilyEntry KdaFamily();                 // delta_net.cc
 FamilyEntry LlamaFamily();               // llama.cc
+FamilyEntry LstmFamily();                // rnn.cc
 FamilyEntry Mamba2Family();              // mamba2.cc
+FamilyEntry MambaFamily();               // mamba.cc
+FamilyEntry MinGruFamily();              // min_rnn.cc
+FamilyEntry MinLstmFamily();             // min_rnn.cc
 FamilyEntry MinistralFamily();           // llama.cc
 FamilyEntry MistralFamily();             // llama.cc
+FamilyEntry NemotronHFamily();           // nemotron_h.cc
 FamilyEntry Olmo2Family();               // llama.cc
 FamilyEntry Olmo3Family();               // llama.cc
 FamilyEntry Qwen2Family();               // llama.cc
 FamilyEntry Qwen3Family();               // llama.cc
 FamilyEntry RetNetFamily();              // gated_linear_attention.cc
+FamilyEntry RnnFamily();                 // rnn.cc
 FamilyEntry Rwkv7Family();               // rwkv7.cc
 FamilyEntry SoftmaxAttentionFamily();    // softmax_attention.cc
+FamilyEntry Zamba2Family();              // zamba2.cc
 FamilyEntry ZoologyTransformerFamily();  // zoology_transformer.cc
 
 }  // namespace eigsvc

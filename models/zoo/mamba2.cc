@@ -1,157 +1,160 @@
-// Mamba-2 (arXiv 2405.21060) as state-spaces/mamba and Hugging Face store it: [z | x | B | C | Δ] from one
-// projection, a short convolution, the selective SSM, a gated RMSNorm and an output projection, on a
+// Mamba-2 (arXiv 2405.21060) as state-spaces/mamba, Hugging Face and flash-linear-attention store it, on a
 // pre-normed residual stream. The layout of arXiv 2510.09379 has its own block: mamba2_paper.cc.
-#include <cmath>
+#include "models/mixers/mamba2.h"
+
+#include <algorithm>
+#include <limits>
+#include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "ATen/TensorOperators.h"
-#include "ATen/core/IListRef.h"
-#include "ATen/ops/cat.h"
-#include "ATen/ops/embedding.h"
-#include "ATen/ops/linear.h"
-#include "ATen/ops/promote_types.h"
-#include "ATen/ops/silu.h"
 #include "absl/strings/str_cat.h"
 #include "models/base/status_macros.h"
 #include "models/base/status_util.h"
-#include "models/layers/norm.h"
+#include "models/zoo/decoder.h"
 #include "models/zoo/families.h"
-#include "models/zoo/mamba2_config.h"
-#include "models/zoo/mamba2_model.h"
 #include "models/zoo/mamba2_paper.h"
-#include "models/zoo/weight_loader.h"
+#include "models/zoo/mamba_settings.h"
 
 namespace eigsvc {
 namespace {
 
-WeightPlan Mamba2Plan(const Mamba2Config& config) {
-  WeightPlan plan;
-  const auto add = [&](int layer, std::string name, std::string key, std::vector<int64_t> shape, Draw draw,
-                       std::string tied_to = "") {
-    plan.push_back({layer, std::move(name), std::move(key), std::move(shape), std::move(draw), false, false,
-                    std::move(tied_to)});
-  };
-  const auto add_norm = [&](int layer, const std::string& name, const std::string& key) {
-    add(layer, name + ".weight", key + ".weight", {config.width}, DrawConstant(1));
-    if (!config.rms_norm) add(layer, name + ".bias", key + ".bias", {config.width}, DrawConstant(0));
-  };
-  add(WeightSpec::kOuter, "embedding", config.embedding_key, {config.vocab_size, config.width},
-      DrawNormal(0.02));
-  add_norm(WeightSpec::kOuter, "norm_f", "backbone.norm_f");
-  add(WeightSpec::kOuter, "lm_head", "lm_head.weight", {config.vocab_size, config.width},
-      DrawLinear(config.width), config.tied ? "embedding" : "");
+constexpr int64_t kLargest = MambaSettings::kLargestSize;
 
-  // The output projections are scaled so that the residual stream does not grow with depth (GPT-2's scheme).
-  const double out_bound =
-      1 / std::sqrt(static_cast<double>(config.inner()) * static_cast<double>(config.layers));
-  for (int layer = 0; layer < config.layers; ++layer) {
-    const std::string prefix = absl::StrCat("backbone.layers.", layer, ".");
-    const std::string mixer = prefix + "mixer.";
-    add_norm(layer, "norm", prefix + "norm");
-    add(layer, "in_proj.weight", mixer + "in_proj.weight", {config.projection_rows(), config.width},
-        DrawLinear(config.width));
-    PlanSsm(config.ssm, layer, mixer, config.conv_bias,
-            config.skip_per_channel ? config.ssm.inner() : config.ssm.heads, plan);
-    if (config.gated_norm) {
-      add(layer, "gated_norm.weight", mixer + "norm.weight", {config.ssm.inner()}, DrawConstant(1));
-    }
-    add(layer, "out_proj.weight", mixer + "out_proj.weight", {config.width, config.inner()},
-        DrawUniform(-out_bound, out_bound));
-    if (config.projection_bias) {
-      add(layer, "in_proj.bias", mixer + "in_proj.bias", {config.projection_rows()}, DrawConstant(0));
-      add(layer, "out_proj.bias", mixer + "out_proj.bias", {config.width}, DrawConstant(0));
-    }
+// Which of B's and C's 2·G·N channels are groups and which are state: shapes alone cannot tell.
+void ReadGroups(MambaSettings& source, bool has_mixer_settings, Mamba2Spec& spec) {
+  SettingsReader& reader = source.reader;
+  const auto groups = source.Names("ssm_cfg.ngroups", "n_groups");
+  const auto order = source.Names("ssm_cfg.d_state", "state_size");
+  if (source.fresh()) {
+    spec.groups = reader.IntWithin(groups, 1, kLargest, 1);
+    spec.order = reader.IntWithin(order, 1, kLargest, 32);
+    return;
   }
-  return plan;
+  const int64_t channels = source.MixerSize("conv1d.weight").value_or(0);
+  const int64_t product = (channels - spec.inner()) / 2;
+  if (product < 1) {
+    reader.Fail(absl::FailedPreconditionError(absl::StrCat("backbone.layers.0.mixer.conv1d.weight has ",
+                                                           channels, " channels, too few for x (",
+                                                           spec.inner(), ") beside B and C")));
+    return;
+  }
+  // In state-spaces/mamba a configuration that does not mention ngroups means 1.
+  const bool states_groups = reader.Has(groups) || (has_mixer_settings && !reader.Has(order));
+  if (!states_groups && !reader.Has(order)) {
+    reader.Fail(absl::FailedPreconditionError(absl::StrCat(
+        "setting \"ngroups\" is missing: the convolution has ngroups·d_state = ", product,
+        " channels each for B and C, and no tensor says how they divide. Pass it with --config "
+        "'{\"ngroups\": 1}' (1 in most published models), or put config.json beside the weights")));
+    return;
+  }
+  if (states_groups) {
+    spec.groups = reader.IntWithin(groups, 1, kLargest, 1);
+    spec.order = reader.IntWithin(order, 1, kLargest,
+                                  std::max<int64_t>(product / std::max<int64_t>(spec.groups, 1), 1));
+  } else {
+    spec.order = reader.IntWithin(order, 1, kLargest);
+    spec.groups = reader.IntWithin(groups, 1, kLargest,
+                                   std::max<int64_t>(product / std::max<int64_t>(spec.order, 1), 1));
+  }
 }
 
-ModelDescription Mamba2Description(const Mamba2Config& config) {
-  ModelDescription description;
-  description.family = "mamba2";
-  description.layout = config.layout;
-  description.width = config.width;
-  description.vocab_size = config.vocab_size;
-  description.settings = config.ToSettings();
-  DescribeSsm(config.ssm, config.layers, description);
-  return description;
+// `channels`: of the state-space model, which the heads share.
+void ReadHeads(MambaSettings& source, int64_t channels, Mamba2Spec& spec) {
+  SettingsReader& reader = source.reader;
+  const auto width = source.Names("ssm_cfg.headdim", "head_dim");
+  std::optional<int64_t> heads = source.MixerSize("A_log");
+  if (reader.Has({"num_heads", "nheads"})) heads = reader.IntWithin({"num_heads", "nheads"}, 1, kLargest);
+  const int64_t usual = heads && *heads > 0 ? std::max<int64_t>(channels / *heads, 1) : 16;
+  spec.head_width = reader.IntWithin(width, 1, kLargest, usual);
+  spec.heads = heads.value_or(channels / std::max<int64_t>(spec.head_width, 1));
+  reader.Ignore({"num_heads", "nheads"});
+  if (reader.status().ok() && spec.inner() != channels) {
+    reader.Fail(absl::InvalidArgumentError(absl::StrCat(
+        "settings disagree: ", spec.heads, " heads (num_heads) of ", spec.head_width,
+        " channels (headdim, head_dim) are not the SSM's width ", channels, " (expand·d_model, or d_ssm)")));
+  }
 }
 
-class OfficialMamba2 final : public Mamba2Model {
- public:
-  OfficialMamba2(const Mamba2Config& config, WeightPlan plan, ModelWeights weights, at::ScalarType dtype)
-      : Mamba2Model(Mamba2Description(config), std::move(plan), std::move(weights), dtype, config.ssm),
-        config_(config) {}
-
- private:
-  at::Tensor DoEmbed(const ModelWeights& weights, const at::Tensor& tokens, int64_t) const override {
-    return at::embedding(weights.outer["embedding"], tokens);
+// `archive`: null for a fresh model, as is `layers`.
+absl::StatusOr<DecoderSpec> Mamba2Decoder(const Settings& settings, const Settings& typed,
+                                          const std::string& layout, const Archive* archive,
+                                          std::optional<int64_t> layers) {
+  MambaSettings source(settings, typed, layout, archive);
+  SettingsReader& reader = source.reader;
+  EIGSVC_ASSIGN_OR_RETURN(MambaSettings::Shell shell, source.ReadShell("mamba2", "Mamba2", layers));
+  Mamba2Spec spec;
+  spec.width = shell.width;
+  spec.depth = shell.layers;
+  const int64_t channels =
+      reader.IntWithin(source.Names("ssm_cfg.d_ssm", "d_ssm"), 1, shell.inner,
+                       std::min(source.MixerSize("norm.weight").value_or(shell.inner), shell.inner));
+  spec.gated_mlp = shell.inner - channels;
+  ReadHeads(source, channels, spec);
+  EIGSVC_RETURN_IF_ERROR(reader.status());
+  ReadGroups(source, settings.Has("ssm_cfg"), spec);
+  spec.taps = reader.IntWithin(source.Names("ssm_cfg.d_conv", "conv_kernel"), 1, 64,
+                               source.MixerSize("conv1d.weight", 2).value_or(4));
+  const std::vector<double> limit =
+      reader.Reals(source.Names("ssm_cfg.dt_limit", layout == "fla" ? "dt_limit" : "time_step_limit"),
+                   {0, std::numeric_limits<double>::infinity()});
+  EIGSVC_RETURN_IF_ERROR(reader.status());
+  if (limit.size() != 2) {
+    return absl::InvalidArgumentError("setting \"dt_limit\" (time_step_limit) must be [low, high]");
   }
-
-  at::Tensor DoHead(const ModelWeights& weights, const at::Tensor& x) const override {
-    return at::linear(Norm(weights.outer, "norm_f", x), weights.outer["lm_head"]);
+  spec.dt_min = limit[0];
+  spec.dt_max = limit[1];
+  if (!reader.Bool(source.Names("ssm_cfg.rmsnorm", "rmsnorm"), source.HasMixerKey("norm.weight", true))) {
+    spec.norm = Mamba2Spec::Norm::kNone;
+  } else if (reader.Bool(source.Names("ssm_cfg.norm_before_gate", "norm_before_gate"), false)) {
+    spec.norm = Mamba2Spec::Norm::kBeforeGate;
   }
-
-  at::Tensor Norm(const Weights& weights, const std::string& name, const at::Tensor& x) const {
-    const at::Tensor& weight = weights[name + ".weight"];
-    if (config_.rms_norm) return RmsNorm(x, weight, config_.norm_eps);
-    return LayerNorm(x, weight, weights[name + ".bias"], config_.norm_eps);
-  }
-
-  static at::Tensor Project(const Weights& weights, const std::string& name, const at::Tensor& x) {
-    if (!weights.Has(name + ".bias")) return at::linear(x, weights[name + ".weight"]);
-    return at::linear(x, weights[name + ".weight"], weights[name + ".bias"]);
-  }
-
-  SegmentOutput Segment(const Weights& weights, const at::Tensor& x, LayerState& state) const override {
-    const SsmShape& ssm = config_.ssm;
-    const at::Tensor projected = Project(weights, "in_proj", Norm(weights, "norm", x));
-    const std::vector<at::Tensor> parts = projected.split_with_sizes(
-        {config_.gated_mlp, config_.gated_mlp, ssm.inner(), ssm.conv_rows(), ssm.heads}, -1);
-    const at::Tensor& z = parts[2];
-    const SsmOutput scanned = RunSsm(weights, parts[3], parts[4], state);
-    at::Tensor y = config_.gated_norm
-                       ? GatedRmsNorm(scanned.y, z, weights["gated_norm.weight"], config_.gated_norm_eps,
-                                      config_.gated_norm_groups, config_.norm_before_gate)
-                       : (scanned.y * at::silu(z.to(scanned.y.scalar_type()))).to(projected.scalar_type());
-    if (config_.gated_mlp > 0) y = at::cat({at::silu(parts[0]) * parts[1], y}, -1);
-    const at::Tensor residual =
-        config_.residual_in_fp32 ? x.to(at::promote_types(x.scalar_type(), at::kFloat)) : x;
-    return {residual + Project(weights, "out_proj", y), scanned.log_decay};
-  }
-
-  const Mamba2Config config_;
-};
+  // state-spaces/mamba fixes it inside the mixer.
+  spec.norm_eps = layout == "state-spaces" ? 1e-5 : shell.decoder.norm.eps;
+  // The kernels that published weights were trained with normalise each group on its own, and transformers
+  // does since it follows them; its older releases normalised the whole width, which `gated_norm_groups` = 1
+  // reproduces.
+  spec.norm_groups = reader.IntWithin({"gated_norm_groups"}, 1, kLargest, spec.groups);
+  spec.input_bias = spec.output_bias =
+      reader.Bool(source.Names("ssm_cfg.bias", "use_bias"), source.HasMixerKey("in_proj.bias", false));
+  spec.conv_bias = reader.Bool(source.Names("ssm_cfg.conv_bias", "use_conv_bias"),
+                               source.HasMixerKey("conv1d.bias", true));
+  const std::optional<int64_t> skips = source.MixerSize("D");
+  spec.skip_per_channel =
+      reader.Bool(source.Names("ssm_cfg.D_has_hdim", "D_has_hdim"), skips && *skips != spec.heads);
+  reader.Ignore({"time_step_rank"});
+  EIGSVC_RETURN_IF_ERROR(reader.status());
+  EIGSVC_RETURN_IF_ERROR(spec.Check());
+  return source.Finish(std::move(shell), [&] { return std::make_unique<Mamba2>("mixer.", spec); });
+}
 
 absl::StatusOr<std::shared_ptr<const SequenceModel>> LoadMamba2(const Archive& archive,
                                                                 const Detection& detection,
                                                                 const LoadOptions& options) {
   if (detection.layout == "paper") return LoadPaperMamba2(archive, detection, options);
-  EIGSVC_ASSIGN_OR_RETURN(const Mamba2Config config, Mamba2ConfigOf(archive, detection));
-  WeightPlan plan = Mamba2Plan(config);
-  EIGSVC_ASSIGN_OR_RETURN(ModelWeights weights, LoadWeights(archive, plan, {}, options));
-  return std::make_shared<OfficialMamba2>(config, std::move(plan), std::move(weights), options.dtype);
+  EIGSVC_ASSIGN_OR_RETURN(DecoderSpec spec, Mamba2Decoder(detection.settings, detection.typed,
+                                                          detection.layout, &archive, detection.layers));
+  return LoadDecoder(std::move(spec), archive, options);
 }
 
 absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeMamba2(const Settings& settings, uint64_t seed,
                                                                       const LoadOptions& options) {
   EIGSVC_ASSIGN_OR_RETURN(const std::string layout, settings.TextOr("layout", "state-spaces"));
   if (layout == "paper") return InitializePaperMamba2(settings, seed, options);
-  if (layout != "state-spaces" && layout != "huggingface") {
-    return UnknownName("layout of mamba2", layout, {"state-spaces", "huggingface", "paper"});
+  if (layout != "state-spaces" && layout != "huggingface" && layout != "fla") {
+    return UnknownName("layout of mamba2", layout, {"state-spaces", "huggingface", "fla", "paper"});
   }
-  EIGSVC_ASSIGN_OR_RETURN(const Mamba2Config config, Mamba2ConfigOf(settings));
-  WeightPlan plan = Mamba2Plan(config);
-  EIGSVC_ASSIGN_OR_RETURN(ModelWeights weights, InitializeWeights(plan, seed, options));
-  return std::make_shared<OfficialMamba2>(config, std::move(plan), std::move(weights), options.dtype);
+  EIGSVC_ASSIGN_OR_RETURN(DecoderSpec spec, Mamba2Decoder(settings, settings, layout, nullptr, std::nullopt));
+  return InitializeDecoder(std::move(spec), seed, options);
 }
 
 }  // namespace
 
 FamilyEntry Mamba2Family() {
   return {"mamba2",
-          {"state-spaces", "huggingface", "paper"},
+          {"state-spaces", "huggingface", "fla", "paper"},
           "Mamba-2: a selective state-space model with one decay per head",
           "λ = exp(Δ·A) per head and step, real in (0, 1], multiplicity P·N",
           /*trainable=*/true,

@@ -52,6 +52,19 @@ absl::Span<const FamilyEntry> Families() {
       DeltaNetFamily(),
       GatedDeltaNetFamily(),
       KdaFamily(),
+      MambaFamily(),
+      FalconMambaFamily(),
+      JambaFamily(),
+      BambaFamily(),
+      GraniteHybridFamily(),
+      FalconH1Family(),
+      NemotronHFamily(),
+      Zamba2Family(),
+      MinGruFamily(),
+      MinLstmFamily(),
+      LstmFamily(),
+      GruFamily(),
+      RnnFamily(),
   };
   return *families;
 }

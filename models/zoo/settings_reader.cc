@@ -61,6 +61,12 @@ bool IsWithoutEffect(absl::string_view key) {
          absl::EndsWith(key, "_pdrop");
 }
 
+// JSON has no infinities: Settings reads them from text.
+nlohmann::json Written(double value) {
+  if (std::isinf(value)) return value > 0 ? "Infinity" : "-Infinity";
+  return value;
+}
+
 }  // namespace
 
 SettingsReader::SettingsReader(const Settings& settings)
@@ -86,7 +92,7 @@ void SettingsReader::Ignore(Names names) {
   for (const absl::string_view name : names) asked_.emplace(name.substr(0, name.find('.')));
 }
 
-// Remembers what `names` came to. JSON has no infinities: Settings reads them from text.
+// Remembers what `names` came to.
 template <typename T>
 T SettingsReader::Keep(Names names, T value) {
   for (const absl::string_view name : names) asked_.emplace(name.substr(0, name.find('.')));
@@ -95,9 +101,13 @@ T SettingsReader::Keep(Names names, T value) {
     if (!place->is_object()) *place = nlohmann::json::object();
     place = &(*place)[std::string(part)];
   }
-  *place = value;
   if constexpr (std::is_same_v<T, double>) {
-    if (std::isinf(value)) *place = value > 0 ? "Infinity" : "-Infinity";
+    *place = Written(value);
+  } else if constexpr (std::is_same_v<T, std::vector<double>>) {
+    *place = nlohmann::json::array();
+    for (const double element : value) place->push_back(Written(element));
+  } else {
+    *place = value;
   }
   return value;
 }
@@ -182,6 +192,12 @@ int64_t SettingsReader::StoredSize(Names names, std::optional<int64_t> stored, i
                      "; mend the setting (--config), or give the weights that it belongs to")));
   }
   return value;
+}
+
+int64_t SettingsReader::IntOrAuto(Names names, int64_t low, int64_t high, int64_t automatic) {
+  const absl::StatusOr<std::string> text = settings_.TextOr(Choose(names), "");
+  if (text.ok() && *text == "auto") return Keep(names, automatic);
+  return IntWithin(names, low, high, automatic);
 }
 
 void SettingsReader::Fail(absl::Status status) { status_.Update(std::move(status)); }

@@ -57,6 +57,8 @@ class SettingsReader {
   // A size that the tensors of a checkpoint tell, where there is one: FAILED_PRECONDITION naming both where a
   // setting states another. Otherwise as IntWithin.
   int64_t StoredSize(Names names, std::optional<int64_t> stored, int64_t low, int64_t high, int64_t fallback);
+  // The same for a setting that may say "auto": it, and an absent one, stand for `automatic`.
+  int64_t IntOrAuto(Names names, int64_t low, int64_t high, int64_t automatic);
 
   void Fail(absl::Status status);
   const absl::Status& status() const { return status_; }

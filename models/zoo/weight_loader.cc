@@ -123,6 +123,12 @@ bool AllFinite(const at::Tensor& tensor) {
   return std::isfinite(low.item<double>()) && std::isfinite(high.item<double>());
 }
 
+// What a tied tensor is. A copy: placing it may move what it was found in.
+at::Tensor Original(const WeightSpec& spec, const ModelWeights& weights) {
+  return spec.tied_layer == WeightSpec::kOuter ? weights.outer[spec.tied_to]
+                                               : weights.layers[spec.tied_layer][spec.tied_to];
+}
+
 absl::StatusOr<at::Tensor> LoadOne(const ArchiveTensor& stored, const WeightSpec& spec,
                                    const LoadOptions& options) {
   EIGSVC_ASSIGN_OR_RETURN(const at::Tensor tensor, TensorFromArchive(stored));
@@ -195,11 +201,15 @@ absl::StatusOr<ModelWeights> LoadWeights(const Archive& archive, const WeightPla
       Place(spec, weights).Set(spec.name, std::move(tensor));
       continue;
     }
-    const at::Tensor& original = weights.outer[spec.tied_to];
+    const at::Tensor original = Original(spec, weights);
     if (stored != archive.tensors().end()) {
       EIGSVC_ASSIGN_OR_RETURN(const at::Tensor tensor, LoadOne(stored->second, spec, options));
       EIGSVC_ASSIGN_OR_RETURN(const bool same, SameValues(spec.key, tensor, original, *options.stop));
       if (!same) {
+        if (spec.tied_layer != WeightSpec::kOuter) {
+          return absl::FailedPreconditionError(absl::StrCat(spec.key, " differs from its original in layer ",
+                                                            spec.tied_layer, ", with which it is shared"));
+        }
         return absl::FailedPreconditionError(absl::StrCat(
             spec.key,
             " differs from the embedding although the settings tie them; if they are meant to differ, pass ",
@@ -240,7 +250,7 @@ absl::StatusOr<ModelWeights> InitializeWeights(const WeightPlan& plan, uint64_t 
   ModelWeights weights;
   for (const WeightSpec& spec : plan) {
     if (!spec.tied_to.empty()) {
-      Place(spec, weights).Set(spec.name, weights.outer[spec.tied_to]);
+      Place(spec, weights).Set(spec.name, Original(spec, weights));
       continue;
     }
     EIGSVC_ASSIGN_OR_RETURN(at::Tensor tensor,

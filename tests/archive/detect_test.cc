@@ -172,8 +172,9 @@ TEST(DetectTest, RelativesAreRefusedByNameAndNeverRunAsTheKnownFamily) {
   EXPECT_THAT(Detect(Llama().Build(R"({"sliding_window": 4096})"), {}), Refused("sliding_window"));
   ExpectDetected(Llama().Build(R"({"sliding_window": 4096, "use_sliding_window": false})"), "llama",
                  "huggingface", "attention");
-  EXPECT_THAT(Detect(Mamba2("backbone.embeddings.weight").Build(R"({"norm_eps": 1e-5})"), {}),
-              Refused("flash-linear-attention"));
+  for (const char* json : {R"({"norm_eps": 1e-5})", R"({"model_type": "mamba2", "fuse_norm": false})"}) {
+    ExpectDetected(Mamba2("backbone.embeddings.weight").Build(json), "mamba2", "fla", "mamba2");
+  }
   Fake norm_attention = Paper("encoder.weight");
   norm_attention.layer[0] = "layers.#.attention.Wvqkn.weight";
   EXPECT_THAT(Detect(norm_attention.Build(), {}), Refused("norm attention"));
@@ -207,11 +208,15 @@ TEST(DetectTest, LlamasRelativesAreKnownByTheirTypeOrTheirKeys) {
 }
 
 TEST(DetectTest, Mamba1IsNotMamba2) {
-  Fake fake = Mamba2("backbone.embedding.weight");
-  fake.shapes = {{"backbone.layers.0.mixer.A_log", {1536, 16}}};
-  EXPECT_THAT(Detect(fake.Build(), {}), Refused("[1536, 16]"));
+  Fake fake = Mamba2("backbone.embeddings.weight");
+  for (std::string& key : fake.layer) key = absl::StrReplaceAll(key, {{"dt_bias", "dt_proj.weight"}});
   fake.layer.push_back("backbone.layers.#.mixer.x_proj.weight");
-  EXPECT_THAT(Detect(fake.Build(), {}), Refused("Mamba-1"));
+  ExpectDetected(fake.Build(), "mamba", "huggingface", "mamba");
+  ExpectDetected(fake.Build(R"({"model_type": "falcon_mamba"})"), "falcon-mamba", "huggingface", "mamba");
+  ExpectDetected(fake.Build(R"({"model_type": "mamba", "fuse_norm": true})"), "mamba", "fla", "mamba");
+  EXPECT_THAT(Detect(fake.Build(R"({"model_type": "mamba2"})"), {}), Refused("those of mamba"));
+  fake.layer.push_back("backbone.layers.#.mixer.A_b_log");
+  EXPECT_THAT(Detect(fake.Build(), {}), Refused("bidirectional"));
 }
 
 TEST(DetectTest, TransposedGpt2IsRefusedWithItsShape) {

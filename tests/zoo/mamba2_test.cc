@@ -57,6 +57,15 @@ absl::StatusOr<Model> Initialize(absl::string_view json, c10::ScalarType dtype =
   return family->initialize(*Settings::Parse(json, "a test's settings"), seed, options);
 }
 
+// A weight of a layer's mixer. The paper's layout names it without a prefix.
+std::string MixerName(const Weights& layer, const std::string& name) {
+  return (layer.Has("mixer.A_log") ? "mixer." : "") + name;
+}
+bool HasMixer(const Weights& layer, const std::string& name) { return layer.Has(MixerName(layer, name)); }
+const at::Tensor& Mixer(const Weights& layer, const std::string& name) {
+  return layer[MixerName(layer, name)];
+}
+
 // Weights that no initialiser leaves at one, zero or tiny.
 ModelWeights Shaken(const SequenceModel& model, uint64_t seed) {
   ModelWeights weights = model.weights().Clone(/*requires_grad=*/false);
@@ -83,11 +92,11 @@ TEST_F(Mamba2Test, GoldenEigenvalues) {
                                                      "d_model": )",
                               steps, R"(, "headdim": )", steps, R"(, "vocab_size": )", steps, "}")));
   const ModelWeights weights = model->weights().Clone(/*requires_grad=*/false);
-  weights.outer["embedding"].copy_(at::eye(steps, c10::kDouble));
+  weights.outer["embedding.weight"].copy_(at::eye(steps, c10::kDouble));
   const Weights& layer = weights.layers[0];
-  layer["A_log"].fill_(golden.at("A_log").get<double>());
-  layer["dt_bias"].fill_(0.25);
-  const at::Tensor row = layer["in_proj.weight"].select(0, layer["in_proj.weight"].size(0) - 1);
+  Mixer(layer, "A_log").fill_(golden.at("A_log").get<double>());
+  Mixer(layer, "dt_bias").fill_(0.25);
+  const at::Tensor row = Mixer(layer, "in_proj.weight").select(0, Mixer(layer, "in_proj.weight").size(0) - 1);
   row.copy_((at::tensor(pre, c10::kDouble) - 0.25) / std::sqrt(static_cast<double>(steps)));
   RecordingTap tap;
   at::Tensor tokens = at::zeros({1, steps}, c10::kLong);
@@ -101,12 +110,12 @@ TEST_F(Mamba2Test, ConstantStepSizeGivesTheClosedForm) {
                               Initialize(R"({"n_layer": 1, "d_model": 16, "headdim": 8})"));
   const ModelWeights weights = Shaken(*model, 3);
   const Weights& layer = weights.layers[0];
-  const int64_t heads = layer["A_log"].size(0), rows = layer["in_proj.weight"].size(0);
-  layer["in_proj.weight"].narrow(0, rows - heads, heads).zero_();
+  const int64_t heads = Mixer(layer, "A_log").size(0), rows = Mixer(layer, "in_proj.weight").size(0);
+  Mixer(layer, "in_proj.weight").narrow(0, rows - heads, heads).zero_();
   RecordingTap tap;
   Random random({2});
   EIGSVC_ASSERT_OK(model->Forward(weights, RandomTokens(random, 2, 6, 64), {&tap}));
-  const at::Tensor expected = -at::exp(layer["A_log"]) * at::softplus(layer["dt_bias"]);
+  const at::Tensor expected = -at::exp(Mixer(layer, "A_log")) * at::softplus(Mixer(layer, "dt_bias"));
   EXPECT_LE(MaxDifference(tap.LogMagnitude(0), expected.expand({2, 6, heads})), 1e-14);
 }
 
@@ -121,13 +130,13 @@ TEST_F(Mamba2Test, FreshEigenvaluesCoverTheReferenceRange) {
                                     ? R"("num_layers": 1, "hidden_dim": 512, "num_heads": 512})"
                                     : R"("n_layer": 1, "d_model": 512, "headdim": 2})")));
     const Weights& layer = model->weights().layers[0];
-    const at::Tensor log_decay = -at::exp(layer["A_log"]) * at::softplus(layer["dt_bias"]);
+    const at::Tensor log_decay = -at::exp(Mixer(layer, "A_log")) * at::softplus(Mixer(layer, "dt_bias"));
     ASSERT_EQ(log_decay.numel(), 512);
     EXPECT_GE(log_decay.min().item<double>(), -1.6);
     EXPECT_LE(log_decay.max().item<double>(), -0.001);
     EXPECT_LT(log_decay.min().item<double>(), -0.8) << layout;  // 512 draws come near both ends
     EXPECT_GT(log_decay.max().item<double>(), -0.01) << layout;
-    EXPECT_EQ(MaxDifference(layer["D"], at::ones({512})), 0);
+    EXPECT_EQ(MaxDifference(Mixer(layer, "D"), at::ones({512})), 0);
   }
 }
 
@@ -140,7 +149,7 @@ TEST_P(ReconstructionTest, TheReportedEigenvaluesRunTheLayer) {
   EIGSVC_ASSERT_OK_AND_ASSIGN(const Model model, testing::MakeTiny(GetParam(), 1, c10::kDouble));
   const ModelWeights weights = Shaken(*model, 5);
   const Weights& layer = weights.layers[0];
-  const int64_t heads = layer["A_log"].size(0), width = model->description().width;
+  const int64_t heads = Mixer(layer, "A_log").size(0), width = model->description().width;
   constexpr int64_t kBatch = 2, kSteps = 21;
   // What is not the recurrence drops out: no skip, no gate to speak of, an output projection that shows the
   // first channels. The layer's output is then x + projection(normalised y).
@@ -152,26 +161,28 @@ TEST_P(ReconstructionTest, TheReportedEigenvaluesRunTheLayer) {
 
   const Settings& settings = model->description().settings;
   const bool paper = GetParam().layout == "paper";
-  const int64_t taps = layer["conv1d.weight"].size(2), conv_rows = layer["conv1d.weight"].size(0);
-  const int64_t inner = paper                            ? layer["out_proj.weight"].size(1)
-                        : layer.Has("gated_norm.weight") ? layer["gated_norm.weight"].size(0)
-                                                         : layer["D"].size(0);
+  const int64_t taps = Mixer(layer, "conv1d.weight").size(2),
+                conv_rows = Mixer(layer, "conv1d.weight").size(0);
+  const int64_t inner = paper                            ? Mixer(layer, "out_proj.weight").size(1)
+                        : layer.Has("mixer.norm.weight") ? layer["mixer.norm.weight"].size(0)
+                                                         : Mixer(layer, "D").size(0);
   const int64_t p_size = inner / heads;
   const int64_t groups =
       paper ? 1 : settings.IntOr("n_groups", *settings.IntOr("ssm_cfg.ngroups", 1)).value();
   const int64_t order = (conv_rows - inner) / 2 / groups;
 
+  const double eps = settings.RealOr("norm_eps", 1e-5).value();
   const auto mean_square = [](const at::Tensor& t) { return (t * t).mean(-1, /*keepdim=*/true); };
   const auto layer_norm = [&](const at::Tensor& t) {
     const at::Tensor centred = t - t.mean(-1, /*keepdim=*/true);
-    return centred / (mean_square(centred) + 1e-5).sqrt() * layer["norm.weight"] + layer["norm.bias"];
+    return centred / (mean_square(centred) + eps).sqrt() * layer["norm.weight"] + layer["norm.bias"];
   };
   const bool prenorm = !paper || *settings.Bool("prenorm");
   at::Tensor u = x;
   if (prenorm)
-    u = layer.Has("norm.bias") ? layer_norm(x) : x / (mean_square(x) + 1e-5).sqrt() * layer["norm.weight"];
-  at::Tensor projected = at::linear(u, layer["in_proj.weight"]);
-  if (layer.Has("in_proj.bias")) projected = projected + layer["in_proj.bias"];
+    u = layer.Has("norm.bias") ? layer_norm(x) : x / (mean_square(x) + eps).sqrt() * layer["norm.weight"];
+  at::Tensor projected = at::linear(u, Mixer(layer, "in_proj.weight"));
+  if (HasMixer(layer, "in_proj.bias")) projected = projected + Mixer(layer, "in_proj.bias");
   const int64_t rows = projected.size(-1);
   const at::Tensor dt_raw = projected.narrow(-1, rows - heads, heads);
   const at::Tensor xbc = projected.narrow(-1, rows - heads - conv_rows, conv_rows);
@@ -181,23 +192,24 @@ TEST_P(ReconstructionTest, TheReportedEigenvaluesRunTheLayer) {
     for (int64_t k = 0; k < taps; ++k) {
       const int64_t source = t - taps + 1 + k;
       if (source >= 0)
-        mixed.select(1, t).add_(xbc.select(1, source) * layer["conv1d.weight"].select(2, k).select(1, 0));
+        mixed.select(1, t).add_(xbc.select(1, source) *
+                                Mixer(layer, "conv1d.weight").select(2, k).select(1, 0));
     }
   }
-  if (layer.Has("conv1d.bias")) mixed = mixed + layer["conv1d.bias"];
+  if (HasMixer(layer, "conv1d.bias")) mixed = mixed + Mixer(layer, "conv1d.bias");
   mixed = mixed / (1 + at::exp(-mixed));
   const at::Tensor xs = mixed.narrow(-1, 0, inner).view({kBatch, kSteps, heads, p_size});
   const at::Tensor bs = mixed.narrow(-1, inner, groups * order).view({kBatch, kSteps, groups, order});
   const at::Tensor cs =
       mixed.narrow(-1, inner + groups * order, groups * order).view({kBatch, kSteps, groups, order});
   // Δ follows from λ: one more way for a wrong λ to show.
-  const at::Tensor dt = tap.LogMagnitude(0) / -at::exp(layer["A_log"]);
+  const at::Tensor dt = tap.LogMagnitude(0) / -at::exp(Mixer(layer, "A_log"));
 
   at::Tensor y = at::zeros({kBatch, kSteps, heads, p_size}, c10::kDouble);
   for (int64_t head = 0; head < heads; ++head) {
     const int64_t group = head / (heads / groups);
     at::Tensor h = at::zeros({kBatch, p_size, order}, c10::kDouble);
-    if (layer.Has("init_states")) h = h + layer["init_states"][head];
+    if (HasMixer(layer, "init_states")) h = h + Mixer(layer, "init_states")[head];
     for (int64_t t = 0; t < kSteps; ++t) {
       const at::Tensor input = dt.select(1, t).select(1, head).view({kBatch, 1, 1}) *
                                xs.select(1, t).select(1, head).unsqueeze(-1) *
@@ -206,11 +218,11 @@ TEST_P(ReconstructionTest, TheReportedEigenvaluesRunTheLayer) {
       y.select(1, t).select(1, head).copy_((h * cs.select(1, t).select(1, group).unsqueeze(1)).sum(-1));
     }
   }
-  y = (y + xs * layer["D"].view({heads, -1})).view({kBatch, kSteps, inner});
+  y = (y + xs * Mixer(layer, "D").view({heads, -1})).view({kBatch, kSteps, inner});
 
   at::Tensor expected;
   if (paper) {
-    at::Tensor z = at::linear(y, layer["out_proj.weight"]);
+    at::Tensor z = at::linear(y, Mixer(layer, "out_proj.weight"));
     z = 0.5 * z * (1 + (z / std::sqrt(2.0)).erf());
     if (layer.Has("glu.weight")) {
       const at::Tensor both = at::linear(z, layer["glu.weight"]) + layer["glu.bias"];
@@ -218,32 +230,36 @@ TEST_P(ReconstructionTest, TheReportedEigenvaluesRunTheLayer) {
     }
     expected = prenorm ? x + z : layer_norm(x + z);
   } else {
-    const int64_t mlp = layer["out_proj.weight"].size(1) - inner;
+    const int64_t mlp = Mixer(layer, "out_proj.weight").size(1) - inner;
     const at::Tensor gate = projected.narrow(-1, 2 * mlp, inner);
-    y = y * gate / (1 + at::exp(-gate));
-    if (layer.Has("gated_norm.weight")) {
+    const at::Tensor silu = gate / (1 + at::exp(-gate));
+    const bool norm_first =
+        settings.BoolOr("norm_before_gate", *settings.BoolOr("ssm_cfg.norm_before_gate", false)).value();
+    if (!norm_first) y = y * silu;
+    if (layer.Has("mixer.norm.weight")) {
       const int64_t norm_groups = *settings.Int("gated_norm_groups");
       const at::Tensor grouped = y.view({kBatch, kSteps, norm_groups, -1});
-      y = (grouped / (mean_square(grouped) + 1e-5).sqrt()).view({kBatch, kSteps, inner}) *
-          layer["gated_norm.weight"];
+      y = (grouped / (mean_square(grouped) + eps).sqrt()).view({kBatch, kSteps, inner}) *
+          layer["mixer.norm.weight"];
     }
+    if (norm_first) y = y * silu;
     if (mlp > 0) {
       const at::Tensor first = projected.narrow(-1, 0, mlp);
       y = at::cat({first / (1 + at::exp(-first)) * projected.narrow(-1, mlp, mlp), y}, -1);
     }
-    at::Tensor z = at::linear(y, layer["out_proj.weight"]);
-    if (layer.Has("out_proj.bias")) z = z + layer["out_proj.bias"];
+    at::Tensor z = at::linear(y, Mixer(layer, "out_proj.weight"));
+    if (HasMixer(layer, "out_proj.bias")) z = z + Mixer(layer, "out_proj.bias");
     expected = x + z;
   }
   EXPECT_LE(RelativeDifference(out, expected), 1e-11);
   // And λ itself from the definition.
-  at::Tensor step = at::log1p(at::exp(dt_raw + layer["dt_bias"]));
+  at::Tensor step = at::log1p(at::exp(dt_raw + Mixer(layer, "dt_bias")));
   std::vector<double> limit = {0, 1e300};
-  for (const char* key : {"ssm_cfg.dt_limit", "time_step_limit"}) {
+  for (const char* key : {"ssm_cfg.dt_limit", "time_step_limit", "dt_limit"}) {
     if (settings.Has(key)) limit = *settings.Reals(key);
   }
   step = step.clamp(limit[0], limit[1]);
-  EXPECT_LE(MaxDifference(tap.LogMagnitude(0), step * -at::exp(layer["A_log"])), 1e-11);
+  EXPECT_LE(MaxDifference(tap.LogMagnitude(0), step * -at::exp(Mixer(layer, "A_log"))), 1e-11);
 }
 
 std::vector<testing::TinyModel> Mamba2Models() {
@@ -261,7 +277,7 @@ TEST_F(Mamba2Test, StepSizesAreClampedAfterSoftplus) {
   RecordingTap tap;
   Random random({7});
   EIGSVC_ASSERT_OK(model->Forward(model->weights(), RandomTokens(random, 4, 32, 64), {&tap}));
-  const at::Tensor dt = tap.LogMagnitude(0) / -at::exp(model->weights().layers[0]["A_log"]);
+  const at::Tensor dt = tap.LogMagnitude(0) / -at::exp(Mixer(model->weights().layers[0], "A_log"));
   EXPECT_NEAR(dt.min().item<double>(), 0.02, 1e-12);
   EXPECT_NEAR(dt.max().item<double>(), 0.05, 1e-12);
 }
@@ -399,7 +415,7 @@ TEST_F(Mamba2Test, ContradictorySettingsAreRefused) {
   for (const auto& [json, named] : cases) {
     EXPECT_THAT(Initialize(json), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(named))) << json;
   }
-  EXPECT_THAT(Initialize(R"({"layout": "fla"})"),
+  EXPECT_THAT(Initialize(R"({"layout": "safari"})"),
               StatusIs(absl::StatusCode::kNotFound, HasSubstr("state-spaces")));
 }
 

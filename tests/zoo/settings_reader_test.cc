@@ -73,6 +73,19 @@ TEST(SettingsReaderTest, ReadsTheInfinitiesOfPython) {
   EXPECT_EQ(*quoted.Text("a"), "NaN \" Infinity");
 }
 
+TEST(SettingsReaderTest, ResolvedSettingsReadBackTheSame) {
+  const Settings settings = *Settings::Parse(R"({"limit": [0.5, Infinity], "old": 1})", "config.json");
+  SettingsReader reader(settings);
+  reader.Reals({"limit"}, {});
+  reader.Int({"cfg.n", "n"}, 3);
+  reader.Ignore({"old"});
+  EIGSVC_EXPECT_OK(reader.RefuseUnknown(settings, "f"));
+  const Settings resolved = *Settings::Parse(reader.Resolved("f", "l").ToJson(), "again");
+  EXPECT_EQ(*resolved.Reals("limit"), (std::vector<double>{0.5, std::numeric_limits<double>::infinity()}));
+  EXPECT_EQ(*resolved.Int("cfg.n"), 3);
+  EXPECT_FALSE(resolved.Has("old"));
+}
+
 TEST(MatchesPatternTest, StarsStandForAnything) {
   EXPECT_TRUE(MatchesPattern("h.3.attn.bias", "h.*.attn.bias"));
   EXPECT_TRUE(MatchesPattern("a.rotary_emb.inv_freq", "*.rotary_emb.inv_freq"));

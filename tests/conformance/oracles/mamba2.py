@@ -1,5 +1,5 @@
-"""Mamba-2: Hugging Face's layout against transformers; the layout of state-spaces/mamba, transformers' older gated norm and
-the block of arXiv 2510.09379 against a float64 NumPy twin, written one step at a time from the references' sources."""
+"""Mamba-2: Hugging Face's layout against transformers; those of state-spaces/mamba and flash-linear-attention, transformers'
+older gated norm and the block of arXiv 2510.09379 against a float64 NumPy twin, written one step at a time from the references' sources."""
 
 import functools
 import json
@@ -103,7 +103,7 @@ def ssm(weights, prefix, xbc, dt_raw, heads, groups, width, limit):
     return y.reshape(batch, steps, width), log_decay
 
 
-def official(weights, tokens, layers, *, width, groups, norm_groups, rms, limit, embedding):
+def official(weights, tokens, layers, *, width, groups, norm_groups, rms, limit, embedding, eps=1e-5, norm_first=False):
     """width: channels of x. Returns logits and every layer's Δ·A."""
     x = weights[embedding][tokens]
     decays = []
@@ -112,19 +112,22 @@ def official(weights, tokens, layers, *, width, groups, norm_groups, rms, limit,
         mixer = block + "mixer."
         heads = weights[mixer + "A_log"].shape[0]
         mlp = weights[mixer + "out_proj.weight"].shape[1] - width
-        projected = linear(weights, mixer + "in_proj", norm(weights, block + "norm", x, rms))
+        projected = linear(weights, mixer + "in_proj", norm(weights, block + "norm", x, rms, eps))
         z0, x0, z, xbc, dt_raw = np.split(projected, np.cumsum(
             [mlp, mlp, width, weights[mixer + "conv1d.weight"].shape[0]]), axis=-1)
         y, log_decay = ssm(weights, mixer, xbc, dt_raw, heads, groups, width, limit)
-        y = y * silu(z)
+        if not norm_first:
+            y = y * silu(z)
         if mixer + "norm.weight" in weights:
             grouped = y.reshape(*y.shape[:2], norm_groups, -1)
-            grouped = grouped / np.sqrt((grouped * grouped).mean(-1, keepdims=True) + 1e-5)
+            grouped = grouped / np.sqrt((grouped * grouped).mean(-1, keepdims=True) + eps)
             y = grouped.reshape(y.shape) * weights[mixer + "norm.weight"]
+        if norm_first:
+            y = y * silu(z)
         y = np.concatenate([silu(z0) * x0, y], axis=-1)
         x = x + linear(weights, mixer + "out_proj", y)
         decays.append(log_decay)
-    return norm(weights, "backbone.norm_f", x, rms) @ weights.get("lm_head.weight", weights[embedding]).T, decays
+    return norm(weights, "backbone.norm_f", x, rms, eps) @ weights.get("lm_head.weight", weights[embedding]).T, decays
 
 
 def paper(weights, tokens, layers, *, prenorm):
@@ -248,6 +251,31 @@ def make_older_norm(directory, rng):
     write(directory, tokens, logits, decays, settings={"gated_norm_groups": 1})
 
 
+def make_fla(directory, rng, *, groups, wide_skip=False, norm_first=False, gated_norm=True):
+    """As fla's Mamba2ForCausalLM saves it: transformers' names of weights, its own names of settings. Its path without
+    kernels repeats B and C of groups in the wrong order (repeat for repeat_interleave); the kernels' order is taken."""
+    heads, head_width, order, taps, layers, vocabulary, eps, limit = 8, 4, int(rng.integers(3, 10)), 4, 2, 48, 1e-3, (0.01, 0.5)
+    width = heads * head_width // 2
+    shapes, embedding = official_shapes("huggingface", vocabulary, width, layers, heads=heads, head_width=head_width, order=order,
+                                        groups=groups, taps=taps, wide_skip=wide_skip, gated_norm=gated_norm, tied=False)
+    weights = draw(rng, shapes)
+    tokens = rng.integers(0, vocabulary, (2, int(rng.integers(20, 60))))
+    logits, decays = official(double(weights), tokens, layers, width=heads * head_width, groups=groups, norm_groups=groups,
+                              rms=True, limit=limit, embedding=embedding, eps=eps, norm_first=norm_first)
+    config = {"model_type": "mamba2", "architectures": ["Mamba2ForCausalLM"], "vocab_size": vocabulary, "hidden_size": width,
+              "state_size": order, "num_hidden_layers": layers, "norm_eps": eps, "conv_kernel": taps, "expand": 2,
+              "use_bias": False, "use_conv_bias": True, "hidden_act": "silu", "n_groups": groups, "head_dim": head_width,
+              "num_heads": heads, "rmsnorm": gated_norm, "D_has_hdim": wide_skip, "norm_before_gate": norm_first,
+              "chunk_size": 256, "dt_limit": limit, "dt_min": 0.001, "dt_max": 0.1, "dt_init_floor": 1e-4, "fuse_norm": True,
+              "fuse_cross_entropy": True, "fuse_linear_cross_entropy": False, "A_init_range": [1, 16],
+              "residual_in_fp32": True, "initializer_range": 0.02, "tie_word_embeddings": False}
+    checkpoint = directory / "checkpoint"
+    checkpoint.mkdir()
+    save_file(weights, checkpoint / "model.safetensors", metadata={"format": "pt"})
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    write(directory, tokens, logits, decays)
+
+
 def make_paper(directory, rng, *, prenorm, glu, expansion, heads, learned_start=False):
     """A .pth of a bare state dict, as the authors save them; what it does not say is passed as settings."""
     head_width, order, taps, layers, vocabulary = 2 * int(rng.integers(2, 6)), int(rng.integers(3, 10)), 4, 2, 48
@@ -296,6 +324,9 @@ CASES = {
     "mamba2/state-spaces/options": functools.partial(make_state_spaces, heads=6, groups=1, mlp=12, rms=False,
                                                      gated_norm=False, bias=True, conv_bias=False, wide_skip=True,
                                                      limit=[0.01, 0.5]),
+    "mamba2/fla/groups": functools.partial(make_fla, groups=2),
+    "mamba2/fla/norm_first": functools.partial(make_fla, groups=4, norm_first=True, wide_skip=True),
+    "mamba2/fla/no_norm": functools.partial(make_fla, groups=1, gated_norm=False),
     "mamba2/paper/plain": functools.partial(make_paper, prenorm=True, glu=True, expansion=1, heads=2),
     "mamba2/paper/post_norm": functools.partial(make_paper, prenorm=False, glu=False, expansion=2, heads=2,
                                                 learned_start=True),

@@ -1,0 +1,137 @@
+#include "models/mixers/mamba2.h"
+
+#include <cmath>
+
+#include "ATen/TensorOperators.h"
+#include "ATen/core/IListRef.h"
+#include "ATen/ops/addcmul.h"
+#include "ATen/ops/cat.h"
+#include "ATen/ops/clamp.h"
+#include "ATen/ops/exp.h"
+#include "ATen/ops/promote_types.h"
+#include "ATen/ops/silu.h"
+#include "ATen/ops/softplus.h"
+#include "ATen/ops/tensor.h"
+#include "absl/strings/str_cat.h"
+#include "models/base/status_macros.h"
+#include "models/layers/norm.h"
+#include "models/layers/ssd.h"
+#include "models/mixers/short_convolution.h"
+#include "models/transition/noise_floor.h"
+
+namespace eigsvc {
+
+absl::Status Mamba2Spec::Check() const {
+  const auto divides = [](absl::string_view what, int64_t size, absl::string_view parts, int64_t count) {
+    if (count > 0 && size % count == 0) return absl::OkStatus();
+    return absl::InvalidArgumentError(absl::StrCat("settings disagree: Mamba-2's ", what, " (", size,
+                                                   ") do not divide into ", parts, " = ", count));
+  };
+  EIGSVC_RETURN_IF_ERROR(divides("heads", heads, "groups (ngroups, n_groups)", groups));
+  EIGSVC_RETURN_IF_ERROR(divides("channels", inner(), "gated_norm_groups", norm_groups));
+  if (!(dt_min >= 0 && dt_min <= dt_max)) {
+    return absl::InvalidArgumentError(
+        "setting \"dt_limit\" (time_step_limit) must be [low, high] with 0 <= low <= high");
+  }
+  if (!multipliers.empty() && multipliers.size() != 5) {
+    return absl::InvalidArgumentError(absl::StrCat("setting \"ssm_multipliers\" has ", multipliers.size(),
+                                                   " numbers; it needs five: of z, x, B, C and dt"));
+  }
+  return absl::OkStatus();
+}
+
+void Mamba2::Plan(const WeightPlanner& planner) const {
+  // The initial values of the reference (state-spaces/mamba, modules/mamba2.py): A uniform in [1,16], Δ
+  // log-uniform in [0.001, 0.1]; output projections shrink so that the residual stream does not grow with
+  // depth (GPT-2's scheme).
+  const double out_bound =
+      1 / std::sqrt(static_cast<double>(spec_.inner() + spec_.gated_mlp) * static_cast<double>(spec_.depth));
+  planner.Add(Name("in_proj.weight"), {spec_.projection_rows(), spec_.width}, DrawLinear(spec_.width));
+  if (spec_.input_bias) planner.Add(Name("in_proj.bias"), {spec_.projection_rows()}, DrawConstant(0));
+  const Draw a_log = [](Random& random) { return std::log(1 + 15 * random.Unit()); };
+  const int64_t skip_size = spec_.skip_per_channel ? spec_.inner() : spec_.heads;
+  planner.Add(Name("A_log"), {spec_.heads}, a_log).keep_float32 = true;
+  planner.Add(Name("D"), {skip_size}, DrawConstant(1)).keep_float32 = true;
+  planner.Add(Name("dt_bias"), {spec_.heads}, DrawStepBias(0.001, 0.1)).keep_float32 = true;
+  if (spec_.taps > 0)
+    PlanShortConvolution(planner, Name("conv1d"), spec_.conv_rows(), spec_.taps, spec_.conv_bias);
+  if (spec_.learned_start) {
+    planner.Add(Name("init_states"), {spec_.heads, spec_.head_width, spec_.order}, DrawConstant(0));
+  }
+  if (spec_.gate && spec_.norm != Mamba2Spec::Norm::kNone)
+    planner.Add(Name("norm.weight"), {spec_.inner()}, DrawConstant(1));
+  planner.Add(Name("out_proj.weight"), {spec_.width, spec_.inner() + spec_.gated_mlp},
+              DrawUniform(-out_bound, out_bound));
+  if (spec_.output_bias) planner.Add(Name("out_proj.bias"), {spec_.width}, DrawConstant(0));
+}
+
+absl::StatusOr<at::Tensor> Mamba2::Run(const LayerCall& call, const at::Tensor& x) const {
+  at::Tensor projected = Linear(call, "in_proj", x);
+  if (!spec_.multipliers.empty()) projected = projected * Multipliers(projected);
+  const std::vector<at::Tensor> parts = projected.split_with_sizes(
+      {spec_.gated_mlp, spec_.gated_mlp, spec_.gate ? spec_.inner() : 0, spec_.conv_rows(), spec_.heads}, -1);
+  const Scanned scanned = Scan(call, parts[3], parts[4]);
+  if (call.Wants(kMamba2Mixer)) {
+    Transition transition;
+    transition.kind = ScalarPerUnit{scanned.log_decay.detach(), spec_.head_width * spec_.order};
+    transition.first_step = call.state.position;
+    transition.noise_floor = RoundingNoise(projected.scalar_type());
+    EIGSVC_RETURN_IF_ERROR(call.Report(kMamba2Mixer, UnitKind::kHead, std::move(transition)));
+  }
+  at::Tensor y = spec_.gate ? Gated(call, scanned.y, parts[2]) : scanned.y.to(projected.scalar_type());
+  if (spec_.gated_mlp > 0) y = at::cat({at::silu(parts[0]) * parts[1], y}, -1);
+  return Linear(call, "out_proj", y);
+}
+
+// One for each row of the projection; a gated MLP's have none.
+at::Tensor Mamba2::Multipliers(const at::Tensor& projected) const {
+  std::vector<double> values(2 * spec_.gated_mlp, 1);
+  const int64_t bc = spec_.groups * spec_.order;
+  const int64_t sizes[] = {spec_.gate ? spec_.inner() : 0, spec_.inner(), bc, bc, spec_.heads};
+  for (size_t part = 0; part < spec_.multipliers.size(); ++part) {
+    values.insert(values.end(), sizes[part], spec_.multipliers[part]);
+  }
+  return at::tensor(values, at::kDouble).to(projected.device(), projected.scalar_type());
+}
+
+Mamba2::Scanned Mamba2::Scan(const LayerCall& call, const at::Tensor& xbc, const at::Tensor& dt_raw) const {
+  const auto type = at::promote_types(xbc.scalar_type(), at::kFloat);
+  at::Tensor mixed = xbc.to(type);
+  if (spec_.taps > 0) mixed = at::silu(ShortConvolution(call, Name("conv1d"), mixed));
+  at::Tensor dt = at::softplus(dt_raw.to(type) + Weight(call, "dt_bias"), 1, 20);
+  if (spec_.dt_min > 0 || std::isfinite(spec_.dt_max)) dt = at::clamp(dt, spec_.dt_min, spec_.dt_max);
+  const at::Tensor log_decay = dt * -at::exp(Weight(call, "A_log"));
+
+  const int64_t bc = spec_.groups * spec_.order;
+  const std::vector<at::Tensor> parts = mixed.split_with_sizes({spec_.inner(), bc, bc}, -1);
+  const at::Tensor x = parts[0].unflatten(-1, {spec_.heads, spec_.head_width});
+  at::Tensor& state = State(call, "ssm");
+  if (!state.defined() && spec_.learned_start) {
+    state = Weight(call, "init_states").to(type).expand({x.size(0), -1, -1, -1});
+  }
+  const SsdOutput scanned = Ssd({x, dt, log_decay, parts[1].unflatten(-1, {spec_.groups, spec_.order}),
+                                 parts[2].unflatten(-1, {spec_.groups, spec_.order}), state});
+  state = scanned.final_state;
+  const at::Tensor skip = Weight(call, "D").view({spec_.heads, -1});  // [H,1], or [H,P]
+  return {at::addcmul(scanned.y, x, skip).flatten(-2), log_decay};
+}
+
+at::Tensor Mamba2::Gated(const LayerCall& call, const at::Tensor& y, const at::Tensor& z) const {
+  if (spec_.norm == Mamba2Spec::Norm::kNone) return (y * at::silu(z.to(y.scalar_type()))).to(z.scalar_type());
+  return GatedRmsNorm(y, z, Weight(call, "norm.weight"), spec_.norm_eps, spec_.norm_groups,
+                      spec_.norm == Mamba2Spec::Norm::kBeforeGate);
+}
+
+std::vector<MixerDescription> Mamba2::Mixers() const {
+  return {{std::string(kMamba2Mixer), UnitKind::kHead, spec_.heads, 1, spec_.head_width * spec_.order}};
+}
+
+double Mamba2::ExtraOperations() const {
+  const auto heads = static_cast<double>(spec_.heads), inner = static_cast<double>(spec_.inner());
+  // The passes over each element of the decay matrix and of the channels cost as much as some 300 operations
+  // of a matrix product (measured on a CPU).
+  return 2 * inner * static_cast<double>(2 * spec_.order + kSsdBlock) +
+         300 * (heads * kSsdBlock + inner + static_cast<double>(spec_.conv_rows()));
+}
+
+}  // namespace eigsvc

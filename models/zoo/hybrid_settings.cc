@@ -1,0 +1,142 @@
+#include "models/zoo/hybrid_settings.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <memory>
+#include <optional>
+
+#include "absl/strings/str_cat.h"
+#include "models/base/status_macros.h"
+
+namespace eigsvc {
+namespace {
+
+constexpr int64_t kLargest = int64_t{1} << 24;
+
+}  // namespace
+
+int64_t HybridReader::Size(SettingsReader::Names names, int64_t small) {
+  return reader.IntWithin(names, 1, kLargest, fresh() ? std::optional<int64_t>(small) : std::nullopt);
+}
+
+DecoderSpec HybridReader::ReadShell(absl::string_view family, absl::string_view eps, double usual_eps) {
+  DecoderSpec spec;
+  spec.description.family = std::string(family);
+  spec.description.layout = "huggingface";
+  // Of the attention; Mamba has no normaliser.
+  spec.description.conventions.gauges = {Gauge::kDsf, Gauge::kRaw};
+  spec.description.width = Size({"hidden_size"}, 64);
+  spec.description.vocab_size = Size({"vocab_size"}, 64);
+  spec.norm.eps = reader.Real({eps}, usual_eps);
+  if (!(spec.norm.eps >= 0 && std::isfinite(spec.norm.eps))) {
+    reader.Fail(absl::InvalidArgumentError(absl::StrCat("setting \"", eps, "\" must be a number >= 0")));
+  }
+  const bool has_head = archive_ != nullptr && archive_->tensors().contains("lm_head.weight");
+  spec.tied = reader.Bool({"tie_word_embeddings"}, !fresh() && !has_head);
+  spec.norm_key = "model.final_layernorm";
+  spec.draw_deviation = reader.Real({"initializer_range"}, 0.02);
+  return spec;
+}
+
+int64_t HybridReader::ReadLayers(int64_t layers, int64_t small) {
+  return reader.IntWithin({"num_hidden_layers"}, 1, 4096, fresh() ? small : layers);
+}
+
+AttentionSpec HybridReader::ReadAttention(int64_t width) {
+  AttentionSpec spec;
+  spec.width = width;
+  spec.heads = Size({"num_attention_heads"}, 4);
+  spec.groups = reader.IntWithin({"num_key_value_heads"}, 1, kLargest, spec.heads);
+  if (!reader.status().ok()) return spec;
+  spec.key_size = reader.IntWithin({"head_dim"}, 1, kLargest, std::max<int64_t>(width / spec.heads, 1));
+  spec.value_size = spec.key_size;
+  if (spec.heads % spec.groups != 0) {
+    reader.Fail(absl::InvalidArgumentError(absl::StrCat("settings disagree: ", spec.heads,
+                                                        " heads (num_attention_heads) do not divide into "
+                                                        "num_key_value_heads = ",
+                                                        spec.groups)));
+  }
+  return spec;
+}
+
+void HybridReader::ReadRotary(double share, at::ScalarType dtype, AttentionSpec& attention) {
+  const double base = reader.Real({"rope_parameters.rope_theta", "rope_theta"}, 10000);
+  const std::string kind =
+      reader.Text({"rope_parameters.rope_type", "rope_scaling.rope_type", "rope_scaling.type"}, "default");
+  if (reader.status().ok() && kind != "default") {
+    reader.Fail(absl::FailedPreconditionError(
+        absl::StrCat("setting \"rope_parameters.rope_type\" (rope_scaling) is \"", kind,
+                     "\"; this family is run with \"default\"")));
+  }
+  const auto size = static_cast<int64_t>(share * static_cast<double>(attention.key_size));
+  if (reader.status().ok() && (size < 2 || size % 2 != 0 || !(base > 0))) {
+    reader.Fail(absl::InvalidArgumentError(
+        absl::StrCat("the rotation turns ", size, " of a head's ", attention.key_size,
+                     " dimensions (head_dim) by rope_theta ", base,
+                     "; it needs an even number of them and a positive base")));
+  }
+  if (!reader.status().ok()) return;
+  attention.rotary = std::make_shared<const Rotary>(RotarySpec{size, base, {}, RotaryPairs::kHalves}, dtype);
+}
+
+absl::StatusOr<Mamba2Spec> HybridReader::ReadMamba2(int64_t width, int64_t depth, double norm_eps) {
+  Mamba2Spec spec;
+  spec.width = width;
+  spec.depth = depth;
+  const double expand = reader.Real({"mamba_expand"}, 2);
+  const auto channels = static_cast<int64_t>(expand * static_cast<double>(width));
+  const int64_t inner = reader.IntWithin({"mamba_d_ssm"}, 1, kLargest, std::max<int64_t>(channels, 1));
+  spec.heads = Size({"mamba_n_heads"}, 8);
+  EIGSVC_RETURN_IF_ERROR(reader.status());
+  spec.head_width = reader.IntOrAuto({"mamba_d_head"}, 1, kLargest, std::max<int64_t>(inner / spec.heads, 1));
+  spec.groups = Size({"mamba_n_groups"}, 1);
+  spec.order = Size({"mamba_d_state"}, 16);
+  spec.taps = reader.IntWithin({"mamba_d_conv"}, 1, 64, 4);
+  spec.conv_bias = reader.Bool({"mamba_conv_bias"}, true);
+  spec.input_bias = spec.output_bias = reader.Bool({"mamba_proj_bias"}, false);
+  spec.norm_eps = norm_eps;
+  spec.norm_groups = reader.IntWithin({"gated_norm_groups"}, 1, kLargest, spec.groups);
+  ReadStepLimit(spec);
+  EIGSVC_RETURN_IF_ERROR(reader.status());
+  if (spec.inner() != inner) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "settings disagree: ", spec.heads, " heads (mamba_n_heads) of ", spec.head_width,
+        " channels (mamba_d_head) are not ", inner, " (mamba_d_ssm, or mamba_expand·hidden_size)"));
+  }
+  EIGSVC_RETURN_IF_ERROR(spec.Check());
+  return spec;
+}
+
+void HybridReader::ReadStepLimit(Mamba2Spec& spec) {
+  const std::vector<double> limit =
+      reader.Reals({"time_step_limit"}, {0, std::numeric_limits<double>::infinity()});
+  if (reader.status().ok() && limit.size() != 2) {
+    reader.Fail(absl::InvalidArgumentError("setting \"time_step_limit\" must be [low, high]"));
+    return;
+  }
+  if (!reader.status().ok()) return;
+  spec.dt_min = limit[0];
+  spec.dt_max = limit[1];
+}
+
+Activation HybridReader::ReadActivation(absl::string_view name, absl::string_view usual) {
+  const absl::StatusOr<Activation> activation = ActivationOf(name, reader.Text({name}, std::string(usual)));
+  if (activation.ok()) return *activation;
+  reader.Fail(activation.status());
+  return Activation::kSilu;
+}
+
+absl::Status HybridReader::Finish(DecoderSpec& spec) {
+  // How a model is trained, drawn, served or named.
+  reader.Ignore({"attention_dropout", "bos_token_id", "dtype", "eos_token_id", "hidden_dropout",
+                 "max_position_embeddings", "num_logits_to_keep", "output_router_logits", "pad_token_id",
+                 "router_aux_loss_coef", "torch_dtype", "transformers_version", "use_cache",
+                 "use_mamba_kernels"});
+  EIGSVC_RETURN_IF_ERROR(reader.status());
+  EIGSVC_RETURN_IF_ERROR(reader.RefuseUnknown(typed_, spec.description.family));
+  spec.description.settings = reader.Resolved(spec.description.family, spec.description.layout);
+  return absl::OkStatus();
+}
+
+}  // namespace eigsvc

@@ -1,0 +1,78 @@
+// What hybrids of Mamba and attention in Hugging Face's layout share: how their parts are read from the
+// settings. Missing settings that shapes would not correct are asked for, or take a small model's values
+// where it is fresh.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "models/archive/archive.h"
+#include "models/mixers/attention.h"
+#include "models/mixers/feed_forward.h"
+#include "models/mixers/mamba2.h"
+#include "models/zoo/decoder.h"
+#include "models/zoo/registry.h"
+#include "models/zoo/settings_reader.h"
+
+namespace eigsvc {
+
+class HybridReader {
+ public:
+  // `typed`: those of the settings that a user typed. `archive`: null for a fresh model. All outlive this.
+  HybridReader(const Settings& settings, const Settings& typed, const Archive* archive)
+      : reader(settings), typed_(typed), archive_(archive) {}
+
+  bool fresh() const { return archive_ == nullptr; }
+  // A size of at least one; `small`: a fresh model's.
+  int64_t Size(SettingsReader::Names names, int64_t small);
+  // The family, layout, sizes, norms and head of a decoder, whose layers are still to come. `eps` of the
+  // norms is the setting's name, `usual_eps` what a silent configuration means.
+  DecoderSpec ReadShell(absl::string_view family, absl::string_view eps, double usual_eps);
+  // num_hidden_layers: a checkpoint's own, `small` of a fresh model.
+  int64_t ReadLayers(int64_t layers, int64_t small);
+  // num_attention_heads, num_key_value_heads and head_dim of `width`, without rotation.
+  AttentionSpec ReadAttention(int64_t width);
+  // Turns the first `share` of a head's dimensions by rope_theta. FAILED_PRECONDITION for stretched contexts.
+  void ReadRotary(double share, at::ScalarType dtype, AttentionSpec& attention);
+  // The settings that Bamba's relatives call mamba_*. INVALID_ARGUMENT where they do not go together.
+  absl::StatusOr<Mamba2Spec> ReadMamba2(int64_t width, int64_t depth, double norm_eps);
+  // Δ's limits under time_step_limit.
+  void ReadStepLimit(Mamba2Spec& spec);
+  // The activation of `name`, which is silu where a convolution and a gate need it.
+  Activation ReadActivation(absl::string_view name, absl::string_view usual);
+
+  // The first error; the resolved settings; INVALID_ARGUMENT for unknown ones that were typed.
+  absl::Status Finish(DecoderSpec& spec);
+
+  SettingsReader reader;
+
+ private:
+  const Settings& typed_;
+  const Archive* const archive_;
+};
+
+// Loads and initialises a decoder by a function from its settings, which both use.
+using DecoderFromSettings = absl::StatusOr<DecoderSpec> (*)(const Settings& settings, const Settings& typed,
+                                                            const Archive* archive, int64_t layers,
+                                                            at::ScalarType dtype);
+template <DecoderFromSettings kSpec>
+absl::StatusOr<std::shared_ptr<const SequenceModel>> LoadBySettings(const Archive& archive,
+                                                                    const Detection& detection,
+                                                                    const LoadOptions& options) {
+  absl::StatusOr<DecoderSpec> spec =
+      kSpec(detection.settings, detection.typed, &archive, detection.layers, options.dtype);
+  if (!spec.ok()) return spec.status();
+  return LoadDecoder(*std::move(spec), archive, options);
+}
+template <DecoderFromSettings kSpec>
+absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeBySettings(const Settings& settings,
+                                                                          uint64_t seed,
+                                                                          const LoadOptions& options) {
+  absl::StatusOr<DecoderSpec> spec = kSpec(settings, settings, nullptr, 0, options.dtype);
+  if (!spec.ok()) return spec.status();
+  return InitializeDecoder(*std::move(spec), seed, options);
+}
+
+}  // namespace eigsvc

@@ -1,0 +1,69 @@
+// What Mamba-1 and Mamba-2 models share in the layouts of state-spaces/mamba, Hugging Face and
+// flash-linear-attention: the names of their settings, and all that is outside the mixers.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+#include "models/archive/archive.h"
+#include "models/zoo/decoder.h"
+#include "models/zoo/settings_reader.h"
+
+namespace eigsvc {
+
+class MambaSettings {
+ public:
+  static constexpr int64_t kLargestSize = int64_t{1} << 24;
+
+  // `typed`: those of the settings that a user typed. `archive`: whose shapes decide what the settings leave
+  // open; null for a fresh model. All outlive this.
+  MambaSettings(const Settings& settings, const Settings& typed, std::string layout, const Archive* archive)
+      : reader(settings), settings_(settings), typed_(typed), layout_(std::move(layout)), archive_(archive) {}
+
+  // A setting's names, the layout's own first. `official`: state-spaces', with the "ssm_cfg." that it has in
+  // config.json and may lack where a user types it.
+  std::vector<absl::string_view> Names(absl::string_view official, absl::string_view other) const;
+  bool fresh() const { return archive_ == nullptr; }
+  const std::string& layout() const { return layout_; }
+  // Of a tensor of the first layer's mixer; nothing for a fresh model or where there is none.
+  std::optional<int64_t> MixerSize(absl::string_view name, size_t dimension = 0) const;
+  // Whether it is there; `otherwise` for a fresh model.
+  bool HasMixerKey(absl::string_view name, bool otherwise) const;
+
+  // What surrounds the mixers, whose layers are still to come.
+  struct Shell {
+    DecoderSpec decoder;
+    int64_t layers = 0, width = 0;
+    int64_t inner = 0;  // the mixer's channels: expand·width
+  };
+  // `layers`: those of the checkpoint. FAILED_PRECONDITION for models whose layers are not all of `kind`
+  // ("Mamba1", "Mamba2"), or have a network of their own.
+  absl::StatusOr<Shell> ReadShell(absl::string_view family, absl::string_view kind,
+                                  std::optional<int64_t> layers);
+  // Fills the layers; the settings are what was asked for. INVALID_ARGUMENT for typed settings that nothing
+  // asked for.
+  absl::StatusOr<DecoderSpec> Finish(Shell shell,
+                                     const std::function<std::unique_ptr<const Module>()>& mixer);
+
+  SettingsReader reader;
+
+ private:
+  absl::Status RefuseHybrids(absl::string_view kind);
+  void ReadVocabulary(Shell& shell);
+  bool HasKey(absl::string_view key) const {
+    return archive_ != nullptr && archive_->tensors().contains(key);
+  }
+
+  const Settings& settings_;
+  const Settings& typed_;
+  const std::string layout_;
+  const Archive* const archive_;
+};
+
+}  // namespace eigsvc

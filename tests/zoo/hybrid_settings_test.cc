@@ -1,0 +1,152 @@
+// What the hybrids and recurrent families refuse, and what they read from where.
+#include <unistd.h>
+
+#include <cstdio>
+#include <memory>
+#include <string>
+
+#include "ATen/core/grad_mode.h"
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "models/archive/archive.h"
+#include "models/zoo/registry.h"
+#include "tests/testing/status_matchers.h"
+#include "tests/testing/tensors.h"
+#include "tests/testing/tiny_models.h"
+
+namespace eigsvc {
+namespace {
+
+using ::testing::HasSubstr;
+using testing::StatusIs;
+using Model = std::shared_ptr<const SequenceModel>;
+
+absl::StatusOr<Model> Initialize(const char* family, const std::string& json) {
+  return (*FindFamily(family))->initialize(*Settings::Parse(json, "a test's settings"), 1, {});
+}
+
+Archive Saved(const SequenceModel& model, const Settings& settings) {
+  const std::string path = ::testing::TempDir() + absl::StrCat("eigsvc_hybrid_", getpid(), ".safetensors");
+  EXPECT_THAT(SaveModel(model, model.weights(), {}, path), testing::IsOk());
+  const Archive archive = *Archive::Open(path);
+  std::remove(path.c_str());
+  return Archive(archive.tensors(), settings, "model.safetensors");
+}
+
+struct Refusal {
+  const char *family, *json, *named;
+};
+void PrintTo(const Refusal& refusal, std::ostream* out) { *out << refusal.family << " " << refusal.json; }
+
+class RefusalTest : public ::testing::TestWithParam<Refusal> {};
+
+TEST_P(RefusalTest, NamesTheSetting) {
+  const absl::Status status = Initialize(GetParam().family, GetParam().json).status();
+  EXPECT_FALSE(status.ok());
+  EXPECT_THAT(std::string(status.message()), HasSubstr(GetParam().named));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Families, RefusalTest,
+    ::testing::Values(
+        Refusal{"mamba", R"({"hidden_act": "relu"})", "hidden_act"},
+        Refusal{"mamba", R"({"dt_rank": "some"})", "dt_rank"},
+        Refusal{"mamba", R"({"layout": "jax"})", "state-spaces"},
+        Refusal{"mamba", R"({"ssm_cfg": {"layer": "Mamba2"}})", "Mamba2"},
+        Refusal{"falcon-mamba", R"({"mixer_rms_epsilon": 1})", "mixer_rms_epsilon"},
+        Refusal{"jamba", R"({"attn_layer_period": 2, "attn_layer_offset": 2})", "attn_layer_offset"},
+        Refusal{"jamba", R"({"num_experts": 2, "num_experts_per_tok": 3})", "num_experts_per_tok"},
+        Refusal{"jamba", R"({"hidden_act": "gelu"})", "hidden_act"},
+        Refusal{"jamba", R"({"num_attention_heads": 4, "num_key_value_heads": 3})", "num_key_value_heads"},
+        Refusal{"bamba", R"({"mamba_n_heads": 3})", "mamba_n_heads"},
+        Refusal{"bamba", R"({"rope_parameters": {"rope_type": "yarn", "factor": 2}})", "yarn"},
+        Refusal{"bamba", R"({"time_step_limit": [1, 0]})", "time_step_limit"},
+        Refusal{"bamba", R"({"time_step_limit": [1]})", "time_step_limit"},
+        Refusal{"granite-hybrid", R"({"layer_types": ["mamba", "conv", "mamba"]})", "conv"},
+        Refusal{"granite-hybrid", R"({"layer_types": ["mamba"], "num_hidden_layers": 2})", "layer_types"},
+        Refusal{"granite-hybrid", R"({"position_embedding_type": "alibi"})", "alibi"},
+        Refusal{"granite-hybrid", R"({"logits_scaling": 0})", "logits_scaling"},
+        Refusal{"falcon-h1", R"({"ssm_multipliers": [1, 2]})", "ssm_multipliers"},
+        Refusal{"falcon-h1", R"({"mlp_multipliers": [1]})", "mlp_multipliers"},
+        Refusal{"falcon-h1", R"({"key_multiplier": 0})", "key_multiplier"},
+        Refusal{"nemotron-h", R"({"hybrid_override_pattern": "MX"})", "X"},
+        Refusal{"nemotron-h", R"({"n_group": 3})", "n_group"},
+        Refusal{"nemotron-h", R"({"moe_latent_size": 8})", "moe_latent_size"},
+        Refusal{"nemotron-h", R"({"mamba_hidden_act": "gelu"})", "mamba_hidden_act"},
+        Refusal{"nemotron-h", R"({"mlp_hidden_act": "swoosh"})", "mlp_hidden_act"},
+        Refusal{"zamba2", R"({"use_long_context": true})", "use_long_context"},
+        Refusal{"zamba2", R"({"layers_block_type": ["mamba", "attention", "mamba", "hybrid"]})", "attention"},
+        Refusal{"zamba2", R"({"n_mamba_heads": 3})", "n_mamba_heads"},
+        Refusal{"min-gru", R"({"expansion": -1})", "expansion"},
+        Refusal{"min-gru", R"({"expansion": 2, "proj_out": false})", "proj_out"},
+        Refusal{"min-lstm", R"({"hidden_size": 8})", "hidden_size"},
+        Refusal{"lstm", R"({"tie_weights": true, "hidden_size": 8, "embedding_size": 6})", "embedding_size"},
+        Refusal{"gru", R"({"num_layers": 0})", "num_layers"},
+        Refusal{"rnn", R"({"nonlinearity": "sin"})", "sin"}));
+
+TEST(HybridSettingsTest, TheShapesOfAStateDictSayWhatItsSettingsDoNot) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"min-gru", R"({"dim": 24, "expansion": 1.5, "ff_hidden": 20, "depth": 3, "enable_conv": true})"},
+      {"min-lstm", R"({"dim": 16, "expansion": 1})"},
+      {"lstm", R"({"embedding_size": 6, "hidden_size": 9, "num_layers": 3, "bias": false})"},
+      {"gru", R"({"embedding_size": 6, "hidden_size": 6, "tie_weights": true, "head_bias": false})"},
+      {"mamba", R"({"d_model": 24, "d_state": 3, "dt_rank": 5, "bias": true, "tie_embeddings": false})"},
+  };
+  for (const auto& [family, json] : cases) {
+    SCOPED_TRACE(family);
+    EIGSVC_ASSERT_OK_AND_ASSIGN(const Model model, Initialize(family, json));
+    const Settings said = std::string(family) == "mamba"
+                              ? *Settings::Parse(R"({"tie_embeddings": false})", "--config")
+                              : Settings();
+    EIGSVC_ASSERT_OK_AND_ASSIGN(const Model loaded, LoadModel(Saved(*model, {}), said, {}));
+    EXPECT_EQ(loaded->description().family, family);
+    EXPECT_EQ(loaded->description().settings.ToJson(), model->description().settings.ToJson());
+  }
+}
+
+TEST(HybridSettingsTest, WhatNothingTellsIsAskedFor) {
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Model rnn, Initialize("rnn", R"({"nonlinearity": "relu"})"));
+  EXPECT_THAT(LoadModel(Saved(*rnn, {}), {}, {}),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("nonlinearity")));
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Model jamba, Initialize("jamba", "{}"));
+  EXPECT_THAT(LoadModel(Saved(*jamba, {}), {}, {}),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("hidden_size")));
+}
+
+TEST(HybridSettingsTest, LayersOfSeveralKindsAreDescribed) {
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Model model,
+                              Initialize("nemotron-h", R"({"hybrid_override_pattern": "M-*E"})"));
+  const auto& mixers = model->description().mixers;
+  ASSERT_EQ(mixers.size(), 4u);
+  EXPECT_EQ(mixers[0].at(0).mixer, "mamba2");
+  EXPECT_TRUE(mixers[1].empty());
+  EXPECT_EQ(mixers[2].at(0).mixer, "attention");
+  EXPECT_TRUE(mixers[3].empty());
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Model beside, Initialize("falcon-h1", "{}"));
+  EXPECT_EQ(beside->description().mixers[0].size(), 2u);
+}
+
+// Zamba2's blocks are stored once and are one tensor to an optimiser.
+TEST(HybridSettingsTest, SharedBlocksAreOneTensor) {
+  EIGSVC_ASSERT_OK_AND_ASSIGN(
+      const Model model,
+      Initialize("zamba2",
+                 R"({"num_hidden_layers": 3, "layers_block_type": ["hybrid", "mamba", "hybrid"]})"));
+  const auto& layers = model->weights().layers;
+  const char* shared = "shared_transformer.self_attn.q_proj.weight";
+  const char* own = "shared_transformer.feed_forward.gate_up_adapter.0.weight";
+  EXPECT_TRUE(layers[0][shared].is_same(layers[2][shared]));
+  EXPECT_FALSE(layers[0][own].is_same(layers[2][own]));
+  const ModelWeights clone = model->weights().Clone(/*requires_grad=*/true);
+  EXPECT_TRUE(clone.layers[0][shared].is_same(clone.layers[2][shared]));
+  for (const WeightSpec& spec : model->plan()) {
+    if (spec.layer == 2 && spec.name == own) {
+      EXPECT_EQ(spec.key,
+                "model.layers.0.shared_transformer.feed_forward.gate_up_proj_adapter_list.1.0.weight");
+    }
+  }
+}
+
+}  // namespace
+}  // namespace eigsvc
