@@ -37,7 +37,6 @@ constexpr Telltale kTelltales[] = {
     {".att.time_maa_w1", "RWKV-6"},
     {".att.time_faaaa", "RWKV-5"},
     {".att.time_first", "RWKV-4"},
-    {".rg_lru.recurrent_param", "RecurrentGemma"},
     {".mlstm_layer.", "xLSTM"},
     {".mlstm_cell.", "xLSTM"},
     {".implicit_filter.", "Hyena"},

@@ -36,6 +36,7 @@ FamilyEntry Olmo2Family();               // llama.cc
 FamilyEntry Olmo3Family();               // llama.cc
 FamilyEntry Qwen2Family();               // llama.cc
 FamilyEntry Qwen3Family();               // llama.cc
+FamilyEntry RecurrentGemmaFamily();      // recurrent_gemma.cc
 FamilyEntry RetNetFamily();              // gated_linear_attention.cc
 FamilyEntry RnnFamily();                 // rnn.cc
 FamilyEntry Rwkv7Family();               // rwkv7.cc

@@ -60,6 +60,7 @@ absl::Span<const FamilyEntry> Families() {
       FalconH1Family(),
       NemotronHFamily(),
       Zamba2Family(),
+      RecurrentGemmaFamily(),
       MinGruFamily(),
       MinLstmFamily(),
       LstmFamily(),
