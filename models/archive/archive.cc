@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -51,16 +52,21 @@ struct Parsed {
   std::string format;
 };
 
-absl::StatusOr<Parsed> ParseSafetensors(const FileBytes& file, const std::string& name) {
-  EIGSVC_ASSIGN_OR_RETURN(const SafetensorsHeader header, ParseSafetensorsHeader(file.bytes));
+// `bytes`: the whole file, or its head alone, with `on_demand` the file that has the rest.
+absl::StatusOr<Parsed> ParseSafetensors(const FileBytes& bytes, const OpenedFile& file,
+                                        const std::shared_ptr<const OpenedFile>& on_demand) {
+  EIGSVC_ASSIGN_OR_RETURN(const SafetensorsHeader header, ParseSafetensorsHeader(bytes.bytes, file.size()));
   Parsed parsed;
   for (const auto& [key, entry] : header.tensors) {
-    ArchiveTensor tensor{entry.type,
-                         entry.shape,
-                         std::vector<int64_t>(entry.shape.size()),
-                         0,
-                         file.bytes.subspan(entry.begin, entry.end - entry.begin),
-                         file.owner};
+    ArchiveTensor tensor{entry.type, entry.shape, std::vector<int64_t>(entry.shape.size())};
+    if (on_demand != nullptr) {
+      tensor.file = on_demand;
+      tensor.file_begin = entry.begin;
+      tensor.file_end = entry.end;
+    } else {
+      tensor.storage = bytes.bytes.subspan(entry.begin, entry.end - entry.begin);
+      tensor.owner = bytes.owner;
+    }
     int64_t stride = 1;
     for (size_t d = tensor.shape.size(); d-- > 0;) {
       tensor.strides[d] = stride;
@@ -70,15 +76,15 @@ absl::StatusOr<Parsed> ParseSafetensors(const FileBytes& file, const std::string
   }
   nlohmann::json metadata = nlohmann::json::object();
   for (const auto& [key, value] : header.metadata) metadata[key] = value;
-  parsed.settings = LiftConfig(Settings(std::move(metadata), absl::StrCat("the metadata of ", name)));
+  parsed.settings = LiftConfig(Settings(std::move(metadata), absl::StrCat("the metadata of ", file.name())));
   parsed.format = "safetensors";
   return parsed;
 }
 
-absl::StatusOr<Parsed> ParseFile(const FileBytes& file, const std::string& name, const StopToken& stop) {
-  const absl::string_view text = Text(file.bytes);
+absl::StatusOr<Parsed> ParseWhole(const FileBytes& bytes, const OpenedFile& file, const StopToken& stop) {
+  const absl::string_view text = Text(bytes.bytes);
   if (absl::StartsWith(text, "PK\x03\x04")) {
-    EIGSVC_ASSIGN_OR_RETURN(TorchZip zip, ReadTorchZip(file, name, stop));
+    EIGSVC_ASSIGN_OR_RETURN(TorchZip zip, ReadTorchZip(bytes, file.name(), stop));
     return Parsed{std::move(zip.tensors), std::move(zip.settings), "torch-zip"};
   }
   for (const ForeignFormat& format : kForeignFormats) {
@@ -86,15 +92,31 @@ absl::StatusOr<Parsed> ParseFile(const FileBytes& file, const std::string& name,
       return absl::FailedPreconditionError(absl::StrCat("it ", format.what));
     }
   }
-  if (text.size() > 8 && text[8] == '{') return ParseSafetensors(file, name);
+  if (text.size() > 8 && text[8] == '{') return ParseSafetensors(bytes, file, nullptr);
   if (text.size() > 2 && text[0] == '\x80' && text[1] <= 5) {
     // Never a checkpoint; what it would have called is worth saying.
-    EIGSVC_RETURN_IF_ERROR(Pickle::Run(file.bytes, stop).status());
+    EIGSVC_RETURN_IF_ERROR(Pickle::Run(bytes.bytes, stop).status());
     return absl::InvalidArgumentError(
         "it is a bare pickle, not a file of torch.save; save model.state_dict() with torch.save");
   }
   return absl::InvalidArgumentError(
       "it is neither a safetensors file nor a zip file of torch.save; export the weights as one of them");
+}
+
+// Sets `digest` to the SHA-256 of exactly the bytes that were parsed.
+absl::StatusOr<Parsed> ParseFile(const std::shared_ptr<const OpenedFile>& file, const ArchiveOptions& options,
+                                 std::string& digest) {
+  if (options.on_demand && file->size() > 8) {
+    EIGSVC_ASSIGN_OR_RETURN(const FileBytes first, file->ReadRange(0, 9, *options.stop));
+    if (const std::optional<int64_t> head = SafetensorsHeadBytes(first.bytes)) {
+      EIGSVC_ASSIGN_OR_RETURN(const FileBytes bytes, file->ReadHead(*head, *options.stop));
+      digest = bytes.sha256;
+      return ParseSafetensors(bytes, *file, file);
+    }
+  }
+  EIGSVC_ASSIGN_OR_RETURN(const FileBytes bytes, file->Read(options.memory_map, *options.stop));
+  digest = bytes.sha256;
+  return ParseWhole(bytes, *file, *options.stop);
 }
 
 // Prefixes that wrappers put before every key: DataParallel, torch.compile, Lightning and training scripts.
@@ -125,7 +147,7 @@ Archive::Archive(absl::btree_map<std::string, ArchiveTensor> tensors, Settings s
 
 absl::StatusOr<Archive> Archive::Open(const std::string& path, const ArchiveOptions& options) {
   EIGSVC_ASSIGN_OR_RETURN(const CheckpointFiles files, FindCheckpointFiles(path));
-  std::vector<OpenedFile> opened;
+  std::vector<std::shared_ptr<const OpenedFile>> opened;
   Archive archive;
   archive.name_ = BaseName(path);
   for (const std::string& weights : files.weights) {
@@ -135,18 +157,18 @@ absl::StatusOr<Archive> Archive::Open(const std::string& path, const ArchiveOpti
           absl::StrCat(Quoted(archive.name_), " has more than the ", options.max_bytes, " bytes allowed"));
     }
     archive.file_bytes_ += file.size();
-    opened.push_back(std::move(file));
+    opened.push_back(std::make_shared<const OpenedFile>(std::move(file)));
   }
   std::vector<std::pair<std::string, std::string>> digests;  // name, SHA-256
-  for (const OpenedFile& file : opened) {
-    EIGSVC_ASSIGN_OR_RETURN(const FileBytes bytes, file.Read(options.memory_map, *options.stop));
-    digests.emplace_back(file.name(), bytes.sha256);
-    absl::StatusOr<Parsed> parsed = ParseFile(bytes, file.name(), *options.stop);
-    if (!parsed.ok()) return Annotate(parsed.status(), Quoted(file.name()));
+  for (const std::shared_ptr<const OpenedFile>& file : opened) {
+    std::string digest;
+    absl::StatusOr<Parsed> parsed = ParseFile(file, options, digest);
+    if (!parsed.ok()) return Annotate(parsed.status(), Quoted(file->name()));
+    digests.emplace_back(file->name(), std::move(digest));
     for (auto& [key, tensor] : parsed->tensors) {
       if (const auto mapped = files.weight_map.find(key);
-          mapped == files.weight_map.end() ? !files.weight_map.empty() : mapped->second != file.name()) {
-        return absl::DataLossError(absl::StrCat("tensor ", Quoted(key), " is in ", Quoted(file.name()),
+          mapped == files.weight_map.end() ? !files.weight_map.empty() : mapped->second != file->name()) {
+        return absl::DataLossError(absl::StrCat("tensor ", Quoted(key), " is in ", Quoted(file->name()),
                                                 ", but not so in the index"));
       }
       archive.tensors_.emplace(key, std::move(tensor));
@@ -181,13 +203,27 @@ absl::StatusOr<Archive> Archive::Open(const std::string& path, const ArchiveOpti
   return archive;
 }
 
+absl::StatusOr<ArchiveTensor> Fetch(const ArchiveTensor& tensor, const StopToken& stop) {
+  if (tensor.file == nullptr) return tensor;
+  EIGSVC_ASSIGN_OR_RETURN(FileBytes bytes, tensor.file->ReadRange(tensor.file_begin, tensor.file_end, stop));
+  ArchiveTensor fetched = tensor;
+  fetched.storage = bytes.bytes;
+  fetched.owner = std::move(bytes.owner);
+  fetched.file = nullptr;
+  return fetched;
+}
+
 int64_t Archive::ParameterCount() const {
-  // Tied tensors begin at the same byte; views of one flat buffer do not.
+  // Tied tensors begin at the same byte; views of one flat buffer do not. A safetensors file ties nothing.
   std::set<const std::byte*> counted;
   int64_t count = 0;
   for (const auto& [key, tensor] : tensors_) {
     const int64_t elements = tensor.ElementCount();
     if (elements == 0) continue;
+    if (tensor.file != nullptr) {
+      count += elements;
+      continue;
+    }
     if (counted.insert(tensor.storage.data() + tensor.offset * ElementBytes(tensor.type)).second)
       count += elements;
   }

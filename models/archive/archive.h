@@ -3,8 +3,9 @@
 //
 // Goals: any file, however hostile, ends in an Archive or a Status that names the file, the offset or key,
 // and the remedy; nothing is executed, nothing outside the file is read, memory stays within the file's size
-// plus 64 MiB. Non-goals: legacy (pre-1.6) torch files, TorchScript, quantised and sharded-by-rank
-// checkpoints: refused by name. Thread rule: an Archive is immutable; share it freely.
+// plus 64 MiB (of the header's plus 64 MiB on demand). Non-goals: legacy (pre-1.6) torch files, TorchScript,
+// quantised and sharded-by-rank checkpoints: refused by name. Thread rule: an Archive is immutable; share it
+// freely.
 #pragma once
 
 #include <cstddef>
@@ -45,6 +46,8 @@ int64_t ElementBytes(ElementType type);
 // The safetensors spelling: "F32", "BF16", "F8_E4M3", "I64", "BOOL", "C64", ...
 absl::string_view ElementName(ElementType type);
 
+class OpenedFile;
+
 // A strided view of bytes that lie inside the archive (checked: every reachable element is inside `storage`).
 struct ArchiveTensor {
   ElementType type = ElementType::kFloat32;
@@ -53,12 +56,22 @@ struct ArchiveTensor {
   int64_t offset = 0;                   // of the first element, in elements, into `storage`
   absl::Span<const std::byte> storage;  // little endian; tied tensors share it; start may be unaligned
   std::shared_ptr<const void> owner;    // keeps `storage` alive (file buffer or map)
+  // Opened on demand: `storage` is empty, and these bytes of the file are what Fetch puts there.
+  std::shared_ptr<const OpenedFile> file = nullptr;
+  int64_t file_begin = 0, file_end = 0;
   int64_t ElementCount() const;
 };
+// The same tensor with its bytes in memory: itself where they are already, else read from its file. DATA_LOSS
+// when the file changed since it was opened; RESOURCE_EXHAUSTED; UNAVAILABLE; CANCELLED, DEADLINE_EXCEEDED.
+// Safe for concurrent use.
+absl::StatusOr<ArchiveTensor> Fetch(const ArchiveTensor& tensor, const StopToken& stop = StopToken::Never());
 
 struct ArchiveOptions {
   // Map files instead of reading them. Only for immutable copies: a file truncated under a map is SIGBUS.
   bool memory_map = false;
+  // Leave tensors of safetensors files where they are until Fetch asks for them: memory stays within the
+  // header's size. Any other file is read or mapped.
+  bool on_demand = false;
   // Refused with RESOURCE_EXHAUSTED before reading when the files together are larger.
   int64_t max_bytes = int64_t{1} << 40;
   // Looked at every few mebibytes while files are read, hashed and checked. Never null; outlives the call.
@@ -107,7 +120,7 @@ class Archive {
 };
 
 // The element as float64, for tests and small tensors; complex values lose the imaginary part.
-// Linear index in row-major order over shape. REQUIRES: 0 <= index < ElementCount().
+// Linear index in row-major order over shape. REQUIRES: 0 <= index < ElementCount(), bytes in memory.
 double ElementAsDouble(const ArchiveTensor& tensor, int64_t index);
 
 }  // namespace eigsvc

@@ -22,6 +22,22 @@ namespace {
 constexpr size_t kChunkBytes = size_t{4} << 20;  // hashed while it is still in the cache
 constexpr std::align_val_t kAlignment{64};       // so that aligned records stay aligned for vector loads
 
+struct Buffer {
+  absl::Span<std::byte> bytes;
+  std::shared_ptr<const void> owner;
+};
+
+absl::StatusOr<Buffer> Allocate(int64_t size, const std::string& name) {
+  auto* const memory =
+      static_cast<std::byte*>(::operator new(static_cast<size_t>(size), kAlignment, std::nothrow));
+  if (memory == nullptr) {
+    return absl::ResourceExhaustedError(absl::StrCat("no memory for the ", size, " bytes of ", Quoted(name)));
+  }
+  return Buffer{absl::MakeSpan(memory, static_cast<size_t>(size)),
+                std::shared_ptr<const void>(
+                    memory, [](const void* at) { ::operator delete(const_cast<void*>(at), kAlignment); })};
+}
+
 }  // namespace
 
 std::string BaseName(absl::string_view path) {
@@ -61,10 +77,12 @@ absl::Status ErrnoStatus(int error, absl::string_view what) {
   }
 }
 
-OpenedFile::OpenedFile(int descriptor, std::string name, int64_t size)
-    : descriptor_(descriptor), name_(std::move(name)), size_(size) {}
 OpenedFile::OpenedFile(OpenedFile&& other) noexcept
-    : descriptor_(std::exchange(other.descriptor_, -1)), name_(std::move(other.name_)), size_(other.size_) {}
+    : descriptor_(std::exchange(other.descriptor_, -1)),
+      name_(std::move(other.name_)),
+      size_(other.size_),
+      written_seconds_(other.written_seconds_),
+      written_nanoseconds_(other.written_nanoseconds_) {}
 OpenedFile::~OpenedFile() {
   if (descriptor_ >= 0) close(descriptor_);
 }
@@ -74,7 +92,8 @@ absl::StatusOr<OpenedFile> OpenedFile::Open(const std::string& path) {
   // O_NONBLOCK: opening a named pipe must not wait for its writer; it changes nothing for regular files.
   const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (descriptor < 0) return ErrnoStatus(errno, absl::StrCat("cannot open ", Quoted(name)));
-  OpenedFile file(descriptor, name, 0);
+  OpenedFile file(descriptor);
+  file.name_ = name;
   struct stat status;
   if (fstat(descriptor, &status) != 0)
     return ErrnoStatus(errno, absl::StrCat("cannot inspect ", Quoted(name)));
@@ -83,7 +102,59 @@ absl::StatusOr<OpenedFile> OpenedFile::Open(const std::string& path) {
         absl::StrCat(Quoted(name), " is not a regular file; name a checkpoint file or directory"));
   }
   file.size_ = status.st_size;
+  file.written_seconds_ = status.st_mtim.tv_sec;
+  file.written_nanoseconds_ = status.st_mtim.tv_nsec;
   return file;
+}
+
+absl::Status OpenedFile::ReadAt(int64_t offset, absl::Span<std::byte> out, const StopToken& stop) const {
+  for (size_t done = 0; done < out.size();) {
+    EIGSVC_RETURN_IF_ERROR(stop.Check());
+    const ssize_t count =
+        pread(descriptor_, out.data() + done, std::min(kChunkBytes, out.size() - done), offset + done);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return ErrnoStatus(errno, absl::StrCat("cannot read ", Quoted(name_)));
+    if (count == 0) {
+      return absl::DataLossError(absl::StrCat(Quoted(name_), " shrank to ", offset + done,
+                                              " bytes while it was read; copy it again"));
+    }
+    done += count;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status OpenedFile::CheckUnchanged() const {
+  struct stat status;
+  if (fstat(descriptor_, &status) != 0)
+    return ErrnoStatus(errno, absl::StrCat("cannot inspect ", Quoted(name_)));
+  if (status.st_size == size_ && status.st_mtim.tv_sec == written_seconds_ &&
+      status.st_mtim.tv_nsec == written_nanoseconds_) {
+    return absl::OkStatus();
+  }
+  return absl::DataLossError(
+      absl::StrCat(Quoted(name_), " was written to while it was in use; work on a copy that stays as it is"));
+}
+
+absl::StatusOr<FileBytes> OpenedFile::ReadRange(int64_t begin, int64_t end, const StopToken& stop) const {
+  EIGSVC_ASSIGN_OR_RETURN(Buffer buffer, Allocate(end - begin, name_));
+  EIGSVC_RETURN_IF_ERROR(ReadAt(begin, buffer.bytes, stop));
+  EIGSVC_RETURN_IF_ERROR(CheckUnchanged());
+  return FileBytes{buffer.bytes, std::move(buffer.owner), ""};
+}
+
+absl::StatusOr<FileBytes> OpenedFile::ReadHead(int64_t size, const StopToken& stop) const {
+  EIGSVC_ASSIGN_OR_RETURN(FileBytes head, ReadRange(0, std::min(size, size_), stop));
+  EIGSVC_ASSIGN_OR_RETURN(const Buffer chunk, Allocate(std::min<int64_t>(kChunkBytes, size_), name_));
+  Sha256 hash;
+  for (int64_t done = 0; done < size_; done += kChunkBytes) {
+    const absl::Span<std::byte> bytes =
+        chunk.bytes.first(static_cast<size_t>(std::min<int64_t>(kChunkBytes, size_ - done)));
+    EIGSVC_RETURN_IF_ERROR(ReadAt(done, bytes, stop));
+    hash.Update(bytes);
+  }
+  EIGSVC_RETURN_IF_ERROR(CheckUnchanged());
+  head.sha256 = hash.Finish();
+  return head;
 }
 
 absl::StatusOr<FileBytes> OpenedFile::Read(bool memory_map, const StopToken& stop) const {
@@ -102,26 +173,14 @@ absl::StatusOr<FileBytes> OpenedFile::Read(bool memory_map, const StopToken& sto
       hash.Update(result.bytes.subspan(done, kChunkBytes));
     }
   } else {
-    auto* const buffer = static_cast<std::byte*>(::operator new(size, kAlignment, std::nothrow));
-    if (buffer == nullptr) {
-      return absl::ResourceExhaustedError(
-          absl::StrCat("no memory for the ", size, " bytes of ", Quoted(name_)));
+    EIGSVC_ASSIGN_OR_RETURN(Buffer buffer, Allocate(size_, name_));
+    for (size_t done = 0; done < size; done += kChunkBytes) {
+      const absl::Span<std::byte> bytes = buffer.bytes.subspan(done, std::min(kChunkBytes, size - done));
+      EIGSVC_RETURN_IF_ERROR(ReadAt(static_cast<int64_t>(done), bytes, stop));
+      hash.Update(bytes);
     }
-    result.owner = std::shared_ptr<const void>(
-        buffer, [](const void* at) { ::operator delete(const_cast<void*>(at), kAlignment); });
-    result.bytes = absl::MakeConstSpan(buffer, size);
-    for (size_t done = 0; done < size;) {
-      EIGSVC_RETURN_IF_ERROR(stop.Check());
-      const ssize_t count = pread(descriptor_, buffer + done, std::min(kChunkBytes, size - done), done);
-      if (count < 0 && errno == EINTR) continue;
-      if (count < 0) return ErrnoStatus(errno, absl::StrCat("cannot read ", Quoted(name_)));
-      if (count == 0) {
-        return absl::DataLossError(
-            absl::StrCat(Quoted(name_), " shrank to ", done, " bytes while it was read; copy it again"));
-      }
-      hash.Update(absl::MakeConstSpan(buffer + done, count));
-      done += count;
-    }
+    result.owner = std::move(buffer.owner);
+    result.bytes = buffer.bytes;
   }
   result.sha256 = hash.Finish();
   return result;

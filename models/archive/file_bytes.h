@@ -35,12 +35,21 @@ class OpenedFile {
   // DATA_LOSS when the file shrinks meanwhile; RESOURCE_EXHAUSTED when memory does not suffice; CANCELLED,
   // DEADLINE_EXCEEDED.
   absl::StatusOr<FileBytes> Read(bool memory_map, const StopToken& stop = StopToken::Never()) const;
+  // The first bytes alone, at most `size` of them, with the digest of the whole file. Errors as Read.
+  absl::StatusOr<FileBytes> ReadHead(int64_t size, const StopToken& stop) const;
+  // Bytes [begin, end), without a digest. Errors as Read; DATA_LOSS when the file was written to since it was
+  // opened.
+  absl::StatusOr<FileBytes> ReadRange(int64_t begin, int64_t end, const StopToken& stop) const;
 
  private:
-  OpenedFile(int descriptor, std::string name, int64_t size);
+  explicit OpenedFile(int descriptor) : descriptor_(descriptor) {}
+  absl::Status ReadAt(int64_t offset, absl::Span<std::byte> out, const StopToken& stop) const;
+  absl::Status CheckUnchanged() const;
+
   int descriptor_;
   std::string name_;
-  int64_t size_;
+  int64_t size_ = 0;
+  int64_t written_seconds_ = 0, written_nanoseconds_ = 0;  // when it was written last
 };
 
 // The last part of a path, for messages: they must not tell a client where the server keeps its files.

@@ -244,24 +244,33 @@ absl::Status CheckLayout(const SafetensorsHeader& header, int64_t data_begin, in
 
 }  // namespace
 
-absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(absl::Span<const std::byte> file) {
-  if (file.size() < 8) {
+std::optional<int64_t> SafetensorsHeadBytes(absl::Span<const std::byte> first) {
+  if (first.size() < 9 || first[8] != std::byte{'{'}) return std::nullopt;
+  uint64_t length;
+  std::memcpy(&length, first.data(), sizeof(length));
+  if (length > kMaxHeaderBytes) return std::nullopt;
+  return 8 + static_cast<int64_t>(length);
+}
+
+absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(absl::Span<const std::byte> head,
+                                                         int64_t file_bytes) {
+  if (head.size() < 8) {
     return absl::InvalidArgumentError(
-        absl::StrCat("not a safetensors file: it has only ", file.size(), " bytes"));
+        absl::StrCat("not a safetensors file: it has only ", head.size(), " bytes"));
   }
   uint64_t length;
-  std::memcpy(&length, file.data(), sizeof(length));
+  std::memcpy(&length, head.data(), sizeof(length));
   if (length > kMaxHeaderBytes) {
     return absl::InvalidArgumentError(
         absl::StrCat("not a safetensors file this service reads: its header has ", length,
                      " bytes, at most 16 MiB are read"));
   }
-  if (length > file.size() - 8) {
+  if (length > head.size() - 8) {
     return absl::DataLossError(absl::StrCat("the safetensors header has ", length, " bytes, but only ",
-                                            file.size() - 8,
+                                            head.size() - 8,
                                             " follow byte 8; the file is truncated: copy it again"));
   }
-  const auto* const json = reinterpret_cast<const char*>(file.data() + 8);
+  const auto* const json = reinterpret_cast<const char*>(head.data() + 8);
   if (length == 0 || json[0] != '{') {
     return absl::InvalidArgumentError("not a safetensors file: no JSON object at byte 8");
   }
@@ -273,7 +282,7 @@ absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(absl::Span<const std::b
   if (!nlohmann::json::sax_parse(json, json + length, &events)) return events.status;
   SafetensorsHeader header = std::move(events.header);
   const int64_t data_begin = 8 + static_cast<int64_t>(length);
-  if (absl::Status status = CheckLayout(header, data_begin, file.size()); !status.ok()) return status;
+  if (absl::Status status = CheckLayout(header, data_begin, file_bytes); !status.ok()) return status;
   for (auto& [name, entry] : header.tensors) {
     entry.begin += data_begin;
     entry.end += data_begin;

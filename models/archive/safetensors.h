@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -26,13 +27,19 @@ struct SafetensorsHeader {
   absl::btree_map<std::string, std::string> metadata;
 };
 
-// `file`: the whole file. Checks: header at most 16 MiB and inside the file; no duplicate names (of tensors,
-// fields or metadata); names at most 1024 bytes of valid UTF-8; metadata at most 4 MiB; at most 65 536
-// tensors; offsets contiguous from 0, no holes, no overlap, ending at the file's end; sizes equal shape times
-// element with overflow checks. DATA_LOSS truncated or inconsistent · INVALID_ARGUMENT not safetensors ·
-// FAILED_PRECONDITION an element type (F4, F6, F8_E8M0) this service does not read. Sub-byte and unknown
-// types are refused by name.
-absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(absl::Span<const std::byte> file);
+// `head`: the first bytes of a file of `file_bytes`, the header at least. Checks: header at most 16 MiB and
+// inside the file; no duplicate names (of tensors, fields or metadata); names at most 1024 bytes of valid
+// UTF-8; metadata at most 4 MiB; at most 65 536 tensors; offsets contiguous from 0, no holes, no overlap,
+// ending at the file's end; sizes equal shape times element with overflow checks. DATA_LOSS truncated or
+// inconsistent · INVALID_ARGUMENT not safetensors · FAILED_PRECONDITION an element type (F4, F6, F8_E8M0)
+// this service does not read. Sub-byte and unknown types are refused by name.
+absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(absl::Span<const std::byte> head,
+                                                         int64_t file_bytes);
+inline absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(absl::Span<const std::byte> file) {
+  return ParseSafetensorsHeader(file, static_cast<int64_t>(file.size()));
+}
+// Bytes of the head of a safetensors file, from its first 9 bytes; nothing where it is no such file.
+std::optional<int64_t> SafetensorsHeadBytes(absl::Span<const std::byte> first);
 
 // Writes to `path`.tmp.PID.N, syncs and renames: a reader sees the old file or the whole new one.
 // Tensors are written in the order given (each chunk as it comes), so that exports larger than memory can be

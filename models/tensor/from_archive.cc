@@ -8,6 +8,7 @@
 #include "ATen/ops/from_blob.h"
 #include "absl/strings/str_cat.h"
 #include "c10/core/TensorOptions.h"
+#include "models/base/status_macros.h"
 #include "models/tensor/torch_call.h"
 
 namespace eigsvc {
@@ -74,7 +75,8 @@ int64_t Extent(const ArchiveTensor& tensor, int64_t element_bytes) {
 
 }  // namespace
 
-absl::StatusOr<at::Tensor> TensorFromArchive(const ArchiveTensor& tensor) {
+absl::StatusOr<at::Tensor> TensorFromArchive(const ArchiveTensor& stored, const StopToken& stop) {
+  EIGSVC_ASSIGN_OR_RETURN(const ArchiveTensor tensor, Fetch(stored, stop));
   const c10::ScalarType dtype = DtypeOf(tensor.type);
   const int64_t bytes = static_cast<int64_t>(c10::elementSize(dtype));
   const int64_t extent = Extent(tensor, bytes);

@@ -7,10 +7,11 @@
 
 namespace eigsvc {
 
-// A tensor over the archive's bytes, without a copy where alignment and dtype allow; it keeps the bytes
-// alive. Callers that write to it, or move it to another device or dtype, copy first. Read-only under
-// NoGradGuard.
-absl::StatusOr<at::Tensor> TensorFromArchive(const ArchiveTensor& tensor);
+// A tensor over the archive's bytes, fetched if they are not in memory, without a copy where alignment and
+// dtype allow; it keeps the bytes alive. Callers that write to it, or move it to another device or dtype,
+// copy first. Read-only under NoGradGuard.
+absl::StatusOr<at::Tensor> TensorFromArchive(const ArchiveTensor& stored,
+                                             const StopToken& stop = StopToken::Never());
 // The ElementType of a tensor's dtype, for writing. INVALID_ARGUMENT for dtypes safetensors has not.
 absl::StatusOr<ElementType> ElementTypeOf(const at::Tensor& tensor);
 

@@ -3,11 +3,13 @@
 
 #include <sys/stat.h>
 
+#include <chrono>
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <limits>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
@@ -55,6 +57,43 @@ TEST(ArchiveTest, OneFileHasItsOwnDigestNameAndSize) {
     EXPECT_EQ(archive.file_bytes(), static_cast<int64_t>(bytes.size()));
     EXPECT_EQ(archive.ParameterCount(), 1);
     EXPECT_THAT(Values(archive.tensors().at("w")), ElementsAre(0));
+  }
+}
+
+TEST(ArchiveTest, OnDemandBytesStayInTheFileUntilTheyAreFetched) {
+  const TemporaryFolder folder;
+  const std::string bytes = Tiny({"a", "b", "c"});
+  const std::string path = folder.Write("m.safetensors", bytes);
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Archive archive, Archive::Open(path, {.on_demand = true}));
+  EXPECT_EQ(archive.sha256(), Sha256::Of(AsBytes(bytes)));
+  EXPECT_EQ(archive.format(), "safetensors");
+  EXPECT_EQ(archive.ParameterCount(), 3);
+  for (const auto& [key, value] : {std::pair("a", 0.0), {"b", 1.0}, {"c", 2.0}}) {
+    EXPECT_TRUE(archive.tensors().at(key).storage.empty());
+    EIGSVC_ASSERT_OK_AND_ASSIGN(const ArchiveTensor fetched, Fetch(archive.tensors().at(key)));
+    EXPECT_THAT(Values(fetched), ElementsAre(value));
+    EIGSVC_ASSERT_OK_AND_ASSIGN(const ArchiveTensor again, Fetch(fetched));
+    EXPECT_EQ(again.storage.data(), fetched.storage.data());
+  }
+  // The digest is of other bytes than these.
+  std::filesystem::last_write_time(path,
+                                   std::filesystem::file_time_type::clock::now() + std::chrono::hours(1));
+  EXPECT_THAT(Fetch(archive.tensors().at("a")),
+              StatusIs(absl::StatusCode::kDataLoss, HasSubstr("was written to")));
+  std::filesystem::resize_file(path, bytes.size() - 4);
+  EXPECT_THAT(Fetch(archive.tensors().at("c")), StatusIs(absl::StatusCode::kDataLoss, HasSubstr("shrank")));
+}
+
+TEST(ArchiveTest, OnDemandRefusesWhatReadingRefuses) {
+  const TemporaryFolder folder;
+  const std::string bytes = Tiny({"a", "b"});
+  for (const std::string& damaged :
+       {bytes.substr(0, bytes.size() - 1), bytes.substr(0, 20), bytes + "x",
+        std::string("\xff\0\0\0\0\0\0\0{", 9), std::string("{"), std::string()}) {
+    const std::string path = folder.Write("m.safetensors", damaged);
+    const absl::Status read = Archive::Open(path).status();
+    EXPECT_FALSE(read.ok());
+    EXPECT_EQ(Archive::Open(path, {.on_demand = true}).status().message(), read.message());
   }
 }
 
