@@ -136,6 +136,7 @@ Json ModelObject(const v1::Model& model) {
           {"gauges", Strings(model.gauges())},
           {"rotations", Strings(model.rotations())},
           {"departures", Strings(model.departures())},
+          {"residency", model.residency()},
           {"initial_seed", model.has_initial_seed() ? Json(model.initial_seed()) : Json()},
           {"settings", ParsedOrNull(model.settings_json())}};
 }

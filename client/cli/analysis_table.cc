@@ -239,11 +239,12 @@ void AppendProvenance(const Report& report, const Style& style, std::string* out
               style);
   const absl::Duration total =
       absl::Seconds(result.total_time().seconds()) + absl::Nanoseconds(result.total_time().nanos());
-  AppendField(out, "run",
-              absl::StrCat(Printable(model.dtype()), " on ", Printable(model.device()), dot,
-                           Convention(result, style), dot, CountText(result.eigenvalues()), " eigenvalues",
-                           dot, DurationText(total)),
-              style);
+  AppendField(
+      out, "run",
+      absl::StrCat(Printable(model.dtype()), " on ", Printable(model.device()),
+                   model.residency() == "layer" ? ", a layer at a time" : "", dot, Convention(result, style),
+                   dot, CountText(result.eigenvalues()), " eigenvalues", dot, DurationText(total)),
+      style);
   AppendField(out, "score", ScoreLine(result.score(), style), style);
   if (report.twin.has_value()) {
     AppendField(out, "twin", ScoreLine(report.twin->result().score(), style), style);

@@ -23,7 +23,7 @@ struct AnalyzeFlags {
   TaskFlags task;
   std::optional<uint64_t> twin, compare_twin;
   int64_t examples = 0, batch_size = 0, max_steps = 0;
-  std::string dtype, device, weight = "none", definition, gauge, rotation, precision, export_path;
+  std::string dtype, device, residency, weight = "none", definition, gauge, rotation, precision, export_path;
   std::vector<std::string> departures;
   bool include_first_step = false, detach = false, all_sites = false;
 };
@@ -68,6 +68,7 @@ absl::StatusOr<v1::AnalysisSpec> ToSpec(Session& session, const AnalyzeFlags& fl
   spec.set_max_steps(flags.max_steps);
   spec.set_dtype(flags.dtype);
   spec.set_device(flags.device);
+  spec.set_residency(flags.residency);
   spec.set_weight_by_multiplicity(flags.weight == "multiplicity");
   spec.set_include_first_step(flags.include_first_step);
   if (flags.definition == "paper-compat") spec.set_definition("PAPER_COMPAT");
@@ -137,6 +138,10 @@ void AddAnalyzeCommand(CLI::App& app, Command& chosen) {
   command->add_option("--dtype", flags->dtype, "Element type of the forward pass (float32)")
       ->check(CLI::IsMember({"float32", "float64", "bfloat16", "float16"}));
   command->add_option("--device", flags->device, "cpu, cuda:0, ... (any worker)");
+  command
+      ->add_option("--residency", flags->residency,
+                   "Weights held: all, one layer at a time, or auto: all where they fit")
+      ->check(CLI::IsMember({"auto", "all", "layer"}));
   command->add_option("--weight", flags->weight, "Weight of an eigenvalue in the statistics")
       ->check(CLI::IsMember({"none", "multiplicity"}))
       ->capture_default_str();

@@ -2,8 +2,10 @@
 #include "models/analysis/analysis.h"
 
 #include <algorithm>
+#include <type_traits>
 #include <utility>
 
+#include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
@@ -11,6 +13,7 @@
 #include "models/analysis/batch_sizer.h"
 #include "models/analysis/eigenvalue_export.h"
 #include "models/analysis/labelled.h"
+#include "models/analysis/layer_stream.h"
 #include "models/analysis/spectrum_tap.h"
 #include "models/base/status_macros.h"
 #include "models/base/status_util.h"
@@ -40,6 +43,39 @@ void Truncate(Batch& batch, int64_t steps) {
   cut(batch.values, batch.channels);
   batch.steps = steps;
   for (int64_t& length : batch.lengths) length = std::min(length, steps);
+}
+
+// Examples that go through the layers together.
+struct Piece {
+  int64_t first = 0;  // of the analysis
+  Batch batch;        // with the lengths that are counted
+  std::vector<int64_t> real_lengths;
+  at::Tensor x;          // [rows, steps, width], as far as the layers have come
+  CountedSteps counted;  // by the tap
+  absl::Duration longest;
+};
+
+// Rows [begin, begin + count) of a piece.
+Piece Slice(const Piece& piece, int64_t begin, int64_t count) {
+  const Batch& whole = piece.batch;
+  const auto rows = [&](const auto& values) {
+    const int64_t width = static_cast<int64_t>(values.size()) / whole.rows;
+    return std::decay_t<decltype(values)>(values.begin() + begin * width,
+                                          values.begin() + (begin + count) * width);
+  };
+  Piece slice;
+  slice.first = piece.first + begin;
+  slice.batch.rows = count;
+  slice.batch.steps = whole.steps;
+  slice.batch.channels = whole.channels;
+  slice.batch.tokens = rows(whole.tokens);
+  slice.batch.values = rows(whole.values);
+  slice.batch.targets = rows(whole.targets);
+  slice.batch.lengths = rows(whole.lengths);
+  slice.real_lengths = rows(piece.real_lengths);
+  if (piece.x.defined()) slice.x = piece.x.narrow(0, begin, count);
+  slice.counted = piece.counted;
+  return slice;
 }
 
 // Looks at the stop token and remembers the longest time between two looks.
@@ -84,10 +120,7 @@ class Engine {
     if (!options_.export_path.empty()) EIGSVC_RETURN_IF_ERROR(OpenExport());
     tap_ = std::make_unique<SpectrumTap>(options_, device_, stop_, export_.get());
     for (int64_t first = 0; first < examples_;) {
-      const int64_t rows = std::min(sizer_.rows(), examples_ - first);
-      if (first + rows < examples_) batches_.Expect({first + rows, std::min(rows, examples_ - first - rows)});
-      EIGSVC_RETURN_IF_ERROR(RunRows(first, rows, {}));
-      first += rows;
+      EIGSVC_ASSIGN_OR_RETURN(first, RunFrom(first));
     }
     return Finish();
   }
@@ -125,62 +158,114 @@ class Engine {
     if (result_.convention.departures.count_padding) batch.lengths.assign(batch.rows, batch.steps);
   }
 
-  // Embedding and layers; the last hidden state.
-  absl::StatusOr<at::Tensor> RunLayers(const Batch& batch, int64_t first, TransitionTap* tap,
-                                       PieceTimer& timer) const {
-    EIGSVC_RETURN_IF_ERROR(CheckBatch(task_, batch, options_.split, first, model_.description().vocab_size));
-    EIGSVC_ASSIGN_OR_RETURN(const at::Tensor tokens,
-                            CallTorch("tokens", [&] { return TokenTensor(batch, device_); }));
-    EIGSVC_ASSIGN_OR_RETURN(at::Tensor x, model_.Embed(weights_, tokens, /*first_position=*/0));
-    const LayerContext context{tap, &stop_, result_.convention};
-    for (size_t layer = 0; layer < weights_.layers.size(); ++layer) {
-      EIGSVC_RETURN_IF_ERROR(timer.Check());
-      EIGSVC_ASSIGN_OR_RETURN(
-          x, model_.Layer(static_cast<int>(layer), weights_.layers[layer], x, /*state=*/nullptr, context));
-    }
-    EIGSVC_RETURN_IF_ERROR(timer.Check());
-    return x;
-  }
-
-  // `counted`: steps of these rows that an earlier, larger attempt already counted.
-  absl::Status RunRows(int64_t first, int64_t rows, CountedSteps counted) {
-    const absl::Status status = TryRows(first, rows, counted);
-    if (status.code() != absl::StatusCode::kResourceExhausted) return status;
-    if (rows == 1) {
-      return Annotate(
-          status,
-          "one sequence at a time does not fit; cut it (--max-steps), or use another dtype or device");
-    }
-    sizer_.RanOutOfMemory(rows);
-    EIGSVC_RETURN_IF_ERROR(RunRows(first, rows / 2, counted));
-    return RunRows(first + rows / 2, rows - rows / 2, counted);
-  }
-
-  absl::Status TryRows(int64_t first, int64_t rows, CountedSteps& counted) {
-    PieceTimer timer(stop_);
-    EIGSVC_RETURN_IF_ERROR(stop_.Check());
-    EIGSVC_ASSIGN_OR_RETURN(Batch batch, DrawRows(first, rows));
-    std::vector<int64_t> real_lengths = batch.lengths;
-    CountPadding(batch);
+  // Takes examples from `first` on through the model; the first one that is left. Where layers are streamed,
+  // as many examples as options_.held_bytes has room for share each of them.
+  absl::StatusOr<int64_t> RunFrom(int64_t first) {
     const absl::Time start = absl::Now();
     const absl::Duration tap_before = tap_->time();
-    tap_->BeginRows(first, &batch, &counted);
-    EIGSVC_ASSIGN_OR_RETURN(const at::Tensor x, RunLayers(batch, first, tap_.get(), timer));
-    EIGSVC_RETURN_IF_ERROR(tap_->EndRows());
-    batch.lengths.swap(real_lengths);
-    EIGSVC_ASSIGN_OR_RETURN(std::vector<Prediction> predictions,
-                            Predict(model_, weights_, batch, first, x, stop_));
-    batch.lengths.swap(real_lengths);
-    EIGSVC_RETURN_IF_ERROR(timer.Check());
-    if (export_ != nullptr) EIGSVC_RETURN_IF_ERROR(export_->EndRows(first, batch));
-
-    predictions_.insert(predictions_.end(), predictions.begin(), predictions.end());
+    const bool streamed = weights_.source != nullptr;
+    std::vector<Piece> pieces;
+    LayerStream layers(weights_, stop_);
+    EIGSVC_ASSIGN_OR_RETURN(Weights weights, layers.Next());
+    int64_t held = 0;
+    do {  // the first layer as the examples are drawn: it tells how many to take at once
+      std::vector<Piece> drawn(1);
+      drawn[0].first = first;
+      const int64_t rows = std::min(sizer_.rows(), examples_ - first), left = examples_ - first - rows;
+      if (left > 0) batches_.Expect({first + rows, std::min(rows, left)});
+      EIGSVC_ASSIGN_OR_RETURN(drawn[0].batch, DrawRows(first, rows));
+      drawn[0].real_lengths = drawn[0].batch.lengths;
+      CountPadding(drawn[0].batch);
+      first += rows;
+      EIGSVC_RETURN_IF_ERROR(ForEach(drawn, [&](Piece& piece) { return Begin(piece); }));
+      EIGSVC_RETURN_IF_ERROR(
+          ForEach(drawn, [&](Piece& piece) { return RunLayer(0, weights, *tap_, piece); }));
+      for (Piece& piece : drawn) {
+        if (streamed) sizer_.Succeeded(piece.batch.rows, piece.batch.steps, piece.longest);
+        held += static_cast<int64_t>(piece.x.nbytes());
+        pieces.push_back(std::move(piece));
+      }
+    } while (streamed && first < examples_ && held < options_.held_bytes);
+    for (int layer = 1; layer < static_cast<int>(weights_.layers.size()); ++layer) {
+      EIGSVC_ASSIGN_OR_RETURN(weights, layers.Next());
+      EIGSVC_RETURN_IF_ERROR(
+          ForEach(pieces, [&](Piece& piece) { return RunLayer(layer, weights, *tap_, piece); }));
+    }
+    EIGSVC_RETURN_IF_ERROR(ForEach(pieces, [&](Piece& piece) { return End(piece); }));
     result_.forward_time += absl::Now() - start - (tap_->time() - tap_before);
-    result_.examples += rows;
+    for (const Piece& piece : pieces) {
+      if (!streamed) sizer_.Succeeded(piece.batch.rows, piece.batch.steps, piece.longest);
+    }
+    return first;
+  }
+
+  // A piece that does not fit in memory is halved. A stage leaves a piece as it was when it fails.
+  absl::Status ForEach(std::vector<Piece>& pieces, absl::FunctionRef<absl::Status(Piece&)> stage) {
+    for (size_t i = 0; i < pieces.size(); ++i) {
+      absl::Status status = stage(pieces[i]);
+      while (absl::IsResourceExhausted(status)) {
+        const int64_t rows = pieces[i].batch.rows;
+        if (rows == 1) {
+          return Annotate(status,
+                          "one sequence at a time does not fit; cut it (--max-steps), or use another dtype "
+                          "or device");
+        }
+        sizer_.RanOutOfMemory(rows);
+        Piece rest = Slice(pieces[i], rows / 2, rows - rows / 2);
+        pieces[i] = Slice(pieces[i], 0, rows / 2);
+        pieces.insert(pieces.begin() + static_cast<int64_t>(i) + 1, std::move(rest));
+        status = stage(pieces[i]);
+      }
+      EIGSVC_RETURN_IF_ERROR(status);
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status Begin(Piece& piece) const {
+    PieceTimer timer(stop_);
+    EIGSVC_RETURN_IF_ERROR(stop_.Check());
+    EIGSVC_RETURN_IF_ERROR(
+        CheckBatch(task_, piece.batch, options_.split, piece.first, model_.description().vocab_size));
+    EIGSVC_ASSIGN_OR_RETURN(const at::Tensor tokens,
+                            CallTorch("tokens", [&] { return TokenTensor(piece.batch, device_); }));
+    EIGSVC_ASSIGN_OR_RETURN(piece.x, model_.Embed(weights_, tokens, /*first_position=*/0));
+    return Passed(timer, piece);
+  }
+
+  absl::Status RunLayer(int layer, const Weights& weights, SpectrumTap& tap, Piece& piece) const {
+    tap.BeginRows(piece.first, &piece.batch, &piece.counted);
+    return RunLayer(layer, weights, static_cast<TransitionTap&>(tap), piece);
+  }
+
+  absl::Status RunLayer(int layer, const Weights& weights, TransitionTap& tap, Piece& piece) const {
+    PieceTimer timer(stop_);
+    const LayerContext context{&tap, &stop_, result_.convention};
+    EIGSVC_ASSIGN_OR_RETURN(piece.x, model_.Layer(layer, weights, piece.x, /*state=*/nullptr, context));
+    return Passed(timer, piece);
+  }
+
+  static absl::Status Passed(PieceTimer& timer, Piece& piece) {
+    EIGSVC_RETURN_IF_ERROR(timer.Check());
+    piece.longest = std::max(piece.longest, timer.longest());
+    return absl::OkStatus();
+  }
+
+  absl::Status End(Piece& piece) {
+    PieceTimer timer(stop_);
+    tap_->BeginRows(piece.first, &piece.batch, &piece.counted);
+    EIGSVC_RETURN_IF_ERROR(tap_->EndRows());
+    piece.batch.lengths.swap(piece.real_lengths);  // an answer stands at a real step
+    const absl::StatusOr<std::vector<Prediction>> predictions =
+        Predict(model_, weights_, piece.batch, piece.first, piece.x, stop_);
+    piece.batch.lengths.swap(piece.real_lengths);
+    EIGSVC_RETURN_IF_ERROR(predictions.status());
+    if (export_ != nullptr) EIGSVC_RETURN_IF_ERROR(export_->EndRows(piece.first, piece.batch));
+    predictions_.insert(predictions_.end(), predictions->begin(), predictions->end());
+    result_.examples += piece.batch.rows;
     result_.batches += 1;
-    for (int64_t length : batch.lengths) result_.tokens += length;
-    result_.batch_size = std::max(result_.batch_size, rows);
-    sizer_.Succeeded(rows, batch.steps, timer.longest());
+    for (int64_t length : piece.batch.lengths) result_.tokens += length;
+    result_.batch_size = std::max(result_.batch_size, piece.batch.rows);
+    EIGSVC_RETURN_IF_ERROR(Passed(timer, piece));
     Report();
     return absl::OkStatus();
   }
@@ -216,11 +301,17 @@ class Engine {
         longest_length = batch.lengths[row];
       }
     }
-    EIGSVC_ASSIGN_OR_RETURN(Batch batch, DrawRows(longest, 1));
-    CountPadding(batch);
+    Piece piece;
+    piece.first = longest;
+    EIGSVC_ASSIGN_OR_RETURN(piece.batch, DrawRows(longest, 1));
+    CountPadding(piece.batch);
     ExportProbe probe;
-    PieceTimer timer(stop_);
-    EIGSVC_RETURN_IF_ERROR(RunLayers(batch, longest, &probe, timer).status());
+    EIGSVC_RETURN_IF_ERROR(Begin(piece));
+    LayerStream layers(weights_, stop_);
+    for (int layer = 0; layer < static_cast<int>(weights_.layers.size()); ++layer) {
+      EIGSVC_ASSIGN_OR_RETURN(const Weights weights, layers.Next());
+      EIGSVC_RETURN_IF_ERROR(RunLayer(layer, weights, probe, piece));
+    }
     const ModelDescription& description = model_.description();
     plan.path = options_.export_path;
     plan.max_bytes = options_.max_export_bytes;

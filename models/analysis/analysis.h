@@ -28,6 +28,8 @@ struct AnalysisOptions {
   int64_t examples = 0;    // 0: the split's own count, at most 4096
   int64_t batch_size = 0;  // 0: chosen so that a layer takes well under 100 ms
   int64_t max_steps = 0;   // truncate sequences; 0: no truncation
+  // Hidden states that may be held between layers, where layers are streamed; one batch is always held.
+  int64_t held_bytes = int64_t{1} << 30;
   bool weight_by_multiplicity = false;
   bool include_first_step = false;  // λ_0 acts on h_{-1} = 0; excluded by default
   Convention convention;            // as asked; resolved against what the model supports

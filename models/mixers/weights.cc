@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <numeric>
 #include <set>
 
 #include "absl/strings/match.h"
@@ -15,6 +16,11 @@ void Weights::Set(absl::string_view name, at::Tensor tensor) {
 }
 bool Weights::Has(absl::string_view name) const { return tensors_.contains(name); }
 const at::Tensor& Weights::operator[](absl::string_view name) const { return tensors_.find(name)->second; }
+
+absl::StatusOr<Weights> ModelWeights::Layer(int layer, const StopToken& stop) const {
+  if (source != nullptr) return source->Load(layer, stop);
+  return layers[static_cast<size_t>(layer)];
+}
 
 std::vector<at::Tensor> ModelWeights::Distinct() const {
   std::vector<at::Tensor> distinct;
@@ -74,6 +80,52 @@ std::vector<int64_t> WeightSpec::StoredShape() const {
   std::vector<int64_t> stored = shape;
   if (transposed) std::reverse(stored.begin(), stored.end());
   return stored;
+}
+
+int64_t WeightSpec::ElementCount() const {
+  constexpr double kMost = static_cast<double>(int64_t{1} << 40);
+  double count = 1;
+  for (const int64_t size : shape) count = std::min(count * static_cast<double>(size), kMost);
+  return static_cast<int64_t>(count);
+}
+
+at::ScalarType WeightSpec::DtypeIn(at::ScalarType dtype) const {
+  return keep_float32 && dtype != at::kDouble ? at::kFloat : dtype;
+}
+
+int64_t ParameterCount(const WeightPlan& plan) {
+  int64_t count = 0;
+  for (const WeightSpec& spec : plan) {
+    if (spec.tied_to.empty()) count += spec.ElementCount();
+  }
+  return count;
+}
+
+int64_t PlannedBytes::All() const { return std::accumulate(layers.begin(), layers.end(), outer); }
+int64_t PlannedBytes::Streamed() const {
+  return outer + 2 * (layers.empty() ? 0 : *std::max_element(layers.begin(), layers.end()));
+}
+
+std::set<WeightName> SharedNames(const WeightPlan& plan) {
+  std::set<WeightName> names;
+  for (const WeightSpec& spec : plan) {
+    if (!spec.tied_to.empty()) names.emplace(spec.tied_layer, spec.tied_to);
+  }
+  return names;
+}
+
+PlannedBytes BytesOf(const WeightPlan& plan, at::ScalarType dtype) {
+  PlannedBytes bytes;
+  const std::set<WeightName> shared = SharedNames(plan);
+  for (const WeightSpec& spec : plan) {
+    if (!spec.tied_to.empty()) continue;
+    const size_t layers = static_cast<size_t>(spec.layer + 1);
+    if (bytes.layers.size() < layers) bytes.layers.resize(layers);
+    const bool stays = spec.layer == WeightSpec::kOuter || shared.count({spec.layer, spec.name}) > 0;
+    (stays ? bytes.outer : bytes.layers[layers - 1]) +=
+        spec.ElementCount() * static_cast<int64_t>(c10::elementSize(spec.DtypeIn(dtype)));
+  }
+  return bytes;
 }
 
 WeightSpec& WeightPlanner::Add(const std::string& name, std::vector<int64_t> shape, Draw draw) const {

@@ -5,14 +5,18 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "ATen/core/Tensor.h"
 #include "absl/container/btree_map.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "models/base/random.h"
+#include "models/base/stop_token.h"
 
 namespace eigsvc {
 
@@ -29,12 +33,22 @@ class Weights {
   absl::btree_map<std::string, at::Tensor> tensors_;
 };
 
+// Where layers come from that do not stay in memory. Safe for concurrent use.
+class LayerSource {
+ public:
+  virtual ~LayerSource() = default;
+  virtual absl::StatusOr<Weights> Load(int layer, const StopToken& stop) const = 0;
+};
+
 struct ModelWeights {
-  Weights outer;  // embedding, final norm, head
-  std::vector<Weights> layers;
-  // Every tensor once, for optimisers: tied ones are the same object.
+  Weights outer;                              // embedding, final norm, head
+  std::vector<Weights> layers;                // empty ones where `source` has them
+  std::shared_ptr<const LayerSource> source;  // null: everything is here
+  // A layer's weights, loaded if they are not here.
+  absl::StatusOr<Weights> Layer(int layer, const StopToken& stop = StopToken::Never()) const;
+  // Every tensor that is here once, for optimisers: tied ones are the same object.
   std::vector<at::Tensor> Distinct() const;
-  // Own copies to train; tied tensors stay tied.
+  // Own copies to train; tied tensors stay tied. REQUIRES no source.
   ModelWeights Clone(bool requires_grad) const;
 };
 
@@ -67,9 +81,28 @@ struct WeightSpec {
   static constexpr int kOuter = -1;
   int tied_layer = kOuter;
   std::vector<int64_t> StoredShape() const;
+  int64_t ElementCount() const;  // at most 2^40: settings may ask for any shape
+  // What it is held as in a model of `dtype`.
+  at::ScalarType DtypeIn(at::ScalarType dtype) const;
 };
 
 using WeightPlan = std::vector<WeightSpec>;
+
+// Elements of a plan, tied ones once.
+int64_t ParameterCount(const WeightPlan& plan);
+// A layer's (or WeightSpec::kOuter) and a canonical name.
+using WeightName = std::pair<int, std::string>;
+// Those that others are tied to.
+std::set<WeightName> SharedNames(const WeightPlan& plan);
+
+// Bytes that the weights of a model in `dtype` take, tied ones once.
+struct PlannedBytes {
+  int64_t outer = 0;  // with what several layers share
+  std::vector<int64_t> layers;
+  int64_t All() const;
+  int64_t Streamed() const;  // with the running layer and the next one here
+};
+PlannedBytes BytesOf(const WeightPlan& plan, at::ScalarType dtype);
 
 // Pairs (canonical, stored): a name that starts with the first has the second in its place in a checkpoint.
 // The longest match wins; without one, the name is stored as it is.

@@ -87,6 +87,13 @@ absl::StatusOr<std::shared_ptr<const SequenceModel>> LoadModel(const Archive& ar
   return family->load(archive, detection, options);
 }
 
+absl::StatusOr<ModelOutline> DescribeModel(const Archive& archive, const Settings& overrides) {
+  LoadOptions options;
+  options.residency = Residency::kNone;
+  EIGSVC_ASSIGN_OR_RETURN(const auto model, LoadModel(archive, overrides, options));
+  return ModelOutline{model->description(), model->plan()};
+}
+
 absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeTwin(const SequenceModel& model, uint64_t seed,
                                                                     const LoadOptions& options) {
   EIGSVC_ASSIGN_OR_RETURN(const FamilyEntry* family, FindFamily(model.description().family));

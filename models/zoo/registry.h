@@ -19,6 +19,10 @@
 
 namespace eigsvc {
 
+// Which weights a loaded model holds: all of them; those outside the layers, with a layer read from the
+// checkpoint whenever it is asked for; or none, when nothing but the description is wanted.
+enum class Residency { kAll, kLayer, kNone };
+
 struct LoadOptions {
   c10::Device device = c10::Device(c10::kCPU);
   c10::ScalarType dtype =
@@ -27,6 +31,7 @@ struct LoadOptions {
   int64_t max_weight_bytes = std::numeric_limits<int64_t>::max();
   // Looked at every few million elements: CANCELLED or DEADLINE_EXCEEDED. Never null; outlives the call.
   const StopToken* stop = &StopToken::Never();
+  Residency residency = Residency::kAll;  // checkpoints only
 };
 
 struct FamilyEntry {
@@ -49,10 +54,17 @@ absl::Span<const FamilyEntry> Families();
 absl::StatusOr<const FamilyEntry*> FindFamily(absl::string_view name);
 
 // Detects and loads. FAILED_PRECONDITION: missing, unexpected or mis-shaped keys (the message lists the first
-// ones with both shapes) or missing settings. DATA_LOSS: NaN or Inf in a weight, naming its key.
+// ones with both shapes) or missing settings. DATA_LOSS: NaN or Inf in a weight, naming its key (of a layer
+// that is not held: when it is asked for).
 absl::StatusOr<std::shared_ptr<const SequenceModel>> LoadModel(const Archive& archive,
                                                                const Settings& overrides,
                                                                const LoadOptions& options);
+// What LoadModel would make, from keys, shapes and settings alone. Errors as LoadModel, but for DATA_LOSS.
+struct ModelOutline {
+  ModelDescription description;
+  WeightPlan plan;
+};
+absl::StatusOr<ModelOutline> DescribeModel(const Archive& archive, const Settings& overrides);
 // The same architecture freshly initialised with `seed` (the checkpoint's "twin").
 absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeTwin(const SequenceModel& model, uint64_t seed,
                                                                     const LoadOptions& options);

@@ -24,8 +24,7 @@ SequenceModel::SequenceModel(ModelDescription description, WeightPlan plan, Mode
       plan_(std::move(plan)),
       weights_(std::move(weights)),
       dtype_(dtype) {
-  description_.parameters = 0;
-  for (const at::Tensor& tensor : weights_.Distinct()) description_.parameters += tensor.numel();
+  description_.parameters = ParameterCount(plan_);
 }
 
 absl::StatusOr<at::Tensor> SequenceModel::Embed(const ModelWeights& weights, const at::Tensor& tokens,
@@ -70,9 +69,10 @@ absl::StatusOr<at::Tensor> SequenceModel::Head(const ModelWeights& weights, cons
 absl::StatusOr<at::Tensor> SequenceModel::Forward(const ModelWeights& weights, const at::Tensor& tokens,
                                                   const LayerContext& context) const {
   EIGSVC_ASSIGN_OR_RETURN(at::Tensor x, Embed(weights, tokens, 0));
-  for (size_t i = 0; i < weights.layers.size(); ++i) {
+  for (int i = 0; i < static_cast<int>(weights.layers.size()); ++i) {
     if (context.stop != nullptr) EIGSVC_RETURN_IF_ERROR(context.stop->Check());
-    EIGSVC_ASSIGN_OR_RETURN(x, Layer(static_cast<int>(i), weights.layers[i], x, nullptr, context));
+    EIGSVC_ASSIGN_OR_RETURN(const Weights layer, weights.Layer(i));
+    EIGSVC_ASSIGN_OR_RETURN(x, Layer(i, layer, x, nullptr, context));
   }
   return Head(weights, x);
 }

@@ -62,7 +62,8 @@ class SequenceModel {
                                      const LayerContext& context = {}) const;
 
  protected:
-  // Counts the description's parameters. `weights` fill `plan`.
+  // Counts the description's parameters. `weights` fill `plan`, as far as LoadOptions::residency has them
+  // held: a family reads them in its forward pass only.
   SequenceModel(ModelDescription description, WeightPlan plan, ModelWeights weights, at::ScalarType dtype);
 
  private:

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
+#include <memory>
 #include <set>
 #include <utility>
 
@@ -91,10 +93,6 @@ absl::Status NotFinite(const std::string& key, const at::Tensor& tensor) {
                                           "; the checkpoint is damaged or its training diverged"));
 }
 
-c10::ScalarType DtypeOf(const WeightSpec& spec, c10::ScalarType dtype) {
-  return spec.keep_float32 && dtype != c10::kDouble ? c10::kFloat : dtype;
-}
-
 Weights& Place(const WeightSpec& spec, ModelWeights& weights) {
   if (spec.layer == WeightSpec::kOuter) return weights.outer;
   if (weights.layers.size() <= static_cast<size_t>(spec.layer)) weights.layers.resize(spec.layer + 1);
@@ -123,17 +121,11 @@ bool AllFinite(const at::Tensor& tensor) {
   return std::isfinite(low.item<double>()) && std::isfinite(high.item<double>());
 }
 
-// What a tied tensor is. A copy: placing it may move what it was found in.
-at::Tensor Original(const WeightSpec& spec, const ModelWeights& weights) {
-  return spec.tied_layer == WeightSpec::kOuter ? weights.outer[spec.tied_to]
-                                               : weights.layers[spec.tied_layer][spec.tied_to];
-}
-
 absl::StatusOr<at::Tensor> LoadOne(const ArchiveTensor& stored, const WeightSpec& spec,
                                    const LoadOptions& options) {
-  EIGSVC_ASSIGN_OR_RETURN(const at::Tensor tensor, TensorFromArchive(stored));
+  EIGSVC_ASSIGN_OR_RETURN(const at::Tensor tensor, TensorFromArchive(stored, *options.stop));
   return CallTorch(spec.key, [&]() -> absl::StatusOr<at::Tensor> {
-    const c10::ScalarType dtype = DtypeOf(spec, options.dtype);
+    const c10::ScalarType dtype = spec.DtypeIn(options.dtype);
     const at::Tensor view = spec.transposed ? tensor.t() : tensor;
     const bool as_is = options.device.is_cpu() && view.scalar_type() == dtype && view.is_contiguous();
     const at::Tensor loaded =
@@ -160,6 +152,93 @@ absl::StatusOr<bool> SameValues(const std::string& key, const at::Tensor& a, con
   });
 }
 
+// Takes weights out of a checkpoint, a layer at a time, that the plan's keys and shapes are known to fit.
+class PlanLoader final : public LayerSource {
+ public:
+  PlanLoader(const Archive& archive, const WeightPlan& plan, const LoadOptions& options)
+      : options_(options), shared_names_(SharedNames(plan)) {
+    options_.stop = nullptr;  // each load has its own
+    for (const WeightSpec& spec : plan) {
+      specs_[spec.layer].push_back(spec);
+      const auto stored = archive.tensors().find(spec.key);
+      if (stored != archive.tensors().end()) stored_.insert(*stored);
+    }
+  }
+
+  // What stays in memory: what is outside the layers, and what several of them share.
+  absl::Status LoadOuter(const StopToken& stop) {
+    EIGSVC_RETURN_IF_ERROR(LoadInto(WeightSpec::kOuter, stop, outer_));
+    const LoadOptions options = With(stop);
+    for (const auto& [layer, specs] : specs_) {
+      for (const WeightSpec& spec : specs) {
+        const WeightName name(spec.layer, spec.name);
+        if (shared_names_.count(name) == 0 || layer == WeightSpec::kOuter) continue;
+        EIGSVC_ASSIGN_OR_RETURN(shared_[name], LoadOne(stored_.find(spec.key)->second, spec, options));
+      }
+    }
+    return absl::OkStatus();
+  }
+  const Weights& outer() const { return outer_; }
+
+  absl::StatusOr<Weights> Load(int layer, const StopToken& stop) const override {
+    Weights weights;
+    EIGSVC_RETURN_IF_ERROR(LoadInto(layer, stop, weights));
+    return weights;
+  }
+
+ private:
+  LoadOptions With(const StopToken& stop) const {
+    LoadOptions options = options_;
+    options.stop = &stop;
+    return options;
+  }
+
+  absl::Status LoadInto(int layer, const StopToken& stop, Weights& weights) const {
+    const LoadOptions options = With(stop);
+    const auto specs = specs_.find(layer);
+    if (specs == specs_.end()) return absl::OkStatus();  // a layer without weights
+    for (const WeightSpec& spec : specs->second) {
+      const auto stored = stored_.find(spec.key);
+      if (!spec.tied_to.empty()) {
+        const at::Tensor original = spec.tied_layer == WeightSpec::kOuter
+                                        ? outer_[spec.tied_to]
+                                        : shared_.at({spec.tied_layer, spec.tied_to});
+        if (stored != stored_.end())
+          EIGSVC_RETURN_IF_ERROR(CheckTied(stored->second, spec, original, options));
+        weights.Set(spec.name, original);
+      } else if (const auto shared = shared_.find({layer, spec.name}); shared != shared_.end()) {
+        weights.Set(spec.name, shared->second);
+      } else {
+        EIGSVC_ASSIGN_OR_RETURN(at::Tensor tensor, LoadOne(stored->second, spec, options));
+        weights.Set(spec.name, std::move(tensor));
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  static absl::Status CheckTied(const ArchiveTensor& stored, const WeightSpec& spec,
+                                const at::Tensor& original, const LoadOptions& options) {
+    EIGSVC_ASSIGN_OR_RETURN(const at::Tensor tensor, LoadOne(stored, spec, options));
+    EIGSVC_ASSIGN_OR_RETURN(const bool same, SameValues(spec.key, tensor, original, *options.stop));
+    if (same) return absl::OkStatus();
+    if (spec.tied_layer != WeightSpec::kOuter) {
+      return absl::FailedPreconditionError(absl::StrCat(spec.key, " differs from its original in layer ",
+                                                        spec.tied_layer, ", with which it is shared"));
+    }
+    return absl::FailedPreconditionError(absl::StrCat(
+        spec.key,
+        " differs from the embedding although the settings tie them; if they are meant to differ, pass ",
+        "--config '{\"tie_embeddings\": false}'"));
+  }
+
+  LoadOptions options_;
+  std::set<WeightName> shared_names_;
+  std::map<int, std::vector<WeightSpec>> specs_;  // by layer
+  absl::btree_map<std::string, ArchiveTensor> stored_;
+  Weights outer_;
+  std::map<WeightName, at::Tensor> shared_;
+};
+
 // FNV-1a: a hash whose value is part of what a seed means, unlike std::hash.
 uint64_t HashName(absl::string_view name) {
   uint64_t hash = 0xcbf29ce484222325u;
@@ -171,7 +250,7 @@ uint64_t HashName(absl::string_view name) {
 absl::StatusOr<at::Tensor> DrawOne(const WeightSpec& spec, uint64_t seed, const LoadOptions& options) {
   constexpr int64_t kDrawn = int64_t{1} << 18;
   const at::Tensor drawn =
-      at::empty(spec.shape, at::TensorOptions().device(options.device).dtype(DtypeOf(spec, options.dtype)));
+      at::empty(spec.shape, at::TensorOptions().device(options.device).dtype(spec.DtypeIn(options.dtype)));
   const at::Tensor flat = drawn.view(-1);
   const at::Tensor values = at::empty(std::min(kDrawn, flat.numel()), c10::kDouble);
   Random random({seed, static_cast<uint64_t>(spec.layer + 1), HashName(spec.name)});
@@ -194,29 +273,17 @@ absl::StatusOr<ModelWeights> LoadWeights(const Archive& archive, const WeightPla
                                          const LoadOptions& options) {
   EIGSVC_RETURN_IF_ERROR(CheckKeys(archive, plan, ignored));
   ModelWeights weights;
-  for (const WeightSpec& spec : plan) {
-    const auto stored = archive.tensors().find(spec.key);
-    if (spec.tied_to.empty()) {
-      EIGSVC_ASSIGN_OR_RETURN(at::Tensor tensor, LoadOne(stored->second, spec, options));
-      Place(spec, weights).Set(spec.name, std::move(tensor));
-      continue;
-    }
-    const at::Tensor original = Original(spec, weights);
-    if (stored != archive.tensors().end()) {
-      EIGSVC_ASSIGN_OR_RETURN(const at::Tensor tensor, LoadOne(stored->second, spec, options));
-      EIGSVC_ASSIGN_OR_RETURN(const bool same, SameValues(spec.key, tensor, original, *options.stop));
-      if (!same) {
-        if (spec.tied_layer != WeightSpec::kOuter) {
-          return absl::FailedPreconditionError(absl::StrCat(spec.key, " differs from its original in layer ",
-                                                            spec.tied_layer, ", with which it is shared"));
-        }
-        return absl::FailedPreconditionError(absl::StrCat(
-            spec.key,
-            " differs from the embedding although the settings tie them; if they are meant to differ, pass ",
-            "--config '{\"tie_embeddings\": false}'"));
-      }
-    }
-    Place(spec, weights).Set(spec.name, original);
+  for (const WeightSpec& spec : plan) Place(spec, weights);  // as many layers as there are
+  if (options.residency == Residency::kNone) return weights;
+  auto loader = std::make_shared<PlanLoader>(archive, plan, options);
+  EIGSVC_RETURN_IF_ERROR(loader->LoadOuter(*options.stop));
+  weights.outer = loader->outer();
+  if (options.residency == Residency::kLayer) {
+    weights.source = std::move(loader);
+    return weights;
+  }
+  for (size_t layer = 0; layer < weights.layers.size(); ++layer) {
+    EIGSVC_ASSIGN_OR_RETURN(weights.layers[layer], loader->Load(static_cast<int>(layer), *options.stop));
   }
   return weights;
 }
@@ -250,7 +317,11 @@ absl::StatusOr<ModelWeights> InitializeWeights(const WeightPlan& plan, uint64_t 
   ModelWeights weights;
   for (const WeightSpec& spec : plan) {
     if (!spec.tied_to.empty()) {
-      Place(spec, weights).Set(spec.name, Original(spec, weights));
+      // A copy: placing it may move what it was found in.
+      const at::Tensor original = spec.tied_layer == WeightSpec::kOuter
+                                      ? weights.outer[spec.tied_to]
+                                      : weights.layers[spec.tied_layer][spec.tied_to];
+      Place(spec, weights).Set(spec.name, original);
       continue;
     }
     EIGSVC_ASSIGN_OR_RETURN(at::Tensor tensor,

@@ -160,6 +160,13 @@ absl::Status CheckDtype(absl::string_view dtype) {
       absl::StrCat("dtype ", Quoted(dtype), " is none of ", absl::StrJoin(kDtypes, ", ")));
 }
 
+absl::Status CheckResidency(absl::string_view residency) {
+  if (residency.empty() || residency == "auto" || residency == "all" || residency == "layer")
+    return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("residency ", Quoted(residency), " is none of auto, all, layer"));
+}
+
 absl::Status CheckDevice(const std::string& device, const Known& known) {
   if (device.empty() || std::count(known.devices.begin(), known.devices.end(), device) > 0)
     return absl::OkStatus();
@@ -200,6 +207,7 @@ absl::Status CheckSpec(const v1::AnalysisSpec& spec, const Known& known) {
                                          spec.rotation())
                              .status());
   EIGSVC_RETURN_IF_ERROR(ParseSolverPrecision(spec.precision()).status());
+  EIGSVC_RETURN_IF_ERROR(CheckResidency(spec.residency()));
   return CheckDevice(spec.device(), known);
 }
 

@@ -75,7 +75,8 @@ absl::Status Run(const worker::v1::RunAnalysisRequest& request, ModelPool& pool,
                             .stop = &stop};
   EIGSVC_ASSIGN_OR_RETURN(std::shared_ptr<const Task> task,
                           SizeFreshModel(spec.task(), sources, &checkpoint));
-  EIGSVC_ASSIGN_OR_RETURN(const ModelPool::Handle model, pool.Acquire(checkpoint, spec.dtype(), stop));
+  EIGSVC_ASSIGN_OR_RETURN(const ModelPool::Handle model,
+                          pool.Acquire(checkpoint, spec.dtype(), stop, spec.residency()));
   v1::AnalysisEvent loaded = new_event();
   *loaded.mutable_model() = model->description;
   on_event(std::move(loaded));

@@ -22,7 +22,6 @@ namespace {
 // Fingerprints of files that changed are of no more use; forgetting all of them now and then costs one
 // hashing each.
 constexpr size_t kMaxDigests = 1024;
-constexpr int64_t kMaxParameters = int64_t{1} << 56;
 
 std::string HashId(std::initializer_list<absl::string_view> parts) {
   const std::string key = absl::StrJoin(parts, "\n");
@@ -33,10 +32,18 @@ std::string TwinId(const std::string& base_id, uint64_t seed) {
   return HashId({base_id, "twin", absl::StrCat(seed)});
 }
 
-int64_t WeightBytes(const SequenceModel& model) {
-  int64_t bytes = 0;
-  for (const at::Tensor& tensor : model.weights().Distinct()) bytes += static_cast<int64_t>(tensor.nbytes());
-  return bytes;
+// Nothing for auto.
+absl::StatusOr<std::optional<Residency>> ParseResidency(absl::string_view name) {
+  if (name.empty() || name == "auto") return std::optional<Residency>();
+  if (name == "all") return Residency::kAll;
+  if (name == "layer") return Residency::kLayer;
+  return absl::InvalidArgumentError(absl::StrCat("residency \"", name, "\" is none of auto, all, layer"));
+}
+
+// What the weights take at a time: streamed, the running layer and the one that is being read.
+int64_t WeightBytes(const WeightPlan& plan, const LoadOptions& options) {
+  const PlannedBytes bytes = BytesOf(plan, options.dtype);
+  return options.residency == Residency::kLayer ? bytes.Streamed() : bytes.All();
 }
 
 std::string Gibibytes(int64_t bytes) {
@@ -58,13 +65,15 @@ ModelPool::ModelPool(c10::Device device, std::string device_name, int64_t budget
     : device_(device), device_name_(std::move(device_name)), budget_bytes_(budget_bytes) {}
 
 absl::StatusOr<ModelPool::Handle> ModelPool::Acquire(const worker::v1::ResolvedCheckpoint& checkpoint,
-                                                     const std::string& dtype, const StopToken& stop) {
+                                                     const std::string& dtype, const StopToken& stop,
+                                                     absl::string_view residency_name) {
   const v1::CheckpointRef& ref = checkpoint.ref();
   LoadOptions options;
   options.device = device_;
   options.max_weight_bytes = budget_bytes_;
   options.stop = &stop;
   EIGSVC_ASSIGN_OR_RETURN(options.dtype, ParseDtype(dtype.empty() ? "float32" : dtype));
+  EIGSVC_ASSIGN_OR_RETURN(const std::optional<Residency> residency, ParseResidency(residency_name));
   Settings overrides;
   if (!ref.settings_json().empty()) {
     EIGSVC_ASSIGN_OR_RETURN(overrides, Settings::Parse(ref.settings_json(), "settings_json"));
@@ -88,12 +97,13 @@ absl::StatusOr<ModelPool::Handle> ModelPool::Acquire(const worker::v1::ResolvedC
     if (!ref.has_twin_seed()) return base;
     return MakeTwin(std::move(base), ref.twin_seed(), options);
   }
-  return AcquireTrained(checkpoint, overrides, options);
+  return AcquireTrained(checkpoint, overrides, residency, options);
 }
 
 absl::StatusOr<ModelPool::Handle> ModelPool::AcquireTrained(const worker::v1::ResolvedCheckpoint& checkpoint,
                                                             const Settings& overrides,
-                                                            const LoadOptions& options) {
+                                                            std::optional<Residency> residency,
+                                                            LoadOptions options) {
   if (checkpoint.path().empty()) {
     return absl::InvalidArgumentError(
         "the checkpoint names no source; set a name, a digest, a path or an initializer");
@@ -106,14 +116,24 @@ absl::StatusOr<ModelPool::Handle> ModelPool::AcquireTrained(const worker::v1::Re
       checkpoint.immutable() && !ref.sha256().empty() ? ref.sha256() : Fingerprint(checkpoint.path());
   Handle base;
   if (const std::string digest = KnownDigest(fingerprint); !digest.empty()) {
-    const std::string id = CheckpointId(digest, overrides, options);
-    if (Handle found = Find(ref.has_twin_seed() ? TwinId(id, ref.twin_seed()) : id)) return found;
-    base = Find(id);
+    // Auto comes to the same for the same checkpoint: whichever is here.
+    for (const Residency either : {Residency::kAll, Residency::kLayer}) {
+      if (base != nullptr || (residency && *residency != either)) continue;
+      options.residency = either;
+      const std::string id = CheckpointId(digest, overrides, options);
+      if (Handle found = Find(ref.has_twin_seed() ? TwinId(id, ref.twin_seed()) : id)) return found;
+      base = Find(id);
+    }
   }
   if (base == nullptr) {
-    EIGSVC_ASSIGN_OR_RETURN(
-        const Archive archive,
-        Archive::Open(checkpoint.path(), {.memory_map = checkpoint.immutable(), .stop = options.stop}));
+    EIGSVC_ASSIGN_OR_RETURN(const Archive archive,
+                            Archive::Open(checkpoint.path(), {.memory_map = checkpoint.immutable(),
+                                                              .on_demand = !checkpoint.immutable(),
+                                                              .stop = options.stop}));
+    EIGSVC_ASSIGN_OR_RETURN(const ModelOutline outline, DescribeModel(archive, overrides));
+    options.residency = residency.value_or(Residency::kAll);
+    if (!residency && WeightBytes(outline.plan, options) > budget_bytes_)
+      options.residency = Residency::kLayer;
     if (!fingerprint.empty()) {
       absl::MutexLock lock(&mutex_);
       if (digests_.size() >= kMaxDigests) digests_.clear();
@@ -125,9 +145,7 @@ absl::StatusOr<ModelPool::Handle> ModelPool::AcquireTrained(const worker::v1::Re
     }
     base = Find(id);
     if (base == nullptr) {
-      // Before the memory is taken, not after. Capped: a hostile file may claim any number of elements.
-      const int64_t element_bytes = static_cast<int64_t>(c10::elementSize(options.dtype));
-      EIGSVC_RETURN_IF_ERROR(MakeRoom(std::min(archive.ParameterCount(), kMaxParameters) * element_bytes));
+      EIGSVC_RETURN_IF_ERROR(MakeRoom(WeightBytes(outline.plan, options)));  // before the memory is taken
       EIGSVC_ASSIGN_OR_RETURN(std::shared_ptr<const SequenceModel> model,
                               LoadModel(archive, overrides, options));
       v1::Model description = ModelProto(model->description());
@@ -170,7 +188,8 @@ absl::StatusOr<ModelPool::Handle> ModelPool::MakeTwin(Handle base, uint64_t seed
 
 std::string ModelPool::CheckpointId(const std::string& digest, const Settings& overrides,
                                     const LoadOptions& options) const {
-  return HashId({device_name_, "checkpoint", digest, overrides.ToJson(), DtypeName(options.dtype)});
+  return HashId({device_name_, "checkpoint", digest, overrides.ToJson(), DtypeName(options.dtype),
+                 options.residency == Residency::kLayer ? "layer" : "all"});
 }
 
 std::string ModelPool::KnownDigest(const std::string& fingerprint) const {
@@ -190,9 +209,13 @@ ModelPool::Handle ModelPool::Find(const std::string& id) {
 }
 
 absl::StatusOr<ModelPool::Handle> ModelPool::Keep(PooledModel model) {
-  model.size_bytes = WeightBytes(*model.model);
+  LoadOptions held;
+  held.dtype = model.model->dtype();
+  held.residency = model.model->weights().source != nullptr ? Residency::kLayer : Residency::kAll;
+  model.size_bytes = WeightBytes(model.model->plan(), held);
   model.description.set_device(device_name_);
-  model.description.set_dtype(DtypeName(model.model->dtype()));
+  model.description.set_dtype(DtypeName(held.dtype));
+  model.description.set_residency(held.residency == Residency::kLayer ? "layer" : "all");
   EIGSVC_RETURN_IF_ERROR(MakeRoom(model.size_bytes));
   auto handle = std::make_shared<const PooledModel>(std::move(model));
   absl::MutexLock lock(&mutex_);

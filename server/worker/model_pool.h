@@ -7,6 +7,7 @@
 #include <list>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,7 +30,7 @@ struct PooledModel {
   std::shared_ptr<const SequenceModel> model;
   Settings settings;  // what came with the checkpoint, the request's on top; holds recorded task parameters
   v1::Model description;
-  int64_t size_bytes = 0;  // of its weights
+  int64_t size_bytes = 0;  // that its weights take at a time
 };
 
 v1::LoadedModel LoadedModelProto(const PooledModel& model, absl::Time last_use);
@@ -41,12 +42,12 @@ class ModelPool {
   // `device_name` as results name it: "cpu", "cuda:0".
   ModelPool(c10::Device device, std::string device_name, int64_t budget_bytes);
 
-  // The model that `checkpoint` names, loaded or initialised if it is not here yet. `dtype` as in
-  // AnalysisSpec. Errors as Archive::Open, LoadModel, FindFamily and ParseDtype; INVALID_ARGUMENT for
+  // The model that `checkpoint` names, loaded or initialised if it is not here yet. `dtype` and `residency`
+  // as in AnalysisSpec. Errors as Archive::Open, LoadModel, FindFamily and ParseDtype; INVALID_ARGUMENT for
   // settings that are no JSON object or a checkpoint without a source; RESOURCE_EXHAUSTED when it does not
   // fit the budget; CANCELLED and DEADLINE_EXCEEDED while it waits for another load or loads.
   absl::StatusOr<Handle> Acquire(const worker::v1::ResolvedCheckpoint& checkpoint, const std::string& dtype,
-                                 const StopToken& stop);
+                                 const StopToken& stop, absl::string_view residency = "auto");
 
   // NOT_FOUND: no such model.
   absl::Status Unload(const std::string& id);
@@ -61,8 +62,10 @@ class ModelPool {
   };
 
   // The next three run with loading_ set and mutex_ free: they read files and fill memory.
+  // `residency`: nothing for auto.
   absl::StatusOr<Handle> AcquireTrained(const worker::v1::ResolvedCheckpoint& checkpoint,
-                                        const Settings& overrides, const LoadOptions& options);
+                                        const Settings& overrides, std::optional<Residency> residency,
+                                        LoadOptions options);
   absl::StatusOr<Handle> AcquireInitialized(const v1::Initializer& initializer, const Settings& settings,
                                             const LoadOptions& options);
   absl::StatusOr<Handle> MakeTwin(Handle base, uint64_t seed, const LoadOptions& options);

@@ -46,7 +46,7 @@ absl::Status Run(const worker::v1::RunTrainingRequest& request, ModelPool& pool,
   worker::v1::ResolvedCheckpoint start = request.start();
   const TaskRequest sources{.data_path = request.data_path(), .stop = &stop};
   EIGSVC_ASSIGN_OR_RETURN(std::shared_ptr<const Task> task, SizeFreshModel(spec.task(), sources, &start));
-  EIGSVC_ASSIGN_OR_RETURN(const ModelPool::Handle model, pool.Acquire(start, "float32", stop));
+  EIGSVC_ASSIGN_OR_RETURN(const ModelPool::Handle model, pool.Acquire(start, "float32", stop, "all"));
   worker::v1::RunTrainingResponse loaded = new_event();
   *loaded.mutable_event()->mutable_model() = model->description;
   on_event(std::move(loaded));

@@ -64,6 +64,7 @@ v1::Model SampleModel() {
   model.add_rotations("io");
   model.set_checkpoint_sha256("0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef");
   model.set_dtype("float32");
+  model.set_residency("all");
   model.set_device("cpu");
   return model;
 }

@@ -5,7 +5,6 @@
 #include <fstream>
 #include <iterator>
 #include <limits>
-#include <map>
 #include <memory>
 #include <set>
 #include <utility>
@@ -17,12 +16,10 @@
 #include "ATen/ops/complex.h"
 #include "ATen/ops/equal.h"
 #include "ATen/ops/full_like.h"
-#include "ATen/ops/isfinite.h"
 #include "ATen/ops/polar.h"
 #include "ATen/ops/remainder.h"
 #include "ATen/ops/repeat_interleave.h"
 #include "ATen/ops/tensor.h"
-#include "ATen/ops/where.h"
 #include "ATen/ops/zeros_like.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -32,9 +29,8 @@
 #include "models/base/status_macros.h"
 #include "models/tensor/device.h"
 #include "models/tensor/from_archive.h"
-#include "models/transition/eigenvalues.h"
 #include "models/zoo/registry.h"
-#include "tests/testing/recording_tap.h"
+#include "tests/conformance/outcome.h"
 
 namespace eigsvc::testing {
 namespace {
@@ -75,84 +71,8 @@ struct Case {
   }
 };
 
-// All that a forward pass gave.
-struct Outcome {
-  at::Tensor logits;
-  struct Reported {
-    at::Tensor log_magnitude, phase;  // [B,T',U,K] float64, or [1,1,U,K] of a constant transition
-    EigenvalueLayout layout;
-  };
-  std::map<std::string, Reported> sites;  // "layers.0.attention"
-};
-
-std::string Site(int layer, const std::string& mixer) { return absl::StrCat("layers.", layer, ".", mixer); }
-
 std::string Shape(const at::Tensor& tensor) {
   return absl::StrCat("[", absl::StrJoin(tensor.sizes(), ","), "]");
-}
-
-// Joins what the tap saw of each site in rising time.
-absl::Status Join(const RecordingTap& tap, Outcome& outcome) {
-  std::map<std::string, std::pair<std::vector<at::Tensor>, std::vector<at::Tensor>>> parts;
-  std::map<std::string, int64_t> next_step;
-  for (const auto& [layer, seen] : tap.seen) {
-    for (const RecordingTap::Seen& report : seen) {
-      const std::string site = Site(layer, report.mixer);
-      EIGSVC_ASSIGN_OR_RETURN(const Eigenvalues found, ComputeEigenvalues(report.transition));
-      const at::Tensor log_magnitude = found.log_magnitude.to(at::kDouble);
-      auto& [magnitudes, phases] = parts[site];
-      magnitudes.push_back(log_magnitude);
-      phases.push_back(found.phase.defined() ? found.phase.to(at::kDouble) : at::zeros_like(log_magnitude));
-      Outcome::Reported& reported = outcome.sites[site];
-      reported.layout = found.layout;
-      if (report.transition.constant) {
-        if (!at::equal(magnitudes.front(), log_magnitude) || !at::equal(phases.front(), phases.back())) {
-          return absl::InternalError(absl::StrCat(site, " is said to be constant and changes"));
-        }
-        magnitudes.resize(1);
-        phases.resize(1);
-        continue;
-      }
-      const int64_t first = report.transition.first_step;
-      if (next_step.count(site) > 0 && next_step[site] != first) {
-        return absl::InternalError(
-            absl::StrCat(site, " is reported from step ", first, " after step ", next_step[site] - 1));
-      }
-      next_step[site] = first + log_magnitude.size(1);
-    }
-  }
-  for (auto& [site, reported] : outcome.sites) {
-    reported.log_magnitude = at::cat(parts[site].first, 1);
-    reported.phase = at::cat(parts[site].second, 1);
-  }
-  return absl::OkStatus();
-}
-
-// tokens [B,T], run in chunks that end at `cuts` and at T.
-absl::StatusOr<Outcome> Run(const SequenceModel& model, const at::Tensor& tokens,
-                            const std::set<int64_t>& cuts) {
-  std::set<int64_t> ends = cuts;
-  ends.insert(tokens.size(1));
-  Outcome outcome;
-  RecordingTap tap;
-  std::vector<LayerState> states(model.weights().layers.size());
-  for (LayerState& state : states) state.length = tokens.size(1);
-  std::vector<at::Tensor> logits;
-  int64_t begin = 0;
-  for (const int64_t end : ends) {
-    EIGSVC_ASSIGN_OR_RETURN(at::Tensor x,
-                            model.Embed(model.weights(), tokens.narrow(1, begin, end - begin), begin));
-    for (size_t i = 0; i < states.size(); ++i) {
-      EIGSVC_ASSIGN_OR_RETURN(
-          x, model.Layer(static_cast<int>(i), model.weights().layers[i], x, &states[i], {&tap}));
-    }
-    EIGSVC_ASSIGN_OR_RETURN(at::Tensor part, model.Head(model.weights(), x));
-    logits.push_back(std::move(part));
-    begin = end;
-  }
-  outcome.logits = at::cat(logits, 1);
-  EIGSVC_RETURN_IF_ERROR(Join(tap, outcome));
-  return outcome;
 }
 
 // An infinity for NaN, so that no comparison lets it through.
@@ -251,6 +171,7 @@ class Comparison {
     EIGSVC_ASSIGN_OR_RETURN(const at::Tensor tokens, files_.Tensor("tokens"));
     EIGSVC_ASSIGN_OR_RETURN(const Outcome whole, Run(*model, tokens, {}));
     EIGSVC_RETURN_IF_ERROR(Compare(whole, ""));
+    EIGSVC_RETURN_IF_ERROR(CheckStreamed(options, tokens, whole));
     const int64_t steps = tokens.size(1);
     std::set<int64_t> cuts = {1, 3, steps / 2, steps - 1};
     while (!cuts.empty() && *cuts.begin() < 1) cuts.erase(cuts.begin());
@@ -262,6 +183,17 @@ class Comparison {
  private:
   void Fail(const std::string& what) {
     result_.failures.push_back(absl::StrCat(DtypeName(dtype_), ": ", what));
+  }
+
+  // Layers that are read from the checkpoint one at a time give the same bits.
+  absl::Status CheckStreamed(LoadOptions options, const at::Tensor& tokens, const Outcome& whole) {
+    options.residency = Residency::kLayer;
+    EIGSVC_ASSIGN_OR_RETURN(const Archive archive,
+                            Archive::Open(files_.directory + "/" + files_.checkpoint, {.on_demand = true}));
+    EIGSVC_ASSIGN_OR_RETURN(const auto model, LoadModel(archive, files_.overrides, options));
+    EIGSVC_ASSIGN_OR_RETURN(const Outcome streamed, Run(*model, tokens, {}));
+    if (!at::equal(streamed.logits, whole.logits)) Fail("logits change when layers are read one at a time");
+    return absl::OkStatus();
   }
 
   absl::Status ReadTolerances() {

@@ -1,0 +1,31 @@
+// What a forward pass gave: logits, and the eigenvalues of every site that was reported.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <set>
+#include <string>
+
+#include "ATen/core/Tensor.h"
+#include "absl/status/statusor.h"
+#include "models/transition/eigenvalues.h"
+#include "models/zoo/sequence_model.h"
+
+namespace eigsvc::testing {
+
+// All that a forward pass gave.
+struct Outcome {
+  at::Tensor logits;  // [B,T,V]
+  struct Reported {
+    at::Tensor log_magnitude, phase;  // [B,T',U,K] float64, or [1,1,U,K] of a constant transition
+    EigenvalueLayout layout;
+  };
+  std::map<std::string, Reported> sites;  // "layers.0.attention"
+};
+
+// tokens [B,T], run in chunks that end at `cuts` and at T. INTERNAL for steps that are left out between
+// chunks and for a constant transition that changes.
+absl::StatusOr<Outcome> Run(const SequenceModel& model, const at::Tensor& tokens,
+                            const std::set<int64_t>& cuts);
+
+}  // namespace eigsvc::testing
