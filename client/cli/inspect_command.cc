@@ -1,13 +1,14 @@
-// `eigsvc inspect`: what a checkpoint is, from its bytes alone; here, or at the server named with --server.
+// `eigsvc inspect`: what a checkpoint is, without running it; here, or at the server named with --server.
+#include <unistd.h>
+
 #include <CLI/App.hpp>
 #include <memory>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "client/cli/commands.h"
 #include "client/cli/flags.h"
-#include "client/cli/listing.h"
-#include "client/cli/number_text.h"
+#include "client/cli/inspection_view.h"
+#include "client/cli/worker_program.h"
 #include "models/base/status_macros.h"
 #include "server/inspection/inspection.h"
 
@@ -15,7 +16,8 @@ namespace eigsvc::cli {
 namespace {
 
 struct InspectFlags {
-  std::string path, config;
+  std::string path, config, dtype = "float32";
+  int64_t steps = 0;
   bool tensors = false;
 };
 
@@ -26,6 +28,8 @@ absl::StatusOr<v1::CheckpointInspection> InspectAtServer(Session& session, const
   EIGSVC_ASSIGN_OR_RETURN(*request.mutable_checkpoint(),
                           ResolveCheckpointArgument(session, flags.path, progress));
   request.mutable_checkpoint()->set_settings_json(settings);
+  request.set_dtype(flags.dtype);
+  request.set_steps(flags.steps);
   EIGSVC_ASSIGN_OR_RETURN(Connection * connection, session.Connect());
   absl::StatusOr<v1::InspectCheckpointResponse> response =
       CallUnary<v1::InspectCheckpointResponse>(connection->call_options(), [&](auto* context, auto* queue) {
@@ -35,72 +39,20 @@ absl::StatusOr<v1::CheckpointInspection> InspectAtServer(Session& session, const
   return std::move(*response->mutable_inspection());
 }
 
-Json TensorObject(const v1::TensorInfo& tensor) {
-  return {{"name", tensor.name()},
-          {"element_type", tensor.element_type()},
-          {"shape", std::vector<int64_t>(tensor.shape().begin(), tensor.shape().end())}};
-}
-
-Listing TensorListing(const v1::CheckpointInspection& inspection) {
-  Listing listing("tensors", {{"name", "tensor"}, {"element_type", "type"}, {"shape", "shape"}});
-  for (const v1::TensorInfo& tensor : inspection.tensors()) listing.Add(TensorObject(tensor));
-  return listing;
-}
-
-Json InspectionObject(const std::string& path, const v1::CheckpointInspection& inspection) {
-  Json tensors = Json::array();
-  for (const v1::TensorInfo& tensor : inspection.tensors()) tensors.push_back(TensorObject(tensor));
-  const bool known = inspection.problem().empty();
-  return {{"schema_version", kSchemaVersion},
-          {"path", path},
-          {"sha256", inspection.sha256()},
-          {"size_bytes", inspection.size_bytes()},
-          {"format", inspection.format()},
-          {"family", known ? Json(inspection.family()) : Json()},
-          {"layout", known ? Json(inspection.layout()) : Json()},
-          {"layers", known ? Json(inspection.layers()) : Json()},
-          {"parameters", inspection.parameters()},
-          {"element_types", std::map<std::string, int64_t>(inspection.element_types().begin(),
-                                                           inspection.element_types().end())},
-          {"settings", ParsedOrNull(inspection.settings_json())},
-          {"problem", known ? Json() : Json(inspection.problem())},
-          {"tensors", tensors}};
-}
-
-std::string InspectionTable(const InspectFlags& flags, const v1::CheckpointInspection& inspection,
-                            const Style& style) {
-  std::string out = absl::StrCat(style.Apply(Paint::kBold, Printable(flags.path)), "\n");
-  const auto field = [&](absl::string_view label, absl::string_view text) {
-    absl::StrAppend(&out, "  ", style.Apply(Paint::kDim, PadRight(label, 12)), Printable(text), "\n");
-  };
-  if (inspection.problem().empty()) {
-    field("model", absl::StrCat(inspection.family(), " (", inspection.layout(), " layout), ",
-                                inspection.layers(), inspection.layers() == 1 ? " layer" : " layers"));
-  } else {
-    field("model", absl::StrCat("not recognised: ", inspection.problem()));
+// The family's own words come from eigsvc-worker, which has the families; without it, the bytes speak alone.
+absl::StatusOr<v1::CheckpointInspection> InspectHere(Session& session, const InspectFlags& flags,
+                                                     const std::string& settings) {
+  const std::string worker = WorkerBinary(session.Env("EIGSVC_WORKER"));
+  if (access(worker.c_str(), X_OK) != 0) {
+    session.Say(absl::StrCat("eigsvc: what the model would be is left out: there is no ", worker,
+                             " (EIGSVC_WORKER names another)"));
+    return InspectCheckpoint(flags.path, settings, {.on_demand = true});
   }
-  field("parameters", CountText(inspection.parameters()));
-  field("format", absl::StrCat(inspection.format(), ", ", BytesText(inspection.size_bytes())));
-  field("sha256", inspection.sha256());
-  std::vector<std::string> types;
-  for (const auto& [name, count] :
-       std::map<std::string, int64_t>(inspection.element_types().begin(), inspection.element_types().end())) {
-    types.push_back(absl::StrCat(count, " ", name));
-  }
-  field("tensors", absl::StrCat(inspection.tensors_size(), ": ", absl::StrJoin(types, ", "),
-                                flags.tensors ? "" : "; --tensors lists them"));
-  const Json settings = ParsedOrNull(inspection.settings_json());
-  std::string label = "settings";
-  for (const auto& [key, value] : settings.items()) {
-    constexpr size_t kLongest = 60;
-    std::string text = Line(value);
-    if (text.size() > kLongest) text = absl::StrCat(text.substr(0, kLongest - 3), "...");
-    field(label, absl::StrCat(key, " = ", text));
-    label.clear();
-  }
-  if (flags.tensors)
-    absl::StrAppend(&out, "\n", TensorListing(inspection).Render(Format::kTable, style, "no tensors"));
-  return out;
+  std::vector<std::string> arguments = {"inspect", absl::StrCat("--dtype=", flags.dtype),
+                                        absl::StrCat("--steps=", flags.steps)};
+  if (!settings.empty()) arguments.push_back(absl::StrCat("--config=", settings));
+  arguments.insert(arguments.end(), {"--", flags.path});
+  return InspectWithWorker(worker, arguments);
 }
 
 absl::Status Inspect(Session& session, const InspectFlags& flags) {
@@ -108,10 +60,10 @@ absl::Status Inspect(Session& session, const InspectFlags& flags) {
   // EIGSVC_SERVER alone does not send a local file away: looking at it needs no server.
   EIGSVC_ASSIGN_OR_RETURN(const v1::CheckpointInspection inspection,
                           session.globals().server_flag ? InspectAtServer(session, flags, settings)
-                                                        : InspectCheckpoint(flags.path, settings));
+                                                        : InspectHere(session, flags, settings));
   switch (session.format()) {
     case Format::kTable:
-      return session.Write(InspectionTable(flags, inspection, session.style()));
+      return session.Write(InspectionTable(flags.path, inspection, flags.tensors, session.style()));
     case Format::kCsv:
       return session.Write(TensorListing(inspection).Render(Format::kCsv, session.style(), ""));
     case Format::kNdjson:
@@ -133,6 +85,11 @@ void AddInspectCommand(CLI::App& app, Command& chosen) {
       ->required();
   command->add_option("--config", flags->config, "Settings the checkpoint lacks: JSON, or a file of it")
       ->type_name("JSON|FILE");
+  command->add_option("--dtype", flags->dtype, "Element type that memory is told for")
+      ->check(CLI::IsMember({"float32", "float64", "bfloat16", "float16"}))
+      ->capture_default_str();
+  command->add_option("--steps", flags->steps, "Tell the memory of a sequence of this many steps, too")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 32));
   command->add_flag("--tensors", flags->tensors, "List every tensor");
   command->callback(
       [&chosen, flags] { chosen = [flags](Session& session) { return Inspect(session, *flags); }; });

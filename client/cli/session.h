@@ -40,6 +40,7 @@ class Session {
   absl::Status RequireNamedServer(absl::string_view what) const;
 
   absl::Status Write(absl::string_view text) const { return terminal_.write_out(text); }
+  std::string Env(const std::string& name) const { return terminal_.env(name); }
   // A remark to the user; nothing with --quiet.
   void Say(absl::string_view line) const;
   // One for this command.

@@ -112,25 +112,14 @@ bool HasItsSettings(const Settings& settings, const Layout& layout) {
 }
 
 absl::Status Unknown(const Archive& archive) {
-  const Layout* nearest = nullptr;
-  std::vector<std::string> lacking;
-  double best = -1;
-  for (const Layout& layout : Layouts()) {
-    std::vector<std::string> missing = Missing(archive, layout);
-    const double share = 1 - static_cast<double>(missing.size()) / static_cast<double>(KeyCount(layout) + 1);
-    if (share > best) {
-      best = share;
-      nearest = &layout;
-      lacking = std::move(missing);
-    }
-  }
   constexpr size_t kShown = 3;
-  std::vector<std::string> found;
+  const std::optional<NearestLayout> nearest = FindNearestLayout(archive);
+  std::vector<std::string> found, lacking;
   for (const auto& [key, tensor] : archive.tensors()) {
     if (found.size() == kShown) break;
     found.push_back(Quoted(key));
   }
-  if (best == 0) {
+  if (!nearest) {
     std::vector<std::string> known;
     for (const Layout& layout : Layouts()) {
       if (known.empty() || known.back() != Named(layout)) known.push_back(Named(layout));
@@ -139,12 +128,14 @@ absl::Status Unknown(const Archive& archive) {
         absl::StrCat("the keys of ", Quoted(archive.name()), " (", absl::StrJoin(found, ", "),
                      ", ...) have nothing in common with the known families: ", absl::StrJoin(known, ", ")));
   }
-  for (std::string& key : lacking) key = absl::StrCat("\"", key, "\"");
-  if (lacking.size() > kShown) lacking.resize(kShown);
+  for (const std::string& key : nearest->missing) {
+    if (lacking.size() == kShown) break;
+    lacking.push_back(absl::StrCat("\"", key, "\""));
+  }
   return absl::FailedPreconditionError(
       absl::StrCat("the keys of ", Quoted(archive.name()), " are of no known family; the nearest is ",
-                   Named(*nearest), ", of which it lacks ", absl::StrJoin(lacking, ", "),
-                   "; its first keys are ", absl::StrJoin(found, ", ")));
+                   nearest->family, " (layout ", nearest->layout, "), of which it lacks ",
+                   absl::StrJoin(lacking, ", "), "; its first keys are ", absl::StrJoin(found, ", ")));
 }
 
 absl::Status RefuseTelltales(const Archive& archive) {
@@ -271,6 +262,37 @@ absl::Status CheckFamily(const Archive& archive, const Layout& layout, const Set
 }
 
 }  // namespace
+
+std::optional<NearestLayout> FindNearestLayout(const Archive& archive) {
+  constexpr size_t kMostOthers = 8;
+  const Layout* nearest = nullptr;
+  NearestLayout result;
+  double best = 0;
+  for (const Layout& layout : Layouts()) {
+    std::vector<std::string> missing = Missing(archive, layout);
+    const double share = 1 - static_cast<double>(missing.size()) / static_cast<double>(KeyCount(layout) + 1);
+    if (share <= best) continue;
+    best = share;
+    nearest = &layout;
+    result.missing = std::move(missing);
+  }
+  if (nearest == nullptr) return std::nullopt;
+  result.family = std::string(nearest->family);
+  result.layout = std::string(nearest->name);
+  std::vector<absl::string_view> patterns = nearest->layer_keys;
+  for (const auto* more : {&nearest->some_layer_keys, &nearest->embeddings}) {
+    patterns.insert(patterns.end(), more->begin(), more->end());
+  }
+  for (const auto& [key, tensor] : archive.tensors()) {
+    if (result.others.size() == kMostOthers) break;
+    const bool known = std::any_of(patterns.begin(), patterns.end(), [&](absl::string_view pattern) {
+      const std::optional<int64_t> layer = LayerOf(key, pattern);
+      return key == pattern || (layer && key == Key(pattern, *layer));
+    });
+    if (!known) result.others.push_back(key);
+  }
+  return result;
+}
 
 absl::StatusOr<Detection> Detect(const Archive& archive, const Settings& overrides) {
   Settings settings = archive.settings().MergedWith(overrides);

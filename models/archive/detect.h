@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,15 @@ struct Detection {
   Settings settings;  // archive settings overridden by the caller's
   Settings typed;     // the caller's alone, of which a misspelt one must not be passed over
 };
+
+// The known layout that lacks the fewest of its keys in a checkpoint.
+struct NearestLayout {
+  std::string family, layout;
+  std::vector<std::string> missing;  // most telling first; '#' stands for the number of any layer
+  std::vector<std::string> others;   // keys of the checkpoint that the layout is not known by, the first 8
+};
+// Nothing where no key of any layout is there.
+std::optional<NearestLayout> FindNearestLayout(const Archive& archive);
 
 // FAILED_PRECONDITION for an unknown checkpoint: the message names the nearest family and the first keys that
 // differ.

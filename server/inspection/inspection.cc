@@ -42,6 +42,14 @@ v1::CheckpointInspection InspectArchive(const Archive& archive, const Settings& 
     inspection.set_layers(detection->layers);
   } else {
     inspection.set_problem(ToUtf8(detection.status().message(), kMaxProblemBytes));
+    const std::optional<NearestLayout> nearest = FindNearestLayout(archive);
+    if (!nearest || nearest->missing.empty()) return inspection;
+    inspection.mutable_nearest()->set_family(nearest->family);
+    inspection.mutable_nearest()->set_layout(nearest->layout);
+    for (const std::string& key : nearest->missing) inspection.mutable_nearest()->add_missing_keys(key);
+    for (const std::string& key : nearest->others) {
+      inspection.mutable_nearest()->add_other_keys(ToUtf8(key, kMaxNameBytes));
+    }
   }
   return inspection;
 }

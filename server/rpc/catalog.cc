@@ -124,13 +124,16 @@ Worker* Catalog::Pick(const std::string& device) const {
   return best;
 }
 
-absl::StatusOr<v1::CheckpointInspection> Catalog::Inspect(const v1::CheckpointRef& ref,
+absl::StatusOr<v1::CheckpointInspection> Catalog::Inspect(const v1::InspectCheckpointRequest& asked,
                                                           CallControl& control) {
+  const v1::CheckpointRef& ref = asked.checkpoint();
   if (ref.has_initializer() || ref.has_twin_seed()) {
     return absl::InvalidArgumentError("an initializer or a twin has no bytes to inspect; name a checkpoint");
   }
   EIGSVC_RETURN_IF_ERROR(CheckCheckpoint(ref, Known{Devices(), nullptr}));
   worker::v1::InspectRequest request;
+  request.set_dtype(asked.dtype());
+  request.set_steps(asked.steps());
   EIGSVC_ASSIGN_OR_RETURN(*request.mutable_checkpoint(), ResolveCheckpoint(ref, *backends_.store));
   Worker* const worker = Pick("");
   if (worker == nullptr) return absl::UnavailableError("the server runs no workers; start it with a device");

@@ -21,7 +21,8 @@ class Catalog {
   // With what of their data the data root holds. Blocking.
   absl::StatusOr<std::vector<v1::TaskInfo>> ListTasks(CallControl& control);
   absl::StatusOr<Page<v1::Checkpoint>> ListCheckpoints(int32_t page_size, const std::string& page_token);
-  absl::StatusOr<v1::CheckpointInspection> Inspect(const v1::CheckpointRef& ref, CallControl& control);
+  absl::StatusOr<v1::CheckpointInspection> Inspect(const v1::InspectCheckpointRequest& request,
+                                                   CallControl& control);
   absl::StatusOr<v1::LoadedModel> Load(const v1::LoadModelRequest& request, CallControl& control);
   absl::Status Unload(const std::string& model_id);
   std::vector<v1::LoadedModel> ListLoaded();

@@ -79,12 +79,12 @@ class CatalogServiceImpl final : public CatalogServiceBase {
 
   grpc::ServerUnaryReactor* InspectCheckpoint(Context* context, const v1::InspectCheckpointRequest* request,
                                               v1::InspectCheckpointResponse* response) override {
-    return StartUnary(
-        state_, "CatalogService.InspectCheckpoint", context, state_.calls, [=, this](CallControl& control) {
-          absl::StatusOr<v1::CheckpointInspection> found = catalog_.Inspect(request->checkpoint(), control);
-          if (found.ok()) response->mutable_inspection()->Swap(&*found);
-          return found.status();
-        });
+    return StartUnary(state_, "CatalogService.InspectCheckpoint", context, state_.calls,
+                      [=, this](CallControl& control) {
+                        absl::StatusOr<v1::CheckpointInspection> found = catalog_.Inspect(*request, control);
+                        if (found.ok()) response->mutable_inspection()->Swap(&*found);
+                        return found.status();
+                      });
   }
 
   grpc::ServerReadReactor<v1::UploadCheckpointRequest>* UploadCheckpoint(

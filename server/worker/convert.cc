@@ -14,18 +14,6 @@
 namespace eigsvc {
 namespace {
 
-v1::UnitKind UnitKindProto(UnitKind kind) {
-  switch (kind) {
-    case UnitKind::kHead:
-      return v1::UNIT_KIND_HEAD;
-    case UnitKind::kChannel:
-      return v1::UNIT_KIND_CHANNEL;
-    case UnitKind::kLayer:
-      return v1::UNIT_KIND_LAYER;
-  }
-  return v1::UNIT_KIND_UNSPECIFIED;
-}
-
 // The non-zero counts as (index, count) pairs: most of the 2688 bins of a spectrum are empty.
 void Sparse(const std::vector<uint64_t>& counts, google::protobuf::RepeatedField<int32_t>* index,
             google::protobuf::RepeatedField<uint64_t>* count) {
@@ -78,6 +66,18 @@ v1::TaskInfo TaskInfoProto(const TaskEntry& task) {
 }
 
 }  // namespace
+
+v1::UnitKind UnitKindProto(UnitKind kind) {
+  switch (kind) {
+    case UnitKind::kHead:
+      return v1::UNIT_KIND_HEAD;
+    case UnitKind::kChannel:
+      return v1::UNIT_KIND_CHANNEL;
+    case UnitKind::kLayer:
+      return v1::UNIT_KIND_LAYER;
+  }
+  return v1::UNIT_KIND_UNSPECIFIED;
+}
 
 v1::SpectrumBins BinsProto(const Spectrum& spectrum) {
   v1::SpectrumBins bins;

@@ -19,6 +19,7 @@
 
 namespace eigsvc {
 
+v1::UnitKind UnitKindProto(UnitKind kind);
 v1::SpectrumBins BinsProto(const Spectrum& spectrum);
 v1::SiteSpectrum SiteProto(const SiteSpectrum& site, const Departures& departures = {});
 v1::Score ScoreProto(const Score& score);

@@ -2,7 +2,8 @@
 // system with a request file. See worker_service.h for the first, headless.h for the second.
 //
 // Exit codes: 0 ended as told · 1 could not start · 2 wrong command line · 64 + status code: the headless
-// analysis failed · 70 the device is unusable until the process ends (a sticky CUDA error).
+// analysis or inspection failed · 70 the device is unusable until the process ends (a sticky CUDA error).
+#include <google/protobuf/util/json_util.h>
 #include <grpcpp/grpcpp.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -23,6 +24,7 @@
 #include "models/tensor/torch_call.h"
 #include "server/worker/device_info.h"
 #include "server/worker/headless.h"
+#include "server/worker/outline.h"
 #include "server/worker/worker_service.h"
 
 namespace eigsvc {
@@ -42,6 +44,8 @@ struct Options {
   int64_t model_memory_bytes = int64_t{8} << 30;
   bool list_devices = false;
   HeadlessOptions headless;
+  std::string inspected, config;
+  InspectOptions inspect;
 };
 
 int Fail(const absl::Status& status) {
@@ -126,6 +130,21 @@ int Analyze(const Options& options, c10::Device device) {
   return kExitStatusBase + status.raw_code();
 }
 
+int Inspect(const Options& options) {
+  const absl::StatusOr<v1::CheckpointInspection> inspection = CallTorch(
+      "inspect", [&] { return InspectWithModel(options.inspected, options.config, options.inspect); });
+  if (!inspection.ok()) {
+    Fail(inspection.status());
+    return kExitStatusBase + inspection.status().raw_code();
+  }
+  std::string text;
+  if (!google::protobuf::util::MessageToJsonString(*inspection, &text).ok()) {
+    return Fail(absl::InternalError("the findings cannot be written as JSON (a bug: a string is not UTF-8)"));
+  }
+  std::printf("%s\n", text.c_str());
+  return std::fflush(stdout) == 0 ? 0 : kExitNotStarted;
+}
+
 int Main(int argc, char** argv) {
   const pid_t parent = getppid();
   Options options;
@@ -150,6 +169,12 @@ int Main(int argc, char** argv) {
       ->required();
   analyze->add_option("--export", options.headless.export_path,
                       "Where to write every eigenvalue as safetensors");
+  CLI::App* inspect =
+      app.add_subcommand("inspect", "Print what a checkpoint is as proto3 JSON of CheckpointInspection");
+  inspect->add_option("path", options.inspected, "File or directory")->required();
+  inspect->add_option("--config", options.config, "Settings the checkpoint lacks, a JSON object");
+  inspect->add_option("--dtype", options.inspect.dtype, "Element type that memory is told for (float32)");
+  inspect->add_option("--steps", options.inspect.steps, "Length of a sequence that memory is told for");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -166,6 +191,10 @@ int Main(int argc, char** argv) {
   if (options.list_devices) {
     for (const std::string& name : DeviceNames()) std::printf("%s\n", name.c_str());
     return 0;
+  }
+  if (inspect->parsed()) {
+    options.inspect.archive.on_demand = true;
+    return Inspect(options);
   }
   const absl::StatusOr<c10::Device> device = ParseDevice(options.device);
   if (!device.ok()) return Fail(device.status());

@@ -7,11 +7,11 @@
 #include "models/base/status_macros.h"
 #include "models/base/utf8.h"
 #include "models/tensor/torch_call.h"
-#include "server/inspection/inspection.h"
 #include "server/worker/analysis_job.h"
 #include "server/worker/convert.h"
 #include "server/worker/device_info.h"
 #include "server/worker/event_writer.h"
+#include "server/worker/outline.h"
 #include "server/worker/side_call.h"
 #include "server/worker/training_job.h"
 
@@ -131,9 +131,14 @@ grpc::ServerUnaryReactor* WorkerService::Inspect(grpc::CallbackServerContext* co
     if (checkpoint.path().empty()) {
       return absl::InvalidArgumentError("there is no file to inspect; name a checkpoint, not an initializer");
     }
+    InspectOptions options;
+    options.archive.memory_map = checkpoint.immutable();
+    options.archive.on_demand = true;
+    options.archive.stop = &stop;
+    options.dtype = request->dtype();
+    options.steps = request->steps();
     EIGSVC_ASSIGN_OR_RETURN(*response->mutable_inspection(),
-                            InspectCheckpoint(checkpoint.path(), checkpoint.ref().settings_json(),
-                                              {.memory_map = checkpoint.immutable(), .stop = &stop}));
+                            InspectWithModel(checkpoint.path(), checkpoint.ref().settings_json(), options));
     return absl::OkStatus();
   };
   return StartSide(context, request->call_id(), "inspect", inspect);

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <thread>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "client/cli/analysis_json.h"
 #include "client/cli/exit_code.h"
@@ -759,6 +760,75 @@ TEST(InspectTest, NeedsNoServer) {
   EXPECT_EQ(json["sha256"], Digest(ReadFile(path)));
   // With EIGSVC_SERVER set but no --server, the file stays here.
   EXPECT_EQ(RunCli({"inspect", path}, {.env = {{"EIGSVC_SERVER", "unix:/nowhere/socket"}}}).exit_code, 0);
+}
+
+// A program in eigsvc-worker's place that prints `text` and ends with `code`.
+std::string FakeWorker(const TemporaryDirectory& directory, const std::string& text, int code) {
+  directory.Write("text", text);
+  const std::string path = directory.Write(
+      "worker", absl::StrCat("#!/bin/sh\nprintf '%s ' \"$@\" >'", directory.path(), "/arguments'\ncat '",
+                             directory.path(), "/text'", code == 0 ? "" : " >&2", "\nexit ", code, "\n"));
+  fs::permissions(path, fs::perms::owner_all);
+  return path;
+}
+
+TEST(InspectTest, TheWorkerSaysWhatTheModelWouldBe) {
+  const TemporaryDirectory directory;
+  const std::string worker = FakeWorker(directory, R"({
+    "family": "mixed", "layout": "x", "layers": 4, "sha256": "ab",
+    "model": {"width": 64, "vocabSize": 512, "parameters": 12345, "gauges": ["dsf"], "dtype": "bfloat16",
+              "eigenvaluesPerToken": 24, "constantEigenvalues": 32, "weightBytes": 2097152,
+              "streamedWeightBytes": 1048576, "steps": 4096, "activationBytes": 3145728,
+              "layers": [{"mixers": [{"mixer": "attention", "unitKind": "UNIT_KIND_HEAD", "units": 8,
+                                      "eigenvaluesPerUnit": 1, "transition": "scalar"}]},
+                         {}, {"mixers": [{"mixer": "s4d", "unitKind": "UNIT_KIND_CHANNEL", "units": 1,
+                                          "eigenvaluesPerUnit": 32, "multiplicity": 1, "constant": true,
+                                          "transition": "diagonal"}]}, {}]}})",
+                                        0);
+  const CliSetup setup = {.env = {{"EIGSVC_WORKER", worker}}};
+  const CliResult table = RunCli({"inspect", "m.pt", "--steps", "4096", "--dtype", "bfloat16"}, setup);
+  ASSERT_EQ(table.exit_code, 0) << table.err;
+  EXPECT_EQ(ReadFile(directory.path() + "/arguments"), "inspect --dtype=bfloat16 --steps=4096 -- m.pt ");
+  for (const char* line : {"mixed (x layout), 4 layers, width 64, vocabulary 512",
+                           "layer 0: attention: scalar, 8 heads, 1 eigenvalue each of infinite multiplicity",
+                           "layers 1, 3: nothing over time",
+                           "layer 2: s4d: diagonal, the same at every step, 1 channel, 32 eigenvalues each",
+                           "24 a token, 32 that no token changes (gauge dsf)",
+                           "2.0 MiB of weights in bfloat16", "sequence of 4,096 steps"}) {
+    EXPECT_THAT(table.out, HasSubstr(line));
+  }
+  const Json json = Json::parse(RunCli({"inspect", "m.pt", "-o", "json"}, setup).out);
+  EXPECT_EQ(json["model"]["layers"][2]["mixers"][0]["transition"], "diagonal");
+  EXPECT_TRUE(json["model"]["layers"][0]["mixers"][0]["multiplicity"].is_null());
+}
+
+TEST(InspectTest, AWorkersErrorIsThisProgramsOwn) {
+  const TemporaryDirectory directory;
+  const CliResult result = RunCli(
+      {"inspect", "m.pt"}, {.env = {{"EIGSVC_WORKER", FakeWorker(directory, "eigsvc-worker: no m.pt", 69)}}});
+  EXPECT_EQ(result.exit_code, kExitRpcBase + 5);
+  EXPECT_THAT(result.err, HasSubstr("NOT_FOUND: no m.pt"));
+  const CliResult broken = RunCli(
+      {"inspect", "m.pt"}, {.env = {{"EIGSVC_WORKER", FakeWorker(directory, "Segmentation fault", 1)}}});
+  EXPECT_EQ(broken.exit_code, kExitLocalFailure);
+  EXPECT_THAT(broken.err, HasSubstr("Segmentation fault"));
+}
+
+TEST(InspectTest, WithoutAWorkerTheBytesSpeakAlone) {
+  const TemporaryDirectory directory;
+  const std::string header = R"({"wte.weight":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})";
+  std::string file(8, '\0');
+  file[0] = static_cast<char>(header.size());
+  const std::string path = directory.Write("m.safetensors", file + header + std::string(4, '\0'));
+  const CliResult result =
+      RunCli({"inspect", path, "-o", "json"}, {.env = {{"EIGSVC_WORKER", "/nowhere/eigsvc-worker"}}});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.err, HasSubstr("/nowhere/eigsvc-worker"));
+  const Json json = Json::parse(result.out);
+  EXPECT_TRUE(json["model"].is_null());
+  EXPECT_EQ(json["nearest"]["family"], "gpt2");
+  EXPECT_THAT(json["nearest"]["missing_keys"].dump(), HasSubstr("h.0.attn.c_attn.weight"));
+  EXPECT_THAT(json["problem"].get<std::string>(), HasSubstr("the nearest is gpt2"));
 }
 
 TEST(InspectTest, DamagedFilesEndWithTheirCode) {

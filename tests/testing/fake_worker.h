@@ -175,6 +175,8 @@ class FakeTransport : public WorkerTransport {
                                                       CallControl&) override {
     worker::v1::InspectResponse response;
     response.mutable_inspection()->set_family("mamba2");
+    response.mutable_inspection()->mutable_model()->set_dtype(request.dtype());
+    response.mutable_inspection()->mutable_model()->set_steps(request.steps());
     response.mutable_inspection()->set_settings_json(request.checkpoint().ref().settings_json());
     return response;
   }

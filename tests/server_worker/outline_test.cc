@@ -1,0 +1,173 @@
+// What a family says of a checkpoint, against the model that is made of it.
+#include "server/worker/outline.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "ATen/core/grad_mode.h"
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "models/transition/eigenvalues.h"
+#include "tests/testing/recording_tap.h"
+#include "tests/testing/status_matchers.h"
+#include "tests/testing/tensors.h"
+#include "tests/testing/tiny_models.h"
+
+namespace eigsvc {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::IsSupersetOf;
+using testing::StatusIs;
+using testing::TinyModel;
+
+class OutlineTest : public ::testing::TestWithParam<TinyModel> {
+ protected:
+  void SetUp() override {
+    path_ = ::testing::TempDir() + absl::StrCat("eigsvc_outline_", getpid(), ".safetensors");
+    EIGSVC_ASSERT_OK_AND_ASSIGN(model_, testing::MakeTiny(GetParam()));
+    EIGSVC_ASSERT_OK(SaveModel(*model_, model_->weights(), {}, path_));
+  }
+  void TearDown() override { std::filesystem::remove(path_); }
+
+  at::NoGradGuard no_grad_;
+  std::string path_;
+  std::shared_ptr<const SequenceModel> model_;
+};
+
+TEST_P(OutlineTest, SaysWhatTheModelReports) {
+  InspectOptions options;
+  options.archive.on_demand = true;
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const v1::CheckpointInspection inspection,
+                              InspectWithModel(path_, "", options));
+  EXPECT_EQ(inspection.problem(), "");
+  EXPECT_EQ(inspection.family(), GetParam().family);
+  EXPECT_EQ(inspection.layout(), GetParam().layout);
+  const v1::ModelOutline& outline = inspection.model();
+  EXPECT_EQ(outline.width(), model_->description().width);
+  EXPECT_EQ(outline.parameters(), model_->description().parameters);
+  EXPECT_EQ(outline.settings_json(), model_->description().settings.ToJson());
+  ASSERT_EQ(outline.layers_size(), model_->description().layers);
+
+  constexpr int64_t kSteps = 9;
+  Random random({1});
+  testing::RecordingTap tap;
+  const at::Tensor tokens = testing::RandomTokens(random, 1, kSteps, testing::kTinyVocabulary);
+  EIGSVC_ASSERT_OK(model_->Forward(model_->weights(), tokens, {&tap}));
+  int64_t changing = 0, constant = 0;
+  for (int layer = 0; layer < outline.layers_size(); ++layer) {
+    std::set<std::string> reported;  // a wide transition comes in several chunks of time
+    for (const auto& report : tap.seen[layer]) {
+      if (!reported.insert(report.mixer).second) continue;
+      const auto& mixers = outline.layers(layer).mixers();
+      const auto mixer = std::find_if(mixers.begin(), mixers.end(), [&](const v1::MixerOutline& one) {
+        return one.mixer() == report.mixer;
+      });
+      ASSERT_NE(mixer, mixers.end()) << report.mixer;
+      EIGSVC_ASSERT_OK_AND_ASSIGN(const Eigenvalues found, ComputeEigenvalues(report.transition));
+      EXPECT_EQ(mixer->units(), found.log_magnitude.size(2));
+      EXPECT_EQ(mixer->eigenvalues_per_unit(), found.log_magnitude.size(3));
+      EXPECT_EQ(mixer->transition(), TransitionFormName(FormOf(report.transition.kind)));
+      (mixer->constant() ? constant : changing) += found.log_magnitude.size(2) * found.log_magnitude.size(3);
+    }
+    EXPECT_EQ(static_cast<size_t>(outline.layers(layer).mixers_size()), reported.size());
+  }
+  EXPECT_EQ(outline.eigenvalues_per_token(), changing);
+  EXPECT_EQ(outline.constant_eigenvalues(), constant);
+}
+
+TEST_P(OutlineTest, TellsTheMemoryOfTheWeights) {
+  int64_t outer = 0, largest = 0, all = 0;
+  const auto bytes_of = [](const Weights& weights) {
+    int64_t bytes = 0;
+    for (const auto& [name, tensor] : weights.all()) bytes += static_cast<int64_t>(tensor.nbytes());
+    return bytes;
+  };
+  for (const at::Tensor& tensor : model_->weights().Distinct()) all += static_cast<int64_t>(tensor.nbytes());
+  for (const Weights& layer : model_->weights().layers) largest = std::max(largest, bytes_of(layer));
+  outer = bytes_of(model_->weights().outer);
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const v1::CheckpointInspection inspection, InspectWithModel(path_, "", {}));
+  EXPECT_EQ(inspection.model().dtype(), "float32");
+  EXPECT_EQ(inspection.model().weight_bytes(), all);
+  EXPECT_LE(inspection.model().streamed_weight_bytes(), outer + 2 * largest);
+  EXPECT_GT(inspection.model().streamed_weight_bytes(), 0);
+  EXPECT_EQ(inspection.model().activation_bytes(), 0);
+  InspectOptions options;
+  options.dtype = "float64";
+  options.steps = 1000;
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const v1::CheckpointInspection wide, InspectWithModel(path_, "", options));
+  EXPECT_EQ(wide.model().weight_bytes(), 2 * all);
+  EXPECT_GE(wide.model().activation_bytes(), 1000 * 8 * 3 * model_->description().width);
+}
+
+INSTANTIATE_TEST_SUITE_P(Zoo, OutlineTest, ::testing::ValuesIn(testing::TinyModels()),
+                         [](const auto& tiny) { return testing::TinyModelName(tiny.param); });
+
+class InspectTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    path_ = ::testing::TempDir() + absl::StrCat("eigsvc_inspect_", getpid(), ".safetensors");
+    EIGSVC_ASSERT_OK_AND_ASSIGN(const FamilyEntry* family, FindFamily("llama"));
+    Settings settings;
+    settings.Set("layout", "huggingface");
+    EIGSVC_ASSERT_OK_AND_ASSIGN(model_, family->initialize(settings, 1, {}));
+  }
+  void TearDown() override { std::filesystem::remove(path_); }
+
+  std::string path_;
+  std::shared_ptr<const SequenceModel> model_;
+};
+
+TEST_F(InspectTest, ACheckpointThatItsFamilyCannotRunSaysWhy) {
+  EIGSVC_ASSERT_OK(SaveModel(*model_, model_->weights(), {}, path_));
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const v1::CheckpointInspection inspection,
+                              InspectWithModel(path_, R"({"hidden_act": "relu"})", {}));
+  EXPECT_EQ(inspection.family(), "llama");
+  EXPECT_THAT(inspection.problem(), HasSubstr("hidden_act"));
+  EXPECT_FALSE(inspection.has_model());
+}
+
+TEST_F(InspectTest, AnUnknownCheckpointSaysHowItDiffersFromTheNearest) {
+  // A layer's query projection under another name.
+  Settings extra;
+  EIGSVC_ASSERT_OK(SaveModel(*model_, model_->weights(), extra, path_));
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Archive archive, Archive::Open(path_));
+  auto tensors = archive.tensors();
+  for (const char* layer : {"0", "1"}) {
+    const std::string key = absl::StrCat("model.layers.", layer, ".self_attn.q_proj.weight");
+    tensors[absl::StrCat("model.layers.", layer, ".self_attn.query.weight")] = tensors.at(key);
+    tensors.erase(key);
+  }
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Settings settings, Settings::Parse("{}", "test"));
+  const std::optional<NearestLayout> nearest = FindNearestLayout(Archive(tensors, settings, "odd"));
+  ASSERT_TRUE(nearest.has_value());
+  EXPECT_EQ(nearest->family, "llama");
+  EXPECT_EQ(nearest->layout, "huggingface");
+  EXPECT_EQ(nearest->missing, std::vector<std::string>{"model.layers.0.self_attn.q_proj.weight"});
+  EXPECT_THAT(nearest->others, IsSupersetOf({"model.layers.0.self_attn.query.weight"}));
+}
+
+TEST_F(InspectTest, BadRequestsAreNamed) {
+  EIGSVC_ASSERT_OK(SaveModel(*model_, model_->weights(), {}, path_));
+  InspectOptions options;
+  options.dtype = "int8";
+  EXPECT_THAT(InspectWithModel(path_, "", options),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("int8")));
+  options.dtype.clear();
+  options.steps = -1;
+  EXPECT_THAT(InspectWithModel(path_, "", options),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("steps")));
+  EXPECT_THAT(InspectWithModel("/no/such/file", "", {}),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("\"file\"")));
+}
+
+}  // namespace
+}  // namespace eigsvc
