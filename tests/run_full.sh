@@ -30,6 +30,7 @@ TSAN_OPTIONS=halt_on_error=1 build-tsan/bin/tasks_test --gtest_brief=1 --gtest_f
 
 echo "== long tests"
 ctest --test-dir build -L full --output-on-failure --no-tests=error | tail -n 8
+EIGSVC_SETTINGS_ROUNDS=1000 build/bin/zoo_test --gtest_filter="*SettingsFuzz*" --gtest_brief=1
 tests/fuzz/run.sh 120
 tests/lint.sh --tidy
 echo "all in $((SECONDS - started)) s"
