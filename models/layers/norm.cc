@@ -1,9 +1,11 @@
 #include "models/layers/norm.h"
 
 #include "ATen/TensorOperators.h"
+#include "ATen/ops/addcmul.h"
 #include "ATen/ops/layer_norm.h"
 #include "ATen/ops/linalg_vector_norm.h"
 #include "ATen/ops/mean.h"
+#include "ATen/ops/native_batch_norm.h"
 #include "ATen/ops/promote_types.h"
 #include "ATen/ops/rsqrt.h"
 #include "ATen/ops/silu.h"
@@ -27,6 +29,25 @@ at::Tensor LayerNorm(const at::Tensor& x, const at::Tensor& weight, const at::Te
   const at::Tensor wide = AtLeastFloat(x);
   const auto type = wide.scalar_type();
   return at::layer_norm(wide, weight.sizes(), weight.to(type), bias.to(type), eps).to(weight.scalar_type());
+}
+
+at::Tensor BatchNorm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                     const at::Tensor& mean, const at::Tensor& variance, double eps) {
+  const at::Tensor wide = AtLeastFloat(x);
+  const auto type = wide.scalar_type();
+  const at::Tensor scale = at::rsqrt(variance.to(type) + eps) * weight.to(type);
+  return at::addcmul(bias.to(type), wide - mean.to(type), scale).to(weight.scalar_type());
+}
+
+BatchNormOutput BatchNormByBatch(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                                 double eps) {
+  const at::Tensor wide = AtLeastFloat(x).flatten(0, 1);
+  const auto type = wide.scalar_type();
+  const auto [y, mean, inverse_deviation] =
+      at::native_batch_norm(wide, weight.to(type), bias.to(type), {}, {}, /*training=*/true,
+                            /*momentum=*/0, eps);
+  const at::Tensor variance = inverse_deviation.detach().square().reciprocal() - eps;
+  return {y.view(x.sizes()).to(weight.scalar_type()), mean.detach(), variance};
 }
 
 at::Tensor GroupNorm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double eps) {

@@ -13,6 +13,17 @@ at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double eps);
 // (x - mean)·rsqrt(var + eps)·weight + bias, rounded to the weight's dtype.
 at::Tensor LayerNorm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double eps);
 
+// (x - mean)·rsqrt(variance + eps)·weight + bias by given statistics [D] of each channel.
+at::Tensor BatchNorm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                     const at::Tensor& mean, const at::Tensor& variance, double eps);
+
+// The same by the statistics of x [B,T,D] itself over rows and steps; the variance is the biased one.
+struct BatchNormOutput {
+  at::Tensor y, mean, variance;  // the statistics carry no gradient
+};
+BatchNormOutput BatchNormByBatch(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                                 double eps);
+
 // LayerNorm of each slice x [...,H,D/H] by itself -> [...,D]; weight and bias [D].
 at::Tensor GroupNorm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double eps);
 

@@ -81,7 +81,8 @@ void FeedForward::Plan(const WeightPlanner& planner) const {
 }
 
 absl::StatusOr<at::Tensor> FeedForward::Run(const LayerCall& call, const at::Tensor& x) const {
-  return Linear(call, "down_proj", Activate(spec_.activation, Linear(call, "up_proj", x)));
+  const at::Tensor hidden = Activate(spec_.activation, Linear(call, "up_proj", x));
+  return Dropped(call, Linear(call, "down_proj", Dropped(call, hidden, spec_.dropout)), spec_.dropout);
 }
 
 }  // namespace eigsvc

@@ -32,6 +32,7 @@ struct FeedForwardSpec {
   bool bias = false;
   bool fused_gate = false;  // GatedFeedForward: gate_proj has the rows [gate | up], and there is no up_proj
   double gate_scale = 1;    // of the gate, before its activation
+  double dropout = 0;       // FeedForward only, behind the activation and behind down_proj
 };
 
 // down_proj(activation(gate_scale·gate_proj(x))·up_proj(x)).

@@ -43,7 +43,7 @@ void MixtureOfExperts::Plan(const WeightPlanner& planner) const {
   if (spec_.correction) {
     WeightSpec& correction = planner.Add(Name("router.correction"), {spec_.experts}, DrawConstant(0));
     correction.keep_float32 = true;
-    correction.buffer = true;
+    correction.trained = false;
   }
   if (spec_.stacked) {
     planner.Stack(Name("experts.input"), spec_.experts, (spec_.gated ? 2 : 1) * hidden, width);

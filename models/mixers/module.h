@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "ATen/core/Generator.h"
 #include "ATen/core/Tensor.h"
 #include "absl/container/btree_map.h"
 #include "absl/status/statusor.h"
@@ -28,11 +29,18 @@ struct LayerState {
   absl::btree_map<std::string, at::Tensor> tensors;
 };
 
+// What only training does: dropout, and batch normalisation by the batch's own statistics, whose running
+// means it moves. Thread rule: one thread.
+struct TrainingMode {
+  at::Generator generator;  // of dropout's masks
+};
+
 struct LayerContext {
   TransitionTap* tap = nullptr;
   const StopToken* stop = nullptr;  // checked inside long layers, at least every 100 ms of work
   // Of what is reported, resolved against ModelDescription::conventions; kDefault is as the model's own.
   Convention convention;
+  TrainingMode* training = nullptr;  // null: the model runs as it is used
 };
 
 // What is known of a mixer without running it.
@@ -61,6 +69,8 @@ struct LayerCall {
   bool Wants(absl::string_view mixer) const {
     return context.tap != nullptr && context.tap->Wants(layer, mixer);
   }
+  // The same of a transition that never changes: it is reported with a sequence's first step.
+  bool WantsConstant(absl::string_view mixer) const { return state.position == 0 && Wants(mixer); }
   absl::Status Report(absl::string_view mixer, UnitKind unit_kind, Transition transition) const {
     return context.tap->OnTransition(layer, mixer, unit_kind, std::move(transition));
   }
@@ -97,7 +107,10 @@ class Module {
   }
   // x·Wᵀ + b of "REST.weight" and, where there is one, "REST.bias".
   at::Tensor Linear(const LayerCall& call, absl::string_view rest, const at::Tensor& x) const;
-  // What the state keeps under this module's name; undefined at the start of a sequence.
+  // x behind dropout in training, x itself otherwise. `tied`: one mask for all steps of a row.
+  at::Tensor Dropped(const LayerCall& call, const at::Tensor& x, double probability, bool tied = false) const;
+  // What the state keeps under this module's name; undefined at the start of a sequence. Valid until another
+  // entry is asked for.
   at::Tensor& State(const LayerCall& call, absl::string_view rest) const {
     return call.state.tensors[Name(rest)];
   }

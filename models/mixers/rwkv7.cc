@@ -51,7 +51,8 @@ void PlanVector(const WeightPlanner& planner, const std::string& name, int64_t s
   const std::vector<int64_t> shape =
       linear_layout ? std::vector<int64_t>{size} : std::vector<int64_t>{1, 1, size};
   WeightSpec& spec = planner.Add(name, shape, nullptr);
-  spec.draw_at = [fresh, size](int64_t index, Random&) { return fresh(static_cast<double>(index % size)); };
+  spec.draw_tensor =
+      DrawByIndex([fresh, size](int64_t index) { return fresh(static_cast<double>(index % size)); });
   spec.keep_float32 = keep_float32;
 }
 
@@ -74,9 +75,9 @@ void Rwkv7TimeMix::Plan(const WeightPlanner& planner) const {
   const Fresh fresh{static_cast<double>(width), static_cast<double>(spec_.head_size),
                     static_cast<double>(spec_.layer), static_cast<double>(spec_.layers)};
   if (spec_.fused_shifts) {
-    planner.Add(Name("x_x"), {6, width}, nullptr).draw_at = [fresh, width](int64_t index, Random&) {
+    planner.Add(Name("x_x"), {6, width}, nullptr).draw_tensor = DrawByIndex([fresh, width](int64_t index) {
       return fresh.Shift(static_cast<double>(index % width), kShiftPowers[index / width]);
-    };
+    });
   } else {
     for (int i = 0; i < 6; ++i) {
       PlanVector(planner, Name(absl::StrCat("x_", std::string(1, kShifts[i]))), width,

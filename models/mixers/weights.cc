@@ -11,8 +11,9 @@
 
 namespace eigsvc {
 
-void Weights::Set(absl::string_view name, at::Tensor tensor) {
+void Weights::Set(absl::string_view name, at::Tensor tensor, bool trained) {
   tensors_[std::string(name)] = std::move(tensor);
+  if (!trained) fixed_.emplace(name);
 }
 bool Weights::Has(absl::string_view name) const { return tensors_.contains(name); }
 const at::Tensor& Weights::operator[](absl::string_view name) const { return tensors_.find(name)->second; }
@@ -27,7 +28,9 @@ std::vector<at::Tensor> ModelWeights::Distinct() const {
   std::set<const void*> seen;
   const auto add = [&](const Weights& weights) {
     for (const auto& [name, tensor] : weights.all()) {
-      if (seen.insert(tensor.unsafeGetTensorImpl()).second) distinct.push_back(tensor);
+      if (weights.IsTrained(name) && seen.insert(tensor.unsafeGetTensorImpl()).second) {
+        distinct.push_back(tensor);
+      }
     }
   };
   add(outer);
@@ -40,9 +43,10 @@ ModelWeights ModelWeights::Clone(bool requires_grad) const {
   const auto clone = [&](const Weights& weights) {
     Weights result;
     for (const auto& [name, tensor] : weights.all()) {
+      const bool trained = weights.IsTrained(name);
       at::Tensor& copy = copies[tensor.unsafeGetTensorImpl()];
-      if (!copy.defined()) copy = tensor.detach().clone().set_requires_grad(requires_grad);
-      result.Set(name, copy);
+      if (!copy.defined()) copy = tensor.detach().clone().set_requires_grad(requires_grad && trained);
+      result.Set(name, copy, trained);
     }
     return result;
   };
@@ -69,10 +73,26 @@ Draw DrawLinear(int64_t fan_in) {
   return DrawUniform(-bound, bound);
 }
 
+Draw DrawLecunNormal(int64_t fan_in) {
+  // 0.8796...: the deviation of a standard normal cut at ±2.
+  const double deviation = 1 / (0.87962566103423978 * std::sqrt(static_cast<double>(fan_in)));
+  return [deviation](Random& random) {
+    double value = random.Normal();
+    while (std::abs(value) > 2) value = random.Normal();
+    return deviation * value;
+  };
+}
+
 Draw DrawStepBias(double low, double high) {
   return [low, high](Random& random) {
     const double step = std::exp(std::log(low) + random.Unit() * (std::log(high) - std::log(low)));
     return step + std::log(-std::expm1(-step));
+  };
+}
+
+DrawTensor DrawByIndex(std::function<double(int64_t)> value) {
+  return [value = std::move(value)](Random&, const Weights&, absl::Span<double> values) {
+    for (size_t i = 0; i < values.size(); ++i) values[i] = value(static_cast<int64_t>(i));
   };
 }
 
@@ -96,7 +116,7 @@ at::ScalarType WeightSpec::DtypeIn(at::ScalarType dtype) const {
 int64_t ParameterCount(const WeightPlan& plan) {
   int64_t count = 0;
   for (const WeightSpec& spec : plan) {
-    if (spec.tied_to.empty()) count += spec.ElementCount();
+    if (spec.tied_to.empty() && spec.trained) count += spec.ElementCount();
   }
   return count;
 }
@@ -150,8 +170,11 @@ void WeightPlanner::ResidualLinear(const std::string& name, int64_t out, int64_t
 
 void WeightPlanner::AddLinear(const std::string& name, int64_t out, int64_t in, bool bias,
                               const Draw& draw) const {
-  Add(name + ".weight", {out, in}, draw ? draw : DrawLinear(in)).transposed = style_.transposed;
-  if (bias) Add(name + ".bias", {out}, DrawConstant(0));
+  const bool flax = style_.defaults == LinearStyle::Defaults::kFlax;
+  const Draw fallback = flax ? DrawLecunNormal(in) : DrawLinear(in);
+  Add(name + ".weight", {out, in}, draw ? draw : fallback).transposed = style_.transposed;
+  const bool drawn_bias = style_.defaults == LinearStyle::Defaults::kTorch;
+  if (bias) Add(name + ".bias", {out}, drawn_bias ? DrawLinear(in) : DrawConstant(0));
 }
 
 void WeightPlanner::Stack(const std::string& name, int64_t count, int64_t out, int64_t in) const {

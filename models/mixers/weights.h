@@ -13,8 +13,10 @@
 
 #include "ATen/core/Tensor.h"
 #include "absl/container/btree_map.h"
+#include "absl/container/btree_set.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "models/base/random.h"
 #include "models/base/stop_token.h"
 
@@ -23,7 +25,9 @@ namespace eigsvc {
 // Named tensors of one layer, or of what is outside the layers. Names are the family's canonical ones.
 class Weights {
  public:
-  void Set(absl::string_view name, at::Tensor tensor);
+  // `trained`: gradients move it; false for statistics and constants that a checkpoint holds beside.
+  void Set(absl::string_view name, at::Tensor tensor, bool trained = true);
+  bool IsTrained(absl::string_view name) const { return !fixed_.contains(name); }
   bool Has(absl::string_view name) const;
   // REQUIRES Has(name): loading checked every name and shape.
   const at::Tensor& operator[](absl::string_view name) const;
@@ -31,6 +35,7 @@ class Weights {
 
  private:
   absl::btree_map<std::string, at::Tensor> tensors_;
+  absl::btree_set<std::string> fixed_;
 };
 
 // Where layers come from that do not stay in memory. Safe for concurrent use.
@@ -46,22 +51,32 @@ struct ModelWeights {
   std::shared_ptr<const LayerSource> source;  // null: everything is here
   // A layer's weights, loaded if they are not here.
   absl::StatusOr<Weights> Layer(int layer, const StopToken& stop = StopToken::Never()) const;
-  // Every tensor that is here once, for optimisers: tied ones are the same object.
+  // Every trained tensor that is here once, for optimisers: tied ones are the same object.
   std::vector<at::Tensor> Distinct() const;
-  // Own copies to train; tied tensors stay tied. REQUIRES no source.
+  // Own copies to train; tied tensors stay tied. Those that are not trained never require gradients. REQUIRES
+  // no source.
   ModelWeights Clone(bool requires_grad) const;
 };
 
 // One element of a fresh tensor.
 using Draw = std::function<double(Random&)>;
 
+// A whole fresh tensor, row-major: where its elements depend on each other, or on tensors of the same layer
+// that the plan lists earlier.
+using DrawTensor = std::function<void(Random&, const Weights& earlier, absl::Span<double> values)>;
+
 Draw DrawConstant(double value);
 Draw DrawNormal(double deviation);
 Draw DrawUniform(double low, double high);
 // torch.nn.Linear's and Conv1d's own default, kaiming_uniform(a = √5): uniform within ±1/√fan_in.
 Draw DrawLinear(int64_t fan_in);
+// Normal of deviation 1/√fan_in without what lies beyond two deviations of the normal it is cut from: flax's
+// and JAX's lecun_normal.
+Draw DrawLecunNormal(int64_t fan_in);
 // The bias of a softplus whose value is to be log-uniform in [low, high]: of step sizes.
 Draw DrawStepBias(double low, double high);
+// Values that are a function of the row-major index.
+DrawTensor DrawByIndex(std::function<double(int64_t)> value);
 
 struct WeightSpec {
   int layer = kOuter;          // or kOuter: embedding, final norm, head
@@ -74,9 +89,9 @@ struct WeightSpec {
   // Canonical name of the tensor that this one is (tied embeddings, shared blocks), outside the layers or in
   // `tied_layer`, which the plan lists earlier. The key may be absent from a checkpoint and is not written.
   std::string tied_to;
-  // Where fresh values depend on the place: element `index` in row-major order, drawn instead of `draw`.
-  std::function<double(int64_t index, Random&)> draw_at;
-  bool buffer = false;  // part of a checkpoint that no gradient reaches
+  DrawTensor draw_tensor;  // instead of `draw`
+  bool trained = true;     // false: a buffer, which gradients do not move
+  bool decays = true;      // weight decay shrinks it where it is a matrix
 
   static constexpr int kOuter = -1;
   int tied_layer = kOuter;
@@ -110,9 +125,15 @@ using KeyMap = std::vector<std::pair<std::string, std::string>>;
 
 // How the projections of a layer are drawn and stored.
 struct LinearStyle {
-  Draw draw;                // null: torch's own default
+  Draw draw;                // null: as `defaults` says
   Draw residual_draw;       // of those whose output adds to the residual stream; null: `draw`
-  bool transposed = false;  // stored as (in, out): GPT-2's Conv1D
+  bool transposed = false;  // stored as (in, out): GPT-2's Conv1D, flax's Dense
+  enum class Defaults {
+    kZeroBias,  // torch.nn.Linear's own weights, biases of zero
+    kTorch,     // torch.nn.Linear's own
+    kFlax,      // flax.linen.Dense's own: LeCun normal weights, biases of zero
+  };
+  Defaults defaults = Defaults::kZeroBias;
 };
 
 // Adds the weights of one layer (or of the outside) to a plan. A name's key is the prefix and the name, or
@@ -131,7 +152,7 @@ class WeightPlanner {
 
   // The added entry, for what else it needs; valid until the next call.
   WeightSpec& Add(const std::string& name, std::vector<int64_t> shape, Draw draw) const;
-  // "NAME.weight" [out,in] and, with bias, "NAME.bias" [out] of zeros.
+  // "NAME.weight" [out,in] and, with bias, "NAME.bias" [out].
   void Linear(const std::string& name, int64_t out, int64_t in, bool bias) const;
   // "NAME" [count,out,in]: so many of them in one tensor.
   void Stack(const std::string& name, int64_t count, int64_t out, int64_t in) const;

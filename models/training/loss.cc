@@ -8,7 +8,7 @@
 namespace eigsvc {
 
 absl::StatusOr<at::Tensor> TrainingLoss(const SequenceModel& model, const ModelWeights& weights,
-                                        const Batch& batch, const StopToken& stop) {
+                                        const Batch& batch, const StopToken& stop, TrainingMode* training) {
   const Labelled labelled = FindLabelled(batch);
   if (labelled.positions.empty()) {
     return absl::FailedPreconditionError("a training batch has no position to learn from");
@@ -19,6 +19,7 @@ absl::StatusOr<at::Tensor> TrainingLoss(const SequenceModel& model, const ModelW
   EIGSVC_ASSIGN_OR_RETURN(at::Tensor x, model.Embed(weights, tokens, /*first_position=*/0));
   LayerContext context;
   context.stop = &stop;
+  context.training = training;
   for (size_t layer = 0; layer < weights.layers.size(); ++layer) {
     EIGSVC_RETURN_IF_ERROR(stop.Check());
     EIGSVC_ASSIGN_OR_RETURN(

@@ -49,12 +49,12 @@ void Update(const std::vector<Parameter>& parameters, bool decays, const Trainin
 std::vector<Parameter> ListParameters(const SequenceModel& model, const ModelWeights& weights) {
   std::vector<Parameter> parameters;
   for (const WeightSpec& spec : model.plan()) {
-    if (!spec.tied_to.empty()) continue;
+    if (!spec.tied_to.empty() || !spec.trained) continue;
     const Weights& place = spec.layer == WeightSpec::kOuter ? weights.outer : weights.layers[spec.layer];
     const at::Tensor& value = place[spec.name];
     const at::Tensor plain = value.detach();
-    parameters.push_back(
-        {spec.key, value, at::zeros_like(plain), at::zeros_like(plain), Decays(spec.name, value)});
+    parameters.push_back({spec.key, value, at::zeros_like(plain), at::zeros_like(plain),
+                          spec.decays && Decays(spec.name, value)});
   }
   return parameters;
 }

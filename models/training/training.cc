@@ -9,9 +9,11 @@
 #include "absl/time/clock.h"
 #include "c10/core/GradMode.h"
 #include "models/analysis/labelled.h"
+#include "models/base/random.h"
 #include "models/base/status_macros.h"
 #include "models/base/status_util.h"
 #include "models/tasks/prefetch.h"
+#include "models/tensor/generator.h"
 #include "models/tensor/torch_call.h"
 #include "models/training/batch_order.h"
 #include "models/training/checkpoint.h"
@@ -132,7 +134,13 @@ class Trainer {
     EIGSVC_RETURN_IF_ERROR(
         CheckBatch(task_, batch, Split::kTrain, range.first, model_.description().vocab_size));
     const c10::AutoGradMode with_gradients(true);
-    EIGSVC_ASSIGN_OR_RETURN(const at::Tensor loss, TrainingLoss(model_, weights_, batch, stop_));
+    // A function of seed and step alone, so that a resumed training goes on as if it had not stopped.
+    EIGSVC_ASSIGN_OR_RETURN(
+        TrainingMode training, CallTorch("dropout", [&] {
+          const uint64_t seed = Random({options_.seed, static_cast<uint64_t>(record_.step)}).Bits();
+          return TrainingMode{SeededGenerator(weights_.Distinct().front().device(), seed)};
+        }));
+    EIGSVC_ASSIGN_OR_RETURN(const at::Tensor loss, TrainingLoss(model_, weights_, batch, stop_, &training));
     double value = 0;
     EIGSVC_RETURN_IF_ERROR(CallTorchStatus(absl::StrCat("step ", record_.step + 1), [&]() -> absl::Status {
       value = loss.item<double>();

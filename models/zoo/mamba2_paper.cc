@@ -212,6 +212,7 @@ WeightPlan PaperPlan(const PaperMamba2Config& config) {
     if (config.learned_start) {
       add(layer, "init_states", mixer + "init_states",
           {config.ssm.heads, config.ssm.head_width, config.ssm.order}, DrawConstant(0));
+      plan.back().decays = false;
     }
     add_linear(layer, "out_proj", mixer + "out_proj", config.width, inner, config.projection_bias);
     if (config.glu) add_linear(layer, "glu", prefix + "glu.linear", 2 * config.width, config.width, true);

@@ -207,10 +207,10 @@ class PlanLoader final : public LayerSource {
           EIGSVC_RETURN_IF_ERROR(CheckTied(stored->second, spec, original, options));
         weights.Set(spec.name, original);
       } else if (const auto shared = shared_.find({layer, spec.name}); shared != shared_.end()) {
-        weights.Set(spec.name, shared->second);
+        weights.Set(spec.name, shared->second, spec.trained);
       } else {
         EIGSVC_ASSIGN_OR_RETURN(at::Tensor tensor, LoadOne(stored->second, spec, options));
-        weights.Set(spec.name, std::move(tensor));
+        weights.Set(spec.name, std::move(tensor), spec.trained);
       }
     }
     return absl::OkStatus();
@@ -246,21 +246,26 @@ uint64_t HashName(absl::string_view name) {
   return hash;
 }
 
-// In row-major order.
-absl::StatusOr<at::Tensor> DrawOne(const WeightSpec& spec, uint64_t seed, const LoadOptions& options) {
+// In row-major order. `earlier`: what of the same layer is drawn already.
+absl::StatusOr<at::Tensor> DrawOne(const WeightSpec& spec, const Weights& earlier, uint64_t seed,
+                                   const LoadOptions& options) {
   constexpr int64_t kDrawn = int64_t{1} << 18;
   const at::Tensor drawn =
       at::empty(spec.shape, at::TensorOptions().device(options.device).dtype(spec.DtypeIn(options.dtype)));
   const at::Tensor flat = drawn.view(-1);
   const at::Tensor values = at::empty(std::min(kDrawn, flat.numel()), c10::kDouble);
   Random random({seed, static_cast<uint64_t>(spec.layer + 1), HashName(spec.name)});
+  if (spec.draw_tensor) {
+    const at::Tensor whole = at::empty(spec.shape, c10::kDouble);
+    spec.draw_tensor(random, earlier, {whole.data_ptr<double>(), static_cast<size_t>(whole.numel())});
+    drawn.copy_(whole);
+    return drawn;
+  }
   for (int64_t start = 0; start < flat.numel(); start += kDrawn) {
     EIGSVC_RETURN_IF_ERROR(options.stop->Check());
     const int64_t count = std::min(kDrawn, flat.numel() - start);
     double* data = values.data_ptr<double>();
-    for (int64_t i = 0; i < count; ++i) {
-      data[i] = spec.draw_at ? spec.draw_at(start + i, random) : spec.draw(random);
-    }
+    for (int64_t i = 0; i < count; ++i) data[i] = spec.draw(random);
     flat.narrow(0, start, count).copy_(values.narrow(0, 0, count));
   }
   return drawn;
@@ -324,9 +329,10 @@ absl::StatusOr<ModelWeights> InitializeWeights(const WeightPlan& plan, uint64_t 
       Place(spec, weights).Set(spec.name, original);
       continue;
     }
-    EIGSVC_ASSIGN_OR_RETURN(at::Tensor tensor,
-                            CallTorch(spec.name, [&] { return DrawOne(spec, seed, options); }));
-    Place(spec, weights).Set(spec.name, std::move(tensor));
+    EIGSVC_ASSIGN_OR_RETURN(at::Tensor tensor, CallTorch(spec.name, [&] {
+                              return DrawOne(spec, Place(spec, weights), seed, options);
+                            }));
+    Place(spec, weights).Set(spec.name, std::move(tensor), spec.trained);
   }
   return weights;
 }

@@ -334,7 +334,7 @@ TEST_P(FamilyTest, RunsInEveryPrecision) {
 std::vector<at::Tensor> TrainedWeights(const SequenceModel& model, const ModelWeights& weights) {
   std::vector<at::Tensor> trained;
   for (const WeightSpec& spec : model.plan()) {
-    if (spec.buffer || !spec.tied_to.empty()) continue;
+    if (!spec.trained || !spec.tied_to.empty()) continue;
     trained.push_back(
         (spec.layer == WeightSpec::kOuter ? weights.outer : weights.layers.at(spec.layer))[spec.name]);
   }
