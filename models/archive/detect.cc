@@ -29,7 +29,6 @@ constexpr Telltale kTelltales[] = {
     {".mixer.B_bias", "Mamba-3"},
     {".mamba.beta", "the paper's time-invariant SSD"},
     {".mixer.A_b_log", "a bidirectional Mamba"},
-    {".attention.Wvqkn.weight", "the paper's norm attention"},
     {".block_sparse_moe.gate.", "a mixture of experts (Mixtral)"},
     {".mlp.experts.0.", "a mixture of experts"},
     {".self_attn.kv_a_proj_with_mqa.weight", "DeepSeek's latent attention"},
@@ -43,8 +42,6 @@ constexpr Telltale kTelltales[] = {
     {".in_proj_qkvz.weight", "Qwen3-Next"},
     {".weight_hh_l0_reverse", "a bidirectional LSTM, GRU or RNN, which sees the future"},
     {".weight_hr_l0", "an LSTM with projections"},
-    {".kernel.inv_dt", "S4"},
-    {".kernel.log_dt", "S4 or S4D"},
 };
 constexpr absl::string_view kQuantisedSuffixes[] = {".absmax",           ".qweight",      ".qzeros",
                                                     ".weight_scale_inv", ".weight_scale", ".SCB",
@@ -187,19 +184,25 @@ absl::StatusOr<int64_t> CountLayers(const Archive& archive, const Layout& layout
   return layers - layout.first_layer;
 }
 
-// The layouts that the settings' family, layout and model_type allow; all of them where they say nothing.
+bool IsOneOf(absl::string_view value, const std::vector<absl::string_view>& values) {
+  return std::find(values.begin(), values.end(), value) != values.end();
+}
+
+// The layouts that the settings' family, layout, model_type and attention_fn allow; all of them where they
+// say nothing.
 absl::StatusOr<std::vector<const Layout*>> Allowed(const Settings& settings) {
   EIGSVC_ASSIGN_OR_RETURN(const std::string family, settings.TextOr("family", ""));
   EIGSVC_ASSIGN_OR_RETURN(const std::string name, settings.TextOr("layout", ""));
   EIGSVC_ASSIGN_OR_RETURN(const std::string model_type, settings.TextOr("model_type", ""));
+  EIGSVC_ASSIGN_OR_RETURN(const std::string attention, settings.TextOr("attention_fn", ""));
   std::vector<const Layout*> allowed;
   for (const Layout& layout : Layouts()) {
-    const bool typed = !layout.model_types.empty() &&
-                       std::find(layout.model_types.begin(), layout.model_types.end(), model_type) !=
-                           layout.model_types.end();
+    const bool typed = IsOneOf(model_type, layout.model_types);
     if (!family.empty() && family != layout.family) continue;
     if (!family.empty() && !name.empty() && name != layout.name) continue;
     if (family.empty() && !model_type.empty() && !typed) continue;
+    if (!attention.empty() && !layout.attention_fns.empty() && !IsOneOf(attention, layout.attention_fns))
+      continue;
     allowed.push_back(&layout);
   }
   return allowed;
@@ -244,12 +247,19 @@ absl::Status CheckGpt2(const Archive& archive, const Layout& layout) {
                    "nanoGPT holds its transpose: transpose the c_attn, c_proj and c_fc weights)"));
 }
 
-absl::Status CheckSoftmaxAttention(const Layout& layout, const Settings& settings) {
-  // Softmax and linear attention of the paper have the same keys.
-  if (!settings.Has("attention_fn")) return absl::OkStatus();
-  EIGSVC_ASSIGN_OR_RETURN(const std::string function, settings.Text("attention_fn"));
-  if (function == "sm-attention" || function == "sm" || function == "softmax") return absl::OkStatus();
-  return Contradiction("attention_fn", function, settings, layout);
+absl::Status CheckAttentionFunction(const Layout& layout, const Settings& settings) {
+  if (settings.Has("attention_fn")) {
+    EIGSVC_ASSIGN_OR_RETURN(const std::string function, settings.Text("attention_fn"));
+    if (IsOneOf(function, layout.attention_fns)) return absl::OkStatus();
+    return Contradiction("attention_fn", function, settings, layout);
+  }
+  if (settings.Has("family") || layout.family == "norm-attention") return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      "softmax and linear attention of the paper's models have the same keys, and no setting attention_fn "
+      "tells "
+      "which this is: pass the model's own configuration, or --config '{\"attention_fn\": \"sm-attention\"}' "
+      "or "
+      "\"lin-attention\"");
 }
 
 absl::Status CheckFamily(const Archive& archive, const Layout& layout, const Settings& settings) {
@@ -257,7 +267,7 @@ absl::Status CheckFamily(const Archive& archive, const Layout& layout, const Set
     return CheckUnwindowed(layout, settings);
   }
   if (layout.family == "gpt2") return CheckGpt2(archive, layout);
-  if (layout.family == "softmax-attention") return CheckSoftmaxAttention(layout, settings);
+  if (!layout.attention_fns.empty()) return CheckAttentionFunction(layout, settings);
   return absl::OkStatus();
 }
 

@@ -15,8 +15,10 @@ struct Layout {
   absl::string_view family, name;
   absl::string_view mixer;                     // of its layers: "mamba2", or "mamba + attention"
   std::vector<absl::string_view> model_types;  // of its config.json; empty: there is none, or no such entry
-  std::vector<absl::string_view> embeddings;   // one of these keys; empty: none needed
-  std::vector<absl::string_view> layer_keys;   // all of them, in every layer
+  // Values of its settings' attention_fn, which tells families of the same keys apart; empty: there is none.
+  std::vector<absl::string_view> attention_fns;
+  std::vector<absl::string_view> embeddings;       // one of these keys; empty: none needed
+  std::vector<absl::string_view> layer_keys;       // all of them, in every layer
   std::vector<absl::string_view> some_layer_keys;  // each in at least one layer (hybrids)
   int first_layer = 0;                             // the number of the first one
   int64_t gates = 0;                               // rows of layer_keys[0] for each column; 0: any
