@@ -256,10 +256,8 @@ absl::Status CheckAttentionFunction(const Layout& layout, const Settings& settin
   if (settings.Has("family") || layout.family == "norm-attention") return absl::OkStatus();
   return absl::FailedPreconditionError(
       "softmax and linear attention of the paper's models have the same keys, and no setting attention_fn "
-      "tells "
-      "which this is: pass the model's own configuration, or --config '{\"attention_fn\": \"sm-attention\"}' "
-      "or "
-      "\"lin-attention\"");
+      "tells which this is: pass the model's own configuration, or --config "
+      "'{\"attention_fn\": \"sm-attention\"}' or '{\"attention_fn\": \"lin-attention\"}'");
 }
 
 absl::Status CheckFamily(const Archive& archive, const Layout& layout, const Settings& settings) {

@@ -23,7 +23,9 @@ FamilyEntry Hgrn2Family();               // gated_linear_attention.cc
 FamilyEntry HgrnFamily();                // gated_linear_attention.cc
 FamilyEntry JambaFamily();               // jamba.cc
 FamilyEntry KdaFamily();                 // delta_net.cc
+FamilyEntry LinearAttentionFamily();     // paper_transformer.cc
 FamilyEntry LlamaFamily();               // llama.cc
+FamilyEntry LruFamily();                 // paper_ssm.cc
 FamilyEntry LstmFamily();                // rnn.cc
 FamilyEntry Mamba2Family();              // mamba2.cc
 FamilyEntry MambaFamily();               // mamba.cc
@@ -32,6 +34,7 @@ FamilyEntry MinLstmFamily();             // min_rnn.cc
 FamilyEntry MinistralFamily();           // llama.cc
 FamilyEntry MistralFamily();             // llama.cc
 FamilyEntry NemotronHFamily();           // nemotron_h.cc
+FamilyEntry NormAttentionFamily();       // paper_transformer.cc
 FamilyEntry Olmo2Family();               // llama.cc
 FamilyEntry Olmo3Family();               // llama.cc
 FamilyEntry Qwen2Family();               // llama.cc
@@ -40,7 +43,10 @@ FamilyEntry RecurrentGemmaFamily();      // recurrent_gemma.cc
 FamilyEntry RetNetFamily();              // gated_linear_attention.cc
 FamilyEntry RnnFamily();                 // rnn.cc
 FamilyEntry Rwkv7Family();               // rwkv7.cc
-FamilyEntry SoftmaxAttentionFamily();    // softmax_attention.cc
+FamilyEntry S4Family();                  // s4.cc
+FamilyEntry S4dFamily();                 // s4.cc
+FamilyEntry S5Family();                  // paper_ssm.cc
+FamilyEntry SoftmaxAttentionFamily();    // paper_transformer.cc
 FamilyEntry Zamba2Family();              // zamba2.cc
 FamilyEntry ZoologyTransformerFamily();  // zoology_transformer.cc
 
