@@ -113,9 +113,60 @@ TEST(DetectTest, EveryLayoutOfThisVersion) {
                  "llama", "huggingface", "attention");
   ExpectDetected(Gpt2().Build(), "gpt2", "huggingface", "attention");
   ExpectDetected(Gpt2("transformer.").Build(R"({"model_type": "gpt2"})"), "gpt2", "huggingface", "attention");
-  ExpectDetected(Paper("encoder.weight").Build(), "softmax-attention", "paper", "attention");
+  ExpectDetected(Paper("encoder.weight").Build(R"({"attention_fn": "lin-attention"})"), "linear-attention",
+                 "paper", "linear_attention");
   ExpectDetected(Paper("encoder.word_embeddings.weight").Build(R"({"attention_fn": "sm-attention"})"),
                  "softmax-attention", "paper", "attention");
+  // As it is saved by this project.
+  ExpectDetected(Paper("encoder.weight").Build(R"({"family": "linear-attention", "layout": "paper"})"),
+                 "linear-attention", "paper", "linear_attention");
+  const auto layers = [](std::vector<std::string> keys) {
+    return Fake{{"encoder.weight"}, std::move(keys)}.Build();
+  };
+  ExpectDetected(layers({"layers.#.attention.Wvqkn.weight", "layers.#.attention.out_proj.weight",
+                         "layers.#.norm.weight"}),
+                 "norm-attention", "paper", "norm_attention");
+  ExpectDetected(
+      layers({"layers.#.attention.Wqk.weight", "layers.#.attention.Wv.weight", "layers.#.attention.Wn.weight",
+              "layers.#.attention.out_proj.weight", "layers.#.lambd", "layers.#.norm.weight"}),
+      "norm-attention", "ssm-benchmark", "norm_attention");
+}
+
+TEST(DetectTest, StateSpaceModels) {
+  const auto layers = [](const std::string& prefix, const std::vector<std::string>& names) {
+    Fake fake{{"encoder.weight"}, {}};
+    for (const std::string& name : names) fake.layer.push_back(prefix + name);
+    return fake.Build();
+  };
+  const std::string jax = "encoder.layers_#.";
+  ExpectDetected(layers(jax, {"seq.nu_log", "seq.theta_log", "seq.gamma_log", "seq.B_re", "normalize.scale"}),
+                 "lru", "paper", "lru");
+  ExpectDetected(
+      layers(jax, {"seq.nu_log", "seq.theta_log", "seq.gamma_log", "seq.B_re", "normalization.scale"}), "lru",
+      "minimal-lru", "lru");
+  const std::vector<std::string> s5 = {"seq.Lambda_re", "seq.Lambda_im", "seq.B", "seq.C", "seq.log_step"};
+  ExpectDetected(layers(jax, s5), "s5", "paper", "s5");
+  std::vector<std::string> s4 = s5;
+  s4.emplace_back("seq.P");
+  ExpectDetected(layers(jax, s4), "s4", "paper", "s4");
+  for (const std::string prefix : {"model.layers.#.layer.layer.kernel.", "s4_layers.#.layer.kernel."}) {
+    ExpectDetected(layers(prefix, {"C", "B", "P", "A_real", "A_imag", "inv_dt"}), "s4", "state-spaces", "s4");
+    ExpectDetected(layers(prefix, {"C", "B", "A_real", "A_imag", "inv_dt"}), "s4d", "state-spaces", "s4d");
+  }
+  for (const std::string prefix : {"model.layers.#.layer.kernel.kernel.", "s4_layers.#.kernel.kernel."}) {
+    ExpectDetected(layers(prefix, {"C", "B", "P", "inv_w_real", "w_imag", "log_dt"}), "s4", "state-spaces",
+                   "s4");
+    ExpectDetected(layers(prefix, {"C", "B", "inv_A_real", "A_imag", "log_dt"}), "s4d", "state-spaces",
+                   "s4d");
+  }
+  ExpectDetected(layers("s4_layers.#.kernel.", {"C", "log_dt", "log_A_real", "A_imag"}), "s4d", "minimal",
+                 "s4d");
+}
+
+TEST(DetectTest, SoftmaxAndLinearAttentionHaveTheSameKeys) {
+  EXPECT_THAT(Detect(Paper("encoder.weight").Build(), {}), Refused("attention_fn"));
+  EXPECT_THAT(Detect(Paper("encoder.weight").Build(R"({"attention_fn": "norm-attention"})"), {}),
+              Refused("norm-attention"));
 }
 
 TEST(DetectTest, OverridesWinOverTheCheckpoint) {
@@ -136,8 +187,6 @@ TEST(DetectTest, ContradictionsNameBothSides) {
   EXPECT_THAT(Detect(Gpt2().Build(R"({"family": "llama"})"), {}), Refused("family \"llama\""));
   EXPECT_THAT(Detect(Mamba2("backbone.embedding.weight").Build(R"({"ssm_cfg": {"layer": "Mamba1"}})"), {}),
               Refused("\"Mamba1\""));
-  EXPECT_THAT(Detect(Paper("encoder.weight").Build(R"({"attention_fn": "lin-attention"})"), {}),
-              Refused("\"lin-attention\""));
   EXPECT_THAT(Detect(Llama().Build(R"({"num_hidden_layers": 3})"), {}),
               Refused("num_hidden_layers 3, but \"fake.pt\" has 2 layers"));
   EXPECT_THAT(Detect(Llama().Build(R"({"model_type": 5})"), {}),
@@ -175,9 +224,6 @@ TEST(DetectTest, RelativesAreRefusedByNameAndNeverRunAsTheKnownFamily) {
   for (const char* json : {R"({"norm_eps": 1e-5})", R"({"model_type": "mamba2", "fuse_norm": false})"}) {
     ExpectDetected(Mamba2("backbone.embeddings.weight").Build(json), "mamba2", "fla", "mamba2");
   }
-  Fake norm_attention = Paper("encoder.weight");
-  norm_attention.layer[0] = "layers.#.attention.Wvqkn.weight";
-  EXPECT_THAT(Detect(norm_attention.Build(), {}), Refused("norm attention"));
   Fake lti = PaperMamba2();
   lti.outer.push_back("blocks.0.mamba.beta");
   EXPECT_THAT(Detect(lti.Build(), {}), Refused("time-invariant"));

@@ -41,13 +41,17 @@ def write(directory, *, reference, tokens, logits, transitions, dtypes=("float32
     """Writes expected.safetensors and case.json.
 
     reference    the independent implementation and its version
+    tokens       [B,T], or real inputs [B,T,C], which are stored as `inputs`
+    logits       [B,T,V], or [B,1,V] of a model that answers once a sequence
     transitions  "layers.N.MIXER" -> what log_magnitude, softmax, multiset or dense returned (or several of them merged)
     dtypes       what the checkpoint is loaded as: float64 only where the oracle itself ran in float64
     checkpoint   name in `directory` of the saved checkpoint: a folder or a file
     settings     what a user would have to pass with --config, for checkpoints that do not say it
     tolerances   {"logits" | "eigenvalues": {dtype: value, ..., "reason": text}} where README.md's do not fit
     """
-    tensors = {"tokens": np.asarray(tokens, dtype=np.int64), "logits": np.asarray(logits)}
+    tokens = np.asarray(tokens)
+    real = np.issubdtype(tokens.dtype, np.floating)
+    tensors = {"inputs" if real else "tokens": tokens if real else tokens.astype(np.int64), "logits": np.asarray(logits)}
     for site, parts in transitions.items():
         for name, values in parts.items():
             tensors[f"{site}.{name}"] = np.asarray(values, dtype=np.float64)

@@ -168,15 +168,16 @@ class Comparison {
     LoadOptions options;
     options.dtype = dtype_;
     EIGSVC_ASSIGN_OR_RETURN(const auto model, LoadModel(archive, files_.overrides, options));
-    EIGSVC_ASSIGN_OR_RETURN(const at::Tensor tokens, files_.Tensor("tokens"));
-    EIGSVC_ASSIGN_OR_RETURN(const Outcome whole, Run(*model, tokens, {}));
+    EIGSVC_ASSIGN_OR_RETURN(const at::Tensor inputs,
+                            files_.Tensor(files_.Has("inputs") ? "inputs" : "tokens"));
+    EIGSVC_ASSIGN_OR_RETURN(const Outcome whole, Run(*model, inputs, {}));
     EIGSVC_RETURN_IF_ERROR(Compare(whole, ""));
-    EIGSVC_RETURN_IF_ERROR(CheckStreamed(options, tokens, whole));
-    const int64_t steps = tokens.size(1);
+    EIGSVC_RETURN_IF_ERROR(CheckStreamed(options, inputs, whole));
+    const int64_t steps = inputs.size(1);
     std::set<int64_t> cuts = {1, 3, steps / 2, steps - 1};
     while (!cuts.empty() && *cuts.begin() < 1) cuts.erase(cuts.begin());
     while (!cuts.empty() && *cuts.rbegin() >= steps) cuts.erase(*cuts.rbegin());
-    EIGSVC_ASSIGN_OR_RETURN(const Outcome chunks, Run(*model, tokens, cuts));
+    EIGSVC_ASSIGN_OR_RETURN(const Outcome chunks, Run(*model, inputs, cuts));
     return Compare(chunks, " in chunks of time");
   }
 
@@ -186,12 +187,12 @@ class Comparison {
   }
 
   // Layers that are read from the checkpoint one at a time give the same bits.
-  absl::Status CheckStreamed(LoadOptions options, const at::Tensor& tokens, const Outcome& whole) {
+  absl::Status CheckStreamed(LoadOptions options, const at::Tensor& inputs, const Outcome& whole) {
     options.residency = Residency::kLayer;
     EIGSVC_ASSIGN_OR_RETURN(const Archive archive,
                             Archive::Open(files_.directory + "/" + files_.checkpoint, {.on_demand = true}));
     EIGSVC_ASSIGN_OR_RETURN(const auto model, LoadModel(archive, files_.overrides, options));
-    EIGSVC_ASSIGN_OR_RETURN(const Outcome streamed, Run(*model, tokens, {}));
+    EIGSVC_ASSIGN_OR_RETURN(const Outcome streamed, Run(*model, inputs, {}));
     if (!at::equal(streamed.logits, whole.logits)) Fail("logits change when layers are read one at a time");
     return absl::OkStatus();
   }

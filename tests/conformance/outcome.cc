@@ -6,6 +6,7 @@
 #include "ATen/core/IListRef.h"
 #include "ATen/ops/cat.h"
 #include "ATen/ops/equal.h"
+#include "ATen/ops/full.h"
 #include "ATen/ops/zeros_like.h"
 #include "absl/strings/str_cat.h"
 #include "models/base/status_macros.h"
@@ -55,29 +56,33 @@ absl::Status Join(const RecordingTap& tap, Outcome& outcome) {
 
 }  // namespace
 
-absl::StatusOr<Outcome> Run(const SequenceModel& model, const at::Tensor& tokens,
+absl::StatusOr<Outcome> Run(const SequenceModel& model, const at::Tensor& inputs,
                             const std::set<int64_t>& cuts) {
   std::set<int64_t> ends = cuts;
-  ends.insert(tokens.size(1));
+  ends.insert(inputs.size(1));
   Outcome outcome;
   RecordingTap tap;
   std::vector<LayerState> states(model.weights().layers.size());
-  for (LayerState& state : states) state.length = tokens.size(1);
-  std::vector<at::Tensor> logits;
+  for (LayerState& state : states) state.length = inputs.size(1);
+  std::vector<at::Tensor> parts;  // of the last layer's output
   int64_t begin = 0;
   for (const int64_t end : ends) {
     EIGSVC_ASSIGN_OR_RETURN(at::Tensor x,
-                            model.Embed(model.weights(), tokens.narrow(1, begin, end - begin), begin));
+                            model.Embed(model.weights(), inputs.narrow(1, begin, end - begin), begin));
     for (size_t i = 0; i < states.size(); ++i) {
       const int layer = static_cast<int>(i);
       EIGSVC_ASSIGN_OR_RETURN(const Weights weights, model.weights().Layer(layer));
       EIGSVC_ASSIGN_OR_RETURN(x, model.Layer(layer, weights, x, &states[i], {&tap}));
     }
-    EIGSVC_ASSIGN_OR_RETURN(at::Tensor part, model.Head(model.weights(), x));
-    logits.push_back(std::move(part));
+    parts.push_back(std::move(x));
     begin = end;
   }
-  outcome.logits = at::cat(logits, 1);
+  at::Tensor x = at::cat(parts, 1);
+  if (!model.description().pooling.empty()) {
+    const at::Tensor lengths = at::full({x.size(0)}, x.size(1), x.options().dtype(at::kLong));
+    EIGSVC_ASSIGN_OR_RETURN(x, model.Pool(model.weights(), x, lengths));
+  }
+  EIGSVC_ASSIGN_OR_RETURN(outcome.logits, model.Head(model.weights(), x));
   EIGSVC_RETURN_IF_ERROR(Join(tap, outcome));
   return outcome;
 }

@@ -15,7 +15,7 @@ namespace eigsvc::testing {
 
 // All that a forward pass gave.
 struct Outcome {
-  at::Tensor logits;  // [B,T,V]
+  at::Tensor logits;  // [B,T,V], or [B,V] of models that pool
   struct Reported {
     at::Tensor log_magnitude, phase;  // [B,T',U,K] float64, or [1,1,U,K] of a constant transition
     EigenvalueLayout layout;
@@ -23,9 +23,9 @@ struct Outcome {
   std::map<std::string, Reported> sites;  // "layers.0.attention"
 };
 
-// tokens [B,T], run in chunks that end at `cuts` and at T. INTERNAL for steps that are left out between
-// chunks and for a constant transition that changes.
-absl::StatusOr<Outcome> Run(const SequenceModel& model, const at::Tensor& tokens,
+// Tokens [B,T] or real inputs [B,T,C], run in chunks that end at `cuts` and at T. INTERNAL for steps that are
+// left out between chunks and for a constant transition that changes.
+absl::StatusOr<Outcome> Run(const SequenceModel& model, const at::Tensor& inputs,
                             const std::set<int64_t>& cuts);
 
 }  // namespace eigsvc::testing

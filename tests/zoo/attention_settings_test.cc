@@ -3,8 +3,10 @@
 #include <utility>
 #include <vector>
 
+#include "ATen/TensorOperators.h"
 #include "ATen/core/grad_mode.h"
 #include "ATen/ops/equal.h"
+#include "ATen/ops/full.h"
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -89,9 +91,20 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"softmax-attention", R"({"num_heads": 5})", "num_heads = 5", kInvalid},
         Refusal{"softmax-attention", R"({"mixer": "moe"})", "\"moe\"", absl::StatusCode::kNotFound},
         Refusal{"softmax-attention", R"({"conv_type": "half"})", "\"half\"", kInvalid},
-        Refusal{"softmax-attention", R"({"embedding": false})", "embedding true", kUnsupported},
-        Refusal{"softmax-attention", R"({"classifier": true})", "classifier false", kUnsupported},
-        Refusal{"softmax-attention", R"({"output_dim": 10})", "10 outputs", kUnsupported}));
+        Refusal{"softmax-attention", R"({"dual": true})", "\"dual\"", kUnsupported},
+        Refusal{"softmax-attention", R"({"norm": "batch"})", "\"batch\"", kUnsupported},
+        Refusal{"softmax-attention", R"({"classifier": true, "pooling": "last"})", "\"last\"", kUnsupported},
+        Refusal{"softmax-attention", R"({"dropout": 1})", "\"dropout\"", kInvalid},
+        Refusal{"softmax-attention", R"({"norm_fn": "exp"})", "norm_fn", kInvalid},
+        Refusal{"linear-attention", R"({"att_dropout": -0.5})", "\"att_dropout\"", kInvalid},
+        Refusal{"linear-attention", R"({"layout": "ssm-benchmark", "use_gate": true})", "use_gate", kInvalid},
+        Refusal{"linear-attention", R"({"layout": "zoology"})", "\"zoology\"", absl::StatusCode::kNotFound},
+        Refusal{"norm-attention", R"({"norm_fn": "tanh"})", "\"tanh\"", kUnsupported},
+        Refusal{"norm-attention", R"({"layout": "ssm-benchmark", "norm_fn": "elu"})", "\"elu\"",
+                kUnsupported},
+        Refusal{"norm-attention", R"({"approx_fn": "relu"})", "\"relu\"", kUnsupported},
+        Refusal{"norm-attention", R"({"offset_init": "zero"})", "\"zero\"", kUnsupported},
+        Refusal{"norm-attention", R"({"mode": "hybrid"})", "\"hybrid\"", kUnsupported}));
 
 // A checkpoint in memory: the model's tensors under its own keys, with the settings given instead of its own.
 Archive InMemory(const SequenceModel& model, const std::string& settings,
@@ -204,21 +217,84 @@ TEST(AttentionSettingsTest, SequencesBeyondTheLearnedPositionsAreRefused) {
   }
 }
 
-TEST(AttentionSettingsTest, ThePapersClassifiersAndRealInputsAreRefusedByKey) {
+TEST(AttentionSettingsTest, SoftmaxAndLinearAttentionAreToldApartBySettings) {
   const at::NoGradGuard no_grad;
-  EIGSVC_ASSERT_OK_AND_ASSIGN(const Model model, Fresh("softmax-attention", "{}"));
-  const Archive whole = InMemory(*model, R"({"num_heads": 1})");
-  auto classifier = whole.tensors();
-  const ArchiveTensor decoder = classifier.at("decoder.weight");  // insertion moves what it refers to
-  classifier["classifier.encoder.weight"] = decoder;
-  EXPECT_THAT(LoadModel(Archive(classifier, whole.settings(), "m"), {}, {}),
-              StatusIs(kUnsupported, HasSubstr("classifier")));
-  auto scalar = whole.tensors();
-  const ArchiveTensor words = scalar.at("encoder.word_embeddings.weight");
-  scalar["encoder.weight"] = words;
-  scalar.erase("encoder.word_embeddings.weight");
-  EXPECT_THAT(LoadModel(Archive(scalar, whole.settings(), "m"), {}, {}),
-              StatusIs(kUnsupported, HasSubstr("real inputs")));
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Model model, Fresh("linear-attention", "{}"));
+  EXPECT_THAT(LoadModel(InMemory(*model, R"({"num_heads": 1})"), {}, {}),
+              StatusIs(kUnsupported, HasSubstr("attention_fn")));
+  EIGSVC_ASSERT_OK_AND_ASSIGN(
+      const Model linear,
+      LoadModel(InMemory(*model, R"({"num_heads": 1, "attention_fn": "lin-attention"})"), {}, {}));
+  EXPECT_EQ(linear->description().family, "linear-attention");
+  EXPECT_TRUE(at::equal(Logits(*linear), Logits(*model)));
+  EIGSVC_ASSERT_OK_AND_ASSIGN(
+      const Model softmax,
+      LoadModel(InMemory(*model, R"({"num_heads": 1, "attention_fn": "sm-attention"})"), {}, {}));
+  EXPECT_EQ(softmax->description().family, "softmax-attention");
+  EXPECT_THAT(LoadModel(InMemory(*model, R"({"num_heads": 1, "attention_fn": "norm-attention"})"), {}, {}),
+              StatusIs(kUnsupported, HasSubstr("norm-attention")));
+}
+
+TEST(AttentionSettingsTest, WhatTheWeightsOfNormAttentionDoNotTellIsAskedFor) {
+  const at::NoGradGuard no_grad;
+  EIGSVC_ASSERT_OK_AND_ASSIGN(
+      const Model model,
+      Fresh("norm-attention", R"({"num_heads": 2, "norm_fn": "exp", "classifier": true})"));
+  std::string settings = R"({"num_heads": 2)";
+  for (const auto& [name, value] :
+       std::vector<std::pair<std::string, std::string>>{{"norm_fn", R"("exp")"},
+                                                        {"approx_fn", R"("elu")"},
+                                                        {"scale_B", "true"},
+                                                        {"pooling", R"("mean")"}}) {
+    EXPECT_THAT(LoadModel(InMemory(*model, settings + "}"), {}, {}), StatusIs(kUnsupported, HasSubstr(name)));
+    absl::StrAppend(&settings, ", \"", name, "\": ", value);
+  }
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Model loaded, LoadModel(InMemory(*model, settings + "}"), {}, {}));
+  EXPECT_TRUE(at::equal(Logits(*loaded), Logits(*model)));
+}
+
+TEST(StackTest, RealInputsAreTakenByModelsOfRealInputsOnly) {
+  const at::NoGradGuard no_grad;
+  Random random({2});
+  const at::Tensor tokens = testing::RandomTokens(random, 1, 9, 64);
+  const at::Tensor values = testing::NormalTensor(random, {1, 9, 3});
+  EIGSVC_ASSERT_OK_AND_ASSIGN(
+      const Model real, Fresh("norm-attention", R"({"embedding": false, "input_dim": 3, "output_dim": 5})"));
+  EXPECT_EQ(real->description().channels, 3);
+  EXPECT_EQ(real->description().classes, 5);
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const at::Tensor logits, real->Forward(real->weights(), values));
+  EXPECT_EQ(logits.sizes(), at::IntArrayRef({1, 9, 5}));
+  EXPECT_THAT(real->Forward(real->weights(), tokens), StatusIs(kInvalid, HasSubstr("3 real numbers")));
+  EXPECT_THAT(real->Forward(real->weights(), values.narrow(2, 0, 2)),
+              StatusIs(kInvalid, HasSubstr("have 2")));
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Model words, Fresh("norm-attention", "{}"));
+  EXPECT_THAT(words->Forward(words->weights(), values), StatusIs(kInvalid, HasSubstr("takes tokens")));
+}
+
+// Padding changes nothing: a row of a padded batch is answered as by itself.
+TEST(StackTest, PoolingLooksAtRealStepsOnly) {
+  const at::NoGradGuard no_grad;
+  Random random({3});
+  const at::Tensor tokens = testing::RandomTokens(random, 2, 12, 64);
+  const at::Tensor lengths = at::full({2}, 12, at::TensorOptions(at::kLong));
+  lengths[1] = 7;
+  for (const std::string pooling : {"mean", "max", "sum", "cls"}) {
+    SCOPED_TRACE(pooling);
+    EIGSVC_ASSERT_OK_AND_ASSIGN(
+        const Model model,
+        Fresh("softmax-attention", absl::StrCat(R"({"classifier": true, "pooling": ")", pooling, "\"}")));
+    EXPECT_EQ(model->description().pooling, pooling);
+    at::Tensor x = *model->Embed(model->weights(), tokens, 0);
+    for (size_t i = 0; i < model->weights().layers.size(); ++i) {
+      x = *model->Layer(static_cast<int>(i), model->weights().layers[i], x, nullptr, {});
+    }
+    EIGSVC_ASSERT_OK_AND_ASSIGN(const at::Tensor pooled, model->Pool(model->weights(), x, lengths));
+    EIGSVC_ASSERT_OK_AND_ASSIGN(const at::Tensor logits, model->Head(model->weights(), pooled));
+    ASSERT_EQ(logits.sizes(), at::IntArrayRef({2, 1, 10}));
+    EIGSVC_ASSERT_OK_AND_ASSIGN(const at::Tensor alone,
+                                model->Forward(model->weights(), tokens.narrow(0, 1, 1).narrow(1, 0, 7)));
+    EXPECT_LE(testing::MaxDifference(logits.narrow(0, 1, 1), alone), 1e-5);
+  }
 }
 
 }  // namespace
