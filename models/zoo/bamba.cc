@@ -143,7 +143,7 @@ absl::StatusOr<DecoderSpec> GraniteHybridSpec(const Settings& settings, const Se
   return spec;
 }
 
-constexpr absl::string_view kTransition =
+constexpr absl::string_view kBambaTransition =
     "Mamba-2: λ = exp(Δ·A) per head; attention: λ_i = ν_{i-1}/ν_i per query head";
 
 }  // namespace
@@ -152,7 +152,7 @@ FamilyEntry BambaFamily() {
   return {"bamba",
           {"huggingface"},
           "Bamba: layers of Mamba-2 or of attention",
-          kTransition,
+          kBambaTransition,
           /*trainable=*/true,
           LoadBySettings<BambaSpec>,
           InitializeBySettings<BambaSpec>,
@@ -163,7 +163,7 @@ FamilyEntry GraniteHybridFamily() {
   return {"granite-hybrid",
           {"huggingface"},
           "Granite 4 hybrids: layers of Mamba-2 or of attention, with mixtures of experts",
-          kTransition,
+          kBambaTransition,
           /*trainable=*/true,
           LoadBySettings<GraniteHybridSpec>,
           InitializeBySettings<GraniteHybridSpec>,

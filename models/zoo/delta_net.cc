@@ -61,14 +61,14 @@ DeltaNetSpec ReadGatedSpec(const FlaRequest& request, double expand_v) {
   };
   DeltaNetSpec spec;
   spec.width = request.width;
-  spec.key_size = reader.IntWithin({"head_dim"}, 1, kLargestFlaSize, needed(8));
+  spec.key_size = reader.IntWithin({"head_dim"}, 1, kLargestSize, needed(8));
   spec.heads = reader.IntWithin({"num_heads"}, 1, 65536, needed(2));
   if (!reader.status().ok()) return spec;
   spec.value_heads = reader.IntWithin({"num_v_heads"}, 1, 65536, spec.heads);
   spec.value_size =
       static_cast<int64_t>(static_cast<double>(spec.key_size) * reader.Real({"expand_v"}, expand_v));
   if (reader.status().ok() &&
-      (spec.value_heads % spec.heads != 0 || spec.value_size < 1 || spec.value_size > kLargestFlaSize)) {
+      (spec.value_heads % spec.heads != 0 || spec.value_size < 1 || spec.value_size > kLargestSize)) {
     reader.Fail(absl::InvalidArgumentError(absl::StrCat(
         "settings \"num_v_heads\" (", spec.value_heads, ") must be a multiple of \"num_heads\" (", spec.heads,
         "), and \"expand_v\" times \"head_dim\" (", spec.value_size, ") a size of a head")));

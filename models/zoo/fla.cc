@@ -65,7 +65,7 @@ FeedForwardSpec ReadNetwork(const FlaRequest& request, double hidden_ratio) {
   // A multiple of 256, near two thirds of the ratio, as in LLaMA.
   const auto wanted = static_cast<int64_t>(static_cast<double>(request.width) * ratio * 2 / 3);
   const int64_t rounded = std::max<int64_t>(256 * ((wanted + 255) / 256), 1);
-  spec.hidden = reader.IntWithin({"intermediate_size"}, 1, kLargestFlaSize, request.archive ? rounded : 48);
+  spec.hidden = reader.IntWithin({"intermediate_size"}, 1, kLargestSize, request.archive ? rounded : 48);
   if (const std::string activation = reader.Text({"hidden_act"}, "swish");
       activation != "swish" && activation != "silu") {
     reader.Fail(absl::FailedPreconditionError(
@@ -85,14 +85,14 @@ absl::StatusOr<DecoderSpec> FlaDecoderSpec(const FlaFamily& family, const Settin
   FlaRequest request{reader, archive, 0, 0, dtype};
   request.layers = reader.IntWithin({"num_hidden_layers"}, 1, 4096, archive ? layers : 2);
   request.width = reader.IntWithin(
-      {"hidden_size"}, 1, kLargestFlaSize,
+      {"hidden_size"}, 1, kLargestSize,
       archive ? StoredSize(*archive, "model.embeddings.weight", 1) : std::optional<int64_t>(32));
   EIGSVC_RETURN_IF_ERROR(reader.status());
   spec.description.family = std::string(family.name);
   spec.description.layout = "fla";
   spec.description.width = request.width;
   spec.description.vocab_size = reader.IntWithin(
-      {"vocab_size"}, 1, kLargestFlaSize,
+      {"vocab_size"}, 1, kLargestSize,
       archive ? StoredSize(*archive, "model.embeddings.weight", 0) : std::optional<int64_t>(64));
   spec.norm = {NormSpec::Kind::kRms, reader.Real({"norm_eps"}, 1e-6)};
   spec.tied = reader.Bool({"tie_word_embeddings"}, false);
@@ -158,7 +158,7 @@ FlaHeads ReadExpandedHeads(const FlaRequest& request, double expand_k, double ex
              values = static_cast<int64_t>(width * reader.Real({"expand_v"}, expand_v));
   if (!reader.status().ok()) return sizes;
   if (keys < sizes.heads || values < sizes.heads || keys % sizes.heads != 0 || values % sizes.heads != 0 ||
-      sizes.heads % sizes.groups != 0 || keys > kLargestFlaSize || values > kLargestFlaSize) {
+      sizes.heads % sizes.groups != 0 || keys > kLargestSize || values > kLargestSize) {
     reader.Fail(absl::InvalidArgumentError(absl::StrCat(
         "settings \"num_heads\" (", sizes.heads, ") and \"num_kv_heads\" (", sizes.groups, ") do not divide ",
         keys, " keys and ", values, " values (hidden_size times \"expand_k\" and \"expand_v\") into heads")));

@@ -14,8 +14,6 @@
 
 namespace eigsvc {
 
-inline constexpr int64_t kLargestFlaSize = int64_t{1} << 24;  // of any width or count
-
 // What a family is read for.
 struct FlaRequest {
   SettingsReader& reader;

@@ -111,7 +111,7 @@ FlaMixer ReadHgrn2(const FlaRequest& request, DecoderSpec& spec) {
     heads = reader.IntWithin({"num_heads"}, 1, request.width);
     key_size = heads > 0 ? request.width / heads : 0;
   } else {
-    key_size = reader.IntWithin({"expand_ratio"}, 1, kLargestFlaSize, request.archive ? 128 : 8);
+    key_size = reader.IntWithin({"expand_ratio"}, 1, kLargestSize, request.archive ? 128 : 8);
     heads = key_size > 0 ? request.width / key_size : 0;
   }
   if (reader.status().ok() && (heads == 0 || request.width % heads != 0)) {

@@ -23,7 +23,6 @@ namespace {
 // settings that a user typed.
 absl::StatusOr<DecoderSpec> Gpt2Spec(const Settings& settings, const Settings& typed, const Archive* archive,
                                      int64_t found_layers) {
-  constexpr int64_t kLargest = int64_t{1} << 24;
   // The files of the hub have no prefix.
   const bool bare = archive != nullptr && !archive->tensors().contains("transformer.wte.weight");
   const std::string prefix = bare ? "" : "transformer.";
@@ -35,23 +34,24 @@ absl::StatusOr<DecoderSpec> Gpt2Spec(const Settings& settings, const Settings& t
   DecoderSpec spec;
   const int64_t layers = reader.IntWithin({"n_layer"}, 1, 4096, archive ? found_layers : 2);
   AttentionSpec attention;
-  attention.width = reader.IntWithin({"n_embd"}, 1, kLargest, stored("wte.weight", 1).value_or(64));
+  attention.width = reader.IntWithin({"n_embd"}, 1, kLargestSize, stored("wte.weight", 1).value_or(64));
   attention.heads = attention.groups =
       reader.IntWithin({"n_head"}, 1, 65536, archive ? std::nullopt : std::optional<int64_t>(4));
   attention.projection = AttentionSpec::Projection::kFused;
   attention.qkv_bias = attention.output_bias = true;
   FeedForwardSpec mlp{attention.width,
-                      reader.IntWithin({"n_inner"}, 1, kLargest,
+                      reader.IntWithin({"n_inner"}, 1, kLargestSize,
                                        stored("h.0.mlp.c_fc.weight", 1).value_or(4 * attention.width))};
   mlp.bias = true;
   const std::string activation = reader.Text({"activation_function"}, "gelu_new");
   const bool scaled = reader.Bool({"scale_attn_weights"}, true);
   const bool scaled_by_layer = reader.Bool({"scale_attn_by_inverse_layer_idx"}, false);
   const bool cross_attention = reader.Bool({"add_cross_attention"}, false);
-  spec.description.vocab_size = reader.StoredSize({"vocab_size"}, stored("wte.weight", 0), 1, kLargest, 64);
+  spec.description.vocab_size =
+      reader.StoredSize({"vocab_size"}, stored("wte.weight", 0), 1, kLargestSize, 64);
   reader.Bool({"reorder_and_upcast_attn"}, false);  // scores are always formed in at least float32
   spec.description.max_positions =
-      reader.IntWithin({"n_positions", "n_ctx"}, 1, kLargest, stored("wpe.weight", 0).value_or(1024));
+      reader.IntWithin({"n_positions", "n_ctx"}, 1, kLargestSize, stored("wpe.weight", 0).value_or(1024));
   spec.norm = {NormSpec::Kind::kLayer, reader.Real({"layer_norm_epsilon"}, 1e-5)};
   spec.tied = reader.Bool({"tie_embeddings", "tie_word_embeddings"}, true);
   spec.draw_deviation = reader.Real({"initializer_range"}, 0.02);

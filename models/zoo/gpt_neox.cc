@@ -25,7 +25,6 @@ namespace {
 // settings that a user typed.
 absl::StatusOr<DecoderSpec> GptNeoxSpec(const Settings& settings, const Settings& typed,
                                         const Archive* archive, int64_t found_layers, at::ScalarType dtype) {
-  constexpr int64_t kLargest = int64_t{1} << 24;
   const auto stored = [&](const char* key, size_t dimension) -> std::optional<int64_t> {
     return archive == nullptr ? std::nullopt : StoredSize(*archive, key, dimension);
   };
@@ -37,7 +36,7 @@ absl::StatusOr<DecoderSpec> GptNeoxSpec(const Settings& settings, const Settings
   const int64_t layers = reader.IntWithin({"num_hidden_layers"}, 1, 4096, archive ? found_layers : 2);
   AttentionSpec attention;
   attention.width =
-      reader.IntWithin({"hidden_size"}, 1, kLargest, stored("gpt_neox.embed_in.weight", 1).value_or(64));
+      reader.IntWithin({"hidden_size"}, 1, kLargestSize, stored("gpt_neox.embed_in.weight", 1).value_or(64));
   attention.heads = attention.groups =
       reader.IntWithin({"num_attention_heads"}, 1, 65536, archive ? std::nullopt : std::optional<int64_t>(4));
   attention.projection = AttentionSpec::Projection::kFusedPerHead;
@@ -45,13 +44,13 @@ absl::StatusOr<DecoderSpec> GptNeoxSpec(const Settings& settings, const Settings
   FeedForwardSpec mlp{
       attention.width,
       reader.IntWithin(
-          {"intermediate_size"}, 1, kLargest,
+          {"intermediate_size"}, 1, kLargestSize,
           stored("gpt_neox.layers.0.mlp.dense_h_to_4h.weight", 0).value_or(4 * attention.width))};
   mlp.bias = true;
   const std::string activation = reader.Text({"hidden_act"}, "gelu");
   const bool parallel = reader.Bool({"use_parallel_residual"}, true);
   spec.description.vocab_size =
-      reader.StoredSize({"vocab_size"}, stored("gpt_neox.embed_in.weight", 0), 1, kLargest, 64);
+      reader.StoredSize({"vocab_size"}, stored("gpt_neox.embed_in.weight", 0), 1, kLargestSize, 64);
   spec.norm = {NormSpec::Kind::kLayer, reader.Real({"layer_norm_eps"}, 1e-5)};
   spec.tied = reader.Bool({"tie_embeddings", "tie_word_embeddings"}, headless);
   spec.draw_deviation = reader.Real({"initializer_range"}, 0.02);

@@ -10,14 +10,10 @@
 #include "models/base/status_macros.h"
 
 namespace eigsvc {
-namespace {
-
-constexpr int64_t kLargest = int64_t{1} << 24;
-
-}  // namespace
+namespace {}  // namespace
 
 int64_t HybridReader::Size(SettingsReader::Names names, int64_t small) {
-  return reader.IntWithin(names, 1, kLargest, fresh() ? std::optional<int64_t>(small) : std::nullopt);
+  return reader.IntWithin(names, 1, kLargestSize, fresh() ? std::optional<int64_t>(small) : std::nullopt);
 }
 
 DecoderSpec HybridReader::ReadShell(absl::string_view family, absl::string_view eps, double usual_eps) {
@@ -47,9 +43,9 @@ AttentionSpec HybridReader::ReadAttention(int64_t width) {
   AttentionSpec spec;
   spec.width = width;
   spec.heads = Size({"num_attention_heads"}, 4);
-  spec.groups = reader.IntWithin({"num_key_value_heads"}, 1, kLargest, spec.heads);
+  spec.groups = reader.IntWithin({"num_key_value_heads"}, 1, kLargestSize, spec.heads);
   if (!reader.status().ok()) return spec;
-  spec.key_size = reader.IntWithin({"head_dim"}, 1, kLargest, std::max<int64_t>(width / spec.heads, 1));
+  spec.key_size = reader.IntWithin({"head_dim"}, 1, kLargestSize, std::max<int64_t>(width / spec.heads, 1));
   spec.value_size = spec.key_size;
   if (spec.heads % spec.groups != 0) {
     reader.Fail(absl::InvalidArgumentError(absl::StrCat("settings disagree: ", spec.heads,
@@ -86,17 +82,18 @@ absl::StatusOr<Mamba2Spec> HybridReader::ReadMamba2(int64_t width, int64_t depth
   spec.depth = depth;
   const double expand = reader.Real({"mamba_expand"}, 2);
   const auto channels = static_cast<int64_t>(expand * static_cast<double>(width));
-  const int64_t inner = reader.IntWithin({"mamba_d_ssm"}, 1, kLargest, std::max<int64_t>(channels, 1));
+  const int64_t inner = reader.IntWithin({"mamba_d_ssm"}, 1, kLargestSize, std::max<int64_t>(channels, 1));
   spec.heads = Size({"mamba_n_heads"}, 8);
   EIGSVC_RETURN_IF_ERROR(reader.status());
-  spec.head_width = reader.IntOrAuto({"mamba_d_head"}, 1, kLargest, std::max<int64_t>(inner / spec.heads, 1));
+  spec.head_width =
+      reader.IntOrAuto({"mamba_d_head"}, 1, kLargestSize, std::max<int64_t>(inner / spec.heads, 1));
   spec.groups = Size({"mamba_n_groups"}, 1);
   spec.order = Size({"mamba_d_state"}, 16);
   spec.taps = reader.IntWithin({"mamba_d_conv"}, 1, 64, 4);
   spec.conv_bias = reader.Bool({"mamba_conv_bias"}, true);
   spec.input_bias = spec.output_bias = reader.Bool({"mamba_proj_bias"}, false);
   spec.norm_eps = norm_eps;
-  spec.norm_groups = reader.IntWithin({"gated_norm_groups"}, 1, kLargest, spec.groups);
+  spec.norm_groups = reader.IntWithin({"gated_norm_groups"}, 1, kLargestSize, spec.groups);
   ReadStepLimit(spec);
   EIGSVC_RETURN_IF_ERROR(reader.status());
   if (spec.inner() != inner) {

@@ -10,7 +10,6 @@
 namespace eigsvc {
 namespace {
 
-constexpr int64_t kLargestJax = int64_t{1} << 24;
 constexpr const char* kJaxLayer = "encoder.layers_0.";
 
 absl::StatusOr<SsmBlockSpec::Output> OutputOf(const std::string& activation) {
@@ -44,12 +43,12 @@ absl::StatusOr<StackSpec> JaxStack(
   StackSpec spec;
   ModelDescription& description = spec.description;
   const int64_t count = reader.IntWithin({"num_layers", "n_layers"}, 1, 4096, layers.value_or(2));
-  description.width = reader.IntWithin({"hidden_dim", "d_model"}, 1, kLargestJax,
+  description.width = reader.IntWithin({"hidden_dim", "d_model"}, 1, kLargestSize,
                                        stored("encoder.encoder.kernel", 1).value_or(64));
-  description.channels = reader.IntWithin({"input_dim", "vocab_size"}, 1, kLargestJax,
+  description.channels = reader.IntWithin({"input_dim", "vocab_size"}, 1, kLargestSize,
                                           stored("encoder.encoder.kernel", 0).value_or(64));
   description.vocab_size = description.channels > 1 ? description.channels : 0;
-  description.classes = reader.IntWithin({"output_dim", "d_output"}, 1, kLargestJax,
+  description.classes = reader.IntWithin({"output_dim", "d_output"}, 1, kLargestSize,
                                          stored("decoder.kernel", 1).value_or(description.channels));
   spec.encoder = StackSpec::Encoder::kOneHot;
   SsmBlockSpec block;

@@ -14,8 +14,6 @@
 namespace eigsvc {
 namespace {
 
-constexpr int64_t kLargestLlamaSize = int64_t{1} << 24;
-
 // What a checkpoint's shapes say; nothing where there is none.
 struct LlamaShapes {
   std::optional<int64_t> vocab_size, width, query_rows, key_rows, mlp_width;
@@ -93,7 +91,7 @@ class LlamaReader {
     }
     return all;
   }
-  int64_t Size(const Names& names, std::optional<int64_t> fallback, int64_t most = kLargestLlamaSize) {
+  int64_t Size(const Names& names, std::optional<int64_t> fallback, int64_t most = kLargestSize) {
     return reader_.IntWithin(InOrder(names), 1, most, fallback);
   }
   double NonNegative(const Names& names, double fallback) {
@@ -113,9 +111,9 @@ class LlamaReader {
     result.attention.width = result.mlp.width = width;
     // Files of Meta's say -1 where the tokenizer is to tell.
     const bool unstated = meta_ && settings_.IntOr("vocab_size", 0).value_or(0) == -1;
-    result.vocab_size =
-        unstated ? reader_.Decided({"vocab_size"}, shapes_.vocab_size.value_or(64))
-                 : reader_.StoredSize({"vocab_size"}, shapes_.vocab_size, 1, kLargestLlamaSize, 64);
+    result.vocab_size = unstated
+                            ? reader_.Decided({"vocab_size"}, shapes_.vocab_size.value_or(64))
+                            : reader_.StoredSize({"vocab_size"}, shapes_.vocab_size, 1, kLargestSize, 64);
     int64_t hidden = (8 * width + 2) / 3;
     if (fla_) hidden = (width * Size({"hidden_ratio"}, 4, 64) * 2 / 3 + 255) / 256 * 256;
     // Meta's files derive it from other settings where they do not state it; shapes know.
@@ -123,7 +121,7 @@ class LlamaReader {
       if (meta_ && reader_.Has({derives})) reader_.Real({derives});
     }
     result.mlp.hidden = reader_.StoredSize(InOrder({"intermediate_size", "hidden_dim"}), shapes_.mlp_width, 1,
-                                           kLargestLlamaSize, hidden);
+                                           kLargestSize, hidden);
     result.mlp.bias = kin_.mlp_bias && reader_.Bool({"mlp_bias"}, false);
     result.norm = {kin_.norm,
                    NonNegative({"rms_norm_eps", "norm_eps", "norm_eps"}, meta_ ? 1e-5 : kin_.norm_eps)};
@@ -215,7 +213,7 @@ class LlamaReader {
     }
     const std::vector<Name> names = InOrder({"sliding_window", "", "window_size"});
     const std::optional<int64_t> window = reader_.OptionalInt(names, fallback);
-    if (window && (*window < 1 || *window > kLargestLlamaSize)) {
+    if (window && (*window < 1 || *window > kLargestSize)) {
       Refuse(absl::StatusCode::kInvalidArgument, names[0], *window, "it must be at least 1");
     }
     if (kin_.windows == LlamaKin::Windows::kUpperLayers && !reader_.Bool({"use_sliding_window"}, false)) {

@@ -24,16 +24,15 @@ absl::StatusOr<DecoderSpec> MambaDecoder(absl::string_view family, const Setting
   MambaSettings source(settings, typed, layout, archive);
   SettingsReader& reader = source.reader;
   EIGSVC_ASSIGN_OR_RETURN(MambaSettings::Shell shell, source.ReadShell(family, "Mamba1", layers));
-  constexpr int64_t kLargest = MambaSettings::kLargestSize;
   Mamba1Spec spec;
   spec.width = shell.width;
   spec.channels = shell.inner;
   spec.depth = shell.layers;
-  spec.order = reader.IntWithin(source.Names("ssm_cfg.d_state", "state_size"), 1, kLargest,
+  spec.order = reader.IntWithin(source.Names("ssm_cfg.d_state", "state_size"), 1, kLargestSize,
                                 source.MixerSize("A_log", 1).value_or(16));
   spec.rank =
       reader.IntOrAuto(source.Names("ssm_cfg.dt_rank", layout == "fla" ? "dt_rank" : "time_step_rank"), 1,
-                       kLargest, source.MixerSize("dt_proj.weight", 1).value_or((spec.width + 15) / 16));
+                       kLargestSize, source.MixerSize("dt_proj.weight", 1).value_or((spec.width + 15) / 16));
   spec.taps = reader.IntWithin(source.Names("ssm_cfg.d_conv", "conv_kernel"), 1, 64,
                                source.MixerSize("conv1d.weight", 2).value_or(4));
   spec.projection_bias =
@@ -76,7 +75,7 @@ absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeFalconMamba(const
   return InitializeDecoder(std::move(spec), seed, options);
 }
 
-constexpr absl::string_view kTransition =
+constexpr absl::string_view kMambaTransition =
     "λ = exp(Δ·A) per channel, state and step, real in (0, 1): channels·N a step";
 
 }  // namespace
@@ -85,7 +84,7 @@ FamilyEntry MambaFamily() {
   return {kMamba,
           {"state-spaces", "huggingface", "fla"},
           "Mamba-1: a selective state-space model with a decay for each channel and state",
-          kTransition,
+          kMambaTransition,
           /*trainable=*/true,
           LoadMamba,
           InitializeMamba,
@@ -95,7 +94,7 @@ FamilyEntry MambaFamily() {
 FamilyEntry FalconMambaFamily() {
   return {
       kFalconMamba,       {"huggingface"}, "FalconMamba: Mamba-1 whose step sizes, B and C are normalised",
-      kTransition,
+      kMambaTransition,
       /*trainable=*/true, LoadMamba,       InitializeFalconMamba,
       "arXiv 2410.05355"};
 }

@@ -21,16 +21,14 @@
 namespace eigsvc {
 namespace {
 
-constexpr int64_t kLargest = MambaSettings::kLargestSize;
-
 // Which of B's and C's 2·G·N channels are groups and which are state: shapes alone cannot tell.
 void ReadGroups(MambaSettings& source, bool has_mixer_settings, Mamba2Spec& spec) {
   SettingsReader& reader = source.reader;
   const auto groups = source.Names("ssm_cfg.ngroups", "n_groups");
   const auto order = source.Names("ssm_cfg.d_state", "state_size");
   if (source.fresh()) {
-    spec.groups = reader.IntWithin(groups, 1, kLargest, 1);
-    spec.order = reader.IntWithin(order, 1, kLargest, 32);
+    spec.groups = reader.IntWithin(groups, 1, kLargestSize, 1);
+    spec.order = reader.IntWithin(order, 1, kLargestSize, 32);
     return;
   }
   const int64_t channels = source.MixerSize("conv1d.weight").value_or(0);
@@ -51,12 +49,12 @@ void ReadGroups(MambaSettings& source, bool has_mixer_settings, Mamba2Spec& spec
     return;
   }
   if (states_groups) {
-    spec.groups = reader.IntWithin(groups, 1, kLargest, 1);
-    spec.order = reader.IntWithin(order, 1, kLargest,
+    spec.groups = reader.IntWithin(groups, 1, kLargestSize, 1);
+    spec.order = reader.IntWithin(order, 1, kLargestSize,
                                   std::max<int64_t>(product / std::max<int64_t>(spec.groups, 1), 1));
   } else {
-    spec.order = reader.IntWithin(order, 1, kLargest);
-    spec.groups = reader.IntWithin(groups, 1, kLargest,
+    spec.order = reader.IntWithin(order, 1, kLargestSize);
+    spec.groups = reader.IntWithin(groups, 1, kLargestSize,
                                    std::max<int64_t>(product / std::max<int64_t>(spec.order, 1), 1));
   }
 }
@@ -66,9 +64,9 @@ void ReadHeads(MambaSettings& source, int64_t channels, Mamba2Spec& spec) {
   SettingsReader& reader = source.reader;
   const auto width = source.Names("ssm_cfg.headdim", "head_dim");
   std::optional<int64_t> heads = source.MixerSize("A_log");
-  if (reader.Has({"num_heads", "nheads"})) heads = reader.IntWithin({"num_heads", "nheads"}, 1, kLargest);
+  if (reader.Has({"num_heads", "nheads"})) heads = reader.IntWithin({"num_heads", "nheads"}, 1, kLargestSize);
   const int64_t usual = heads && *heads > 0 ? std::max<int64_t>(channels / *heads, 1) : 16;
-  spec.head_width = reader.IntWithin(width, 1, kLargest, usual);
+  spec.head_width = reader.IntWithin(width, 1, kLargestSize, usual);
   spec.heads = heads.value_or(channels / std::max<int64_t>(spec.head_width, 1));
   reader.Ignore({"num_heads", "nheads"});
   if (reader.status().ok() && spec.inner() != channels) {
@@ -116,7 +114,7 @@ absl::StatusOr<DecoderSpec> Mamba2Decoder(const Settings& settings, const Settin
   // The kernels that published weights were trained with normalise each group on its own, and transformers
   // does since it follows them; its older releases normalised the whole width, which `gated_norm_groups` = 1
   // reproduces.
-  spec.norm_groups = reader.IntWithin({"gated_norm_groups"}, 1, kLargest, spec.groups);
+  spec.norm_groups = reader.IntWithin({"gated_norm_groups"}, 1, kLargestSize, spec.groups);
   spec.input_bias = spec.output_bias =
       reader.Bool(source.Names("ssm_cfg.bias", "use_bias"), source.HasMixerKey("in_proj.bias", false));
   spec.conv_bias = reader.Bool(source.Names("ssm_cfg.conv_bias", "use_conv_bias"),

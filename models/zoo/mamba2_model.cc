@@ -17,12 +17,11 @@
 #include "models/base/status_macros.h"
 #include "models/layers/conv1d.h"
 #include "models/layers/ssd.h"
+#include "models/mixers/mamba2.h"
 #include "models/transition/noise_floor.h"
 
 namespace eigsvc {
 namespace {
-
-constexpr absl::string_view kMamba2Mixer = "mamba2";
 
 at::Tensor JoinSteps(const std::vector<at::Tensor>& parts) {
   return parts.size() == 1 ? parts[0] : at::cat(parts, 1);

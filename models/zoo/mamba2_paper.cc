@@ -139,16 +139,15 @@ absl::StatusOr<PaperMamba2Config> ReadPaperConfig(const Settings& settings, cons
        // Without effect here.
        "layer", "input_dim", "mixer", "mixer_dim", "classifier", "embedding", "token_embedding",
        "max_pos_embed"}));
-  constexpr int64_t kLargest = int64_t{1} << 24;
   EIGSVC_RETURN_IF_ERROR(RefusePaperSettings(settings));
   const bool fresh = !shapes.heads.has_value();
   SettingsReader reader(settings);
   PaperMamba2Config config;
   config.layers = reader.IntWithin({"num_layers", "n_layer"}, 1, 4096, shapes.layers.value_or(2));
-  config.width = reader.IntWithin({"hidden_dim", "d_model"}, 1, kLargest, shapes.width.value_or(64));
-  config.vocab_size = reader.IntWithin({"vocab_size"}, 1, kLargest, shapes.vocab_size.value_or(64));
+  config.width = reader.IntWithin({"hidden_dim", "d_model"}, 1, kLargestSize, shapes.width.value_or(64));
+  config.vocab_size = reader.IntWithin({"vocab_size"}, 1, kLargestSize, shapes.vocab_size.value_or(64));
   const int64_t classes =
-      reader.IntWithin({"output_dim"}, 1, kLargest, shapes.classes.value_or(config.vocab_size));
+      reader.IntWithin({"output_dim"}, 1, kLargestSize, shapes.classes.value_or(config.vocab_size));
   const int64_t expansion = reader.IntWithin(
       {"expansion", "expand"}, 1, 64,
       shapes.inner && config.width > 0 ? std::max<int64_t>(*shapes.inner / config.width, 1) : 1);
@@ -157,11 +156,11 @@ absl::StatusOr<PaperMamba2Config> ReadPaperConfig(const Settings& settings, cons
   const int64_t heads_of_width = reader.IntWithin(
       {"num_heads"}, 1, config.width, fresh ? 1 : std::max<int64_t>(*shapes.heads / expansion, 1));
   config.ssm.taps = reader.IntWithin({"conv_dim", "d_conv"}, 0, 64, shapes.taps.value_or(4));
-  config.ssm.groups = reader.IntWithin({"ngroups"}, 1, kLargest, 1);
+  config.ssm.groups = reader.IntWithin({"ngroups"}, 1, kLargestSize, 1);
   EIGSVC_RETURN_IF_ERROR(reader.status());
   const int64_t bc = fresh ? 0 : (shapes.conv_rows.value_or(0) - inner) / 2 / config.ssm.groups;
   config.ssm.order =
-      reader.IntWithin({"state_dim", "d_state"}, 1, kLargest, fresh ? 32 : std::max<int64_t>(bc, 1));
+      reader.IntWithin({"state_dim", "d_state"}, 1, kLargestSize, fresh ? 32 : std::max<int64_t>(bc, 1));
   // Nothing in the weights tells whether the norm comes first: the authors used both.
   config.prenorm = fresh ? reader.Bool({"prenorm"}, true) : reader.Bool({"prenorm"});
   config.glu = reader.Bool({"glu"}, shapes.glu.value_or(true));

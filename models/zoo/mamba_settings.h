@@ -19,8 +19,6 @@ namespace eigsvc {
 
 class MambaSettings {
  public:
-  static constexpr int64_t kLargestSize = int64_t{1} << 24;
-
   // `typed`: those of the settings that a user typed. `archive`: whose shapes decide what the settings leave
   // open; null for a fresh model. All outlive this.
   MambaSettings(const Settings& settings, const Settings& typed, std::string layout, const Archive* archive)

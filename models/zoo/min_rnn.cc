@@ -21,13 +21,12 @@ namespace eigsvc {
 namespace {
 
 constexpr absl::string_view kMinGru = "min-gru", kMinLstm = "min-lstm";
-constexpr absl::string_view kLayout = "lucidrains";
+constexpr absl::string_view kMinRnnLayout = "lucidrains";
 
 // `archive`: null for a fresh model.
 absl::StatusOr<DecoderSpec> MinRnnDecoder(absl::string_view family, const Settings& settings,
                                           const Settings& typed, const Archive* archive,
                                           int64_t checkpoint_layers, at::ScalarType dtype) {
-  constexpr int64_t kLargest = int64_t{1} << 24;
   SettingsReader reader(settings);
   const auto size = [&](const std::string& key, size_t dimension) -> std::optional<int64_t> {
     return archive == nullptr ? std::nullopt : StoredSize(*archive, key, dimension);
@@ -38,14 +37,14 @@ absl::StatusOr<DecoderSpec> MinRnnDecoder(absl::string_view family, const Settin
   const std::string projection =
       absl::StrCat("layers.0.2.to_hidden_and_", rnn.lstm ? "f_i_gate" : "gate", ".weight");
   const int64_t layers = reader.IntWithin({"depth"}, 1, 4096, archive == nullptr ? 2 : checkpoint_layers);
-  const int64_t width = reader.IntWithin({"dim"}, 1, kLargest, size("token_emb.weight", 1).value_or(64));
-  const int64_t tokens =
-      reader.IntWithin({"vocab_size", "num_tokens"}, 1, kLargest, size("token_emb.weight", 0).value_or(64));
+  const int64_t width = reader.IntWithin({"dim"}, 1, kLargestSize, size("token_emb.weight", 1).value_or(64));
+  const int64_t tokens = reader.IntWithin({"vocab_size", "num_tokens"}, 1, kLargestSize,
+                                          size("token_emb.weight", 0).value_or(64));
   EIGSVC_RETURN_IF_ERROR(reader.status());
   const int64_t rows = size(projection, 0).value_or(0);
   const double expansion = reader.Real(
       {"expansion"}, rows > 0 ? static_cast<double>(rows / parts) / static_cast<double>(width) : 1.5);
-  if (!(expansion > 0 && expansion * static_cast<double>(width) <= kLargest)) {
+  if (!(expansion > 0 && expansion * static_cast<double>(width) <= kLargestSize)) {
     return absl::InvalidArgumentError(
         absl::StrCat("setting \"expansion\" is ", expansion, "; it must be positive"));
   }
@@ -57,7 +56,7 @@ absl::StatusOr<DecoderSpec> MinRnnDecoder(absl::string_view family, const Settin
   FeedForwardSpec network;
   network.width = width;
   network.hidden =
-      reader.IntWithin({"ff_hidden"}, 1, kLargest, size("layers.0.4.0.weight", 0).value_or(4 * width));
+      reader.IntWithin({"ff_hidden"}, 1, kLargestSize, size("layers.0.4.0.weight", 0).value_or(4 * width));
   network.activation = Activation::kGelu;
   network.bias = true;
   const bool has_convolution = reader.Bool({"enable_conv"}, size("layers.0.0.net.0.weight", 0).has_value());
@@ -72,7 +71,7 @@ absl::StatusOr<DecoderSpec> MinRnnDecoder(absl::string_view family, const Settin
 
   DecoderSpec spec;
   spec.description.family = std::string(family);
-  spec.description.layout = std::string(kLayout);
+  spec.description.layout = std::string(kMinRnnLayout);
   spec.description.width = width;
   spec.description.vocab_size = tokens;
   // torch's RMSNorm without an eps takes the epsilon of what it computes in.
@@ -94,7 +93,7 @@ absl::StatusOr<DecoderSpec> MinRnnDecoder(absl::string_view family, const Settin
     add(std::make_unique<FeedForward>("ff.", network), "ff_norm");
   }
   EIGSVC_RETURN_IF_ERROR(reader.RefuseUnknown(typed, family));
-  spec.description.settings = reader.Resolved(family, kLayout);
+  spec.description.settings = reader.Resolved(family, kMinRnnLayout);
   return spec;
 }
 
@@ -119,7 +118,7 @@ absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeMinRnn(const Sett
 
 FamilyEntry MinGruFamily() {
   return {kMinGru,
-          {std::string(kLayout)},
+          {std::string(kMinRnnLayout)},
           "minGRU: a GRU whose gates see the input alone",
           "λ = 1 - z per channel, real in (0, 1)",
           /*trainable=*/true,
@@ -130,7 +129,7 @@ FamilyEntry MinGruFamily() {
 
 FamilyEntry MinLstmFamily() {
   return {kMinLstm,
-          {std::string(kLayout)},
+          {std::string(kMinRnnLayout)},
           "minLSTM: an LSTM whose gates see the input alone and sum to one",
           "λ = f/(f + i) per channel, real in (0, 1)",
           /*trainable=*/true,

@@ -18,19 +18,19 @@
 namespace eigsvc {
 namespace {
 
-enum class Kind { kMamba, kAttention, kMlp, kMixture };
+enum class BlockKind { kMamba, kAttention, kMlp, kMixture };
 
-absl::StatusOr<Kind> KindOf(absl::string_view type) {
-  if (type == "M" || type == "mamba" || type == "linear_attention") return Kind::kMamba;
-  if (type == "*" || type == "attention" || type == "full_attention") return Kind::kAttention;
-  if (type == "-" || type == "mlp") return Kind::kMlp;
-  if (type == "E" || type == "moe") return Kind::kMixture;
+absl::StatusOr<BlockKind> KindOf(absl::string_view type) {
+  if (type == "M" || type == "mamba" || type == "linear_attention") return BlockKind::kMamba;
+  if (type == "*" || type == "attention" || type == "full_attention") return BlockKind::kAttention;
+  if (type == "-" || type == "mlp") return BlockKind::kMlp;
+  if (type == "E" || type == "moe") return BlockKind::kMixture;
   return absl::FailedPreconditionError(
       absl::StrCat("setting \"layers_block_type\" (hybrid_override_pattern) has a layer \"", type,
                    "\"; supported: mamba (M), attention (*), mlp (-), moe (E)"));
 }
 
-absl::StatusOr<std::vector<Kind>> ReadKinds(HybridReader& source, int64_t layers) {
+absl::StatusOr<std::vector<BlockKind>> ReadKinds(HybridReader& source, int64_t layers) {
   SettingsReader& reader = source.reader;
   std::vector<std::string> types;
   if (reader.Has({"layers_block_type", "layer_types"}) || !reader.Has({"hybrid_override_pattern"})) {
@@ -46,9 +46,9 @@ absl::StatusOr<std::vector<Kind>> ReadKinds(HybridReader& source, int64_t layers
         absl::StrCat("setting \"layers_block_type\" (hybrid_override_pattern) names ", types.size(),
                      " layers where the weights have ", layers));
   }
-  std::vector<Kind> kinds;
+  std::vector<BlockKind> kinds;
   for (const std::string& type : types) {
-    EIGSVC_ASSIGN_OR_RETURN(const Kind kind, KindOf(type));
+    EIGSVC_ASSIGN_OR_RETURN(const BlockKind kind, KindOf(type));
     kinds.push_back(kind);
   }
   return kinds;
@@ -115,7 +115,7 @@ absl::StatusOr<DecoderSpec> NemotronHSpec(const Settings& settings, const Settin
                      {"mixer.router.correction", "mixer.gate.e_score_correction_bias"}};
   spec.ignored_keys = {"mtp.*"};
   spec.residual_in_float32 = reader.Bool({"residual_in_fp32"}, false);
-  EIGSVC_ASSIGN_OR_RETURN(const std::vector<Kind> kinds, ReadKinds(source, checkpoint_layers));
+  EIGSVC_ASSIGN_OR_RETURN(const std::vector<BlockKind> kinds, ReadKinds(source, checkpoint_layers));
   const int64_t width = spec.description.width;
   const AttentionSpec attention = source.ReadAttention(width);
   EIGSVC_ASSIGN_OR_RETURN(const Mamba2Spec mamba,
@@ -123,7 +123,7 @@ absl::StatusOr<DecoderSpec> NemotronHSpec(const Settings& settings, const Settin
   const Activation activation = source.ReadActivation("mlp_hidden_act", "relu2");
   const bool bias = reader.Bool({"mlp_bias"}, false);
   const FeedForwardSpec network{width, source.Size({"intermediate_size"}, 96), activation, bias};
-  const bool has_mixture = std::find(kinds.begin(), kinds.end(), Kind::kMixture) != kinds.end();
+  const bool has_mixture = std::find(kinds.begin(), kinds.end(), BlockKind::kMixture) != kinds.end();
   MixtureOfExpertsSpec mixture;
   FeedForwardSpec shared;
   if (has_mixture) {
@@ -140,22 +140,22 @@ absl::StatusOr<DecoderSpec> NemotronHSpec(const Settings& settings, const Settin
     return absl::FailedPreconditionError(
         "setting \"sliding_window\" is not supported for nemotron-h, whose published models have none");
   }
-  for (const Kind kind : kinds) {
+  for (const BlockKind kind : kinds) {
     std::vector<Branch>& branches = spec.layers.emplace_back().emplace_back().branches;
     const auto add = [&](std::unique_ptr<const Module> module) {
       branches.push_back({std::move(module), "norm"});
     };
     switch (kind) {
-      case Kind::kMamba:
+      case BlockKind::kMamba:
         add(std::make_unique<Mamba2>("mixer.", mamba));
         break;
-      case Kind::kAttention:
+      case BlockKind::kAttention:
         add(std::make_unique<Attention>("mixer.", attention));
         break;
-      case Kind::kMlp:
+      case BlockKind::kMlp:
         add(std::make_unique<FeedForward>("mixer.", network));
         break;
-      case Kind::kMixture:
+      case BlockKind::kMixture:
         add(std::make_unique<MixtureOfExperts>("mixer.", mixture));
         add(std::make_unique<FeedForward>("mixer.shared_experts.", shared));
         break;

@@ -26,7 +26,6 @@ namespace {
 
 using AttentionKind = NormalizedAttentionSpec::Kind;
 
-constexpr int64_t kLargestPaper = int64_t{1} << 24;
 constexpr absl::string_view kFamilies[] = {"softmax-attention", "linear-attention", "norm-attention"};
 constexpr absl::string_view kAttentionNames[] = {"sm-attention", "lin-attention", "norm-attention"};
 
@@ -97,7 +96,7 @@ absl::StatusOr<NormalizedAttentionSpec> ReadAttention(SettingsReader& reader, co
   // A file that holds no value a head leaves their number open.
   spec.heads =
       reader.IntWithin({"num_heads"}, 1, 65536, options.fresh ? std::optional<int64_t>(1) : shapes.heads);
-  spec.key_rows = reader.IntWithin({"state_dim"}, 1, kLargestPaper,
+  spec.key_rows = reader.IntWithin({"state_dim"}, 1, kLargestSize,
                                    StoredKeyRows(shapes, options, width, spec.heads).value_or(width));
   spec.dropout = reader.Real({"att_dropout"}, 0);
   spec.dropout_on_scores = options.kind == AttentionKind::kSoftmax;
@@ -148,23 +147,23 @@ absl::StatusOr<StackSpec> TransformerSpec(const TransformerOptions& options, con
   StackSpec spec;
   ModelDescription& description = spec.description;
   const int64_t layers = reader.IntWithin({"num_layers"}, 1, 4096, stored_layers.value_or(2));
-  description.width = reader.IntWithin({"hidden_dim"}, 1, kLargestPaper, shapes.width.value_or(64));
+  description.width = reader.IntWithin({"hidden_dim"}, 1, kLargestSize, shapes.width.value_or(64));
   const bool embeds = reader.Bool({"embedding"}, options.fresh || shapes.vocab_size.has_value());
   if (embeds) {
     spec.encoder = StackSpec::Encoder::kEmbedding;
     description.vocab_size =
-        reader.IntWithin({"vocab_size"}, 1, kLargestPaper, shapes.vocab_size.value_or(64));
-    spec.positions = reader.IntWithin({"max_pos_embed"}, 0, kLargestPaper, shapes.positions.value_or(1024));
+        reader.IntWithin({"vocab_size"}, 1, kLargestSize, shapes.vocab_size.value_or(64));
+    spec.positions = reader.IntWithin({"max_pos_embed"}, 0, kLargestSize, shapes.positions.value_or(1024));
     description.max_positions = spec.positions;
     reader.Ignore({"input_dim"});
   } else {
     spec.encoder = StackSpec::Encoder::kLinear;
-    description.channels = reader.IntWithin({"input_dim"}, 1, kLargestPaper, shapes.channels.value_or(1));
+    description.channels = reader.IntWithin({"input_dim"}, 1, kLargestSize, shapes.channels.value_or(1));
     reader.Ignore({"vocab_size", "max_pos_embed"});
   }
   const bool classifies = reader.Bool({"classifier"}, shapes.classifies.value_or(false));
   description.classes =
-      reader.IntWithin({"output_dim"}, 1, kLargestPaper,
+      reader.IntWithin({"output_dim"}, 1, kLargestSize,
                        shapes.classes.value_or(embeds && !classifies ? description.vocab_size : 10));
   EIGSVC_RETURN_IF_ERROR(reader.status());
   EIGSVC_ASSIGN_OR_RETURN(const NormalizedAttentionSpec attention,
@@ -182,7 +181,7 @@ absl::StatusOr<StackSpec> TransformerSpec(const TransformerOptions& options, con
   if (has_width) {
     const std::optional<int64_t> stored =
         shapes.network_width && network.kind == "mlp" ? shapes.network_width : shapes.classifier_width;
-    network.width = reader.IntWithin({width_name}, 1, kLargestPaper, stored.value_or(4 * description.width));
+    network.width = reader.IntWithin({width_name}, 1, kLargestSize, stored.value_or(4 * description.width));
   }
   block.dropout = reader.Real({"dropout"}, 0);
   const std::string norm = reader.Text({"norm"}, "layer");

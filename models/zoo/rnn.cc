@@ -20,7 +20,7 @@ namespace eigsvc {
 namespace {
 
 constexpr absl::string_view kLstm = "lstm", kGru = "gru", kRnn = "rnn";
-constexpr absl::string_view kLayout = "torch";
+constexpr absl::string_view kTorchLayout = "torch";
 constexpr const char* kRecurrences[] = {"rnn", "lstm", "gru"};
 constexpr const char* kEmbeddings[] = {"encoder",    "embedding",       "embed",       "emb",
                                        "embeddings", "word_embeddings", "embed_tokens"};
@@ -52,7 +52,6 @@ absl::StatusOr<RnnKind> ReadKind(absl::string_view family, SettingsReader& reade
 absl::StatusOr<DecoderSpec> RnnDecoder(absl::string_view family, const Settings& settings,
                                        const Settings& typed, const Archive* archive,
                                        int64_t checkpoint_layers) {
-  constexpr int64_t kLargest = int64_t{1} << 24;
   const bool fresh = archive == nullptr;
   SettingsReader reader(settings);
   const auto size = [&](const std::string& key, size_t dimension) -> std::optional<int64_t> {
@@ -66,11 +65,11 @@ absl::StatusOr<DecoderSpec> RnnDecoder(absl::string_view family, const Settings&
   const std::string recurrence =
       reader.Text({"rnn_key"}, FindName(archive, kRecurrences, ".weight_hh_l0")) + ".";
   const int64_t layers = reader.IntWithin({"num_layers", "nlayers"}, 1, 4096, fresh ? 2 : checkpoint_layers);
-  const int64_t tokens = reader.IntWithin({"vocab_size", "ntoken"}, 1, kLargest,
+  const int64_t tokens = reader.IntWithin({"vocab_size", "ntoken"}, 1, kLargestSize,
                                           size(spec.embedding_key + ".weight", 0).value_or(64));
-  const int64_t width = reader.IntWithin({"embedding_size", "ninp", "emsize"}, 1, kLargest,
+  const int64_t width = reader.IntWithin({"embedding_size", "ninp", "emsize"}, 1, kLargestSize,
                                          size(spec.embedding_key + ".weight", 1).value_or(32));
-  const int64_t hidden = reader.IntWithin({"hidden_size", "nhid"}, 1, kLargest,
+  const int64_t hidden = reader.IntWithin({"hidden_size", "nhid"}, 1, kLargestSize,
                                           size(recurrence + "weight_hh_l0", 1).value_or(32));
   const bool bias = reader.Bool({"bias"}, fresh || size(recurrence + "bias_hh_l0", 0).has_value());
   spec.head_bias = reader.Bool({"head_bias"}, fresh || size(spec.head_key + ".bias", 0).has_value());
@@ -81,7 +80,7 @@ absl::StatusOr<DecoderSpec> RnnDecoder(absl::string_view family, const Settings&
         "settings disagree: a tied head needs embedding_size = ", width, " to be hidden_size = ", hidden));
   }
   spec.description.family = std::string(family);
-  spec.description.layout = std::string(kLayout);
+  spec.description.layout = std::string(kTorchLayout);
   spec.description.width = width;
   spec.description.vocab_size = tokens;
   spec.head_width = hidden;
@@ -97,7 +96,7 @@ absl::StatusOr<DecoderSpec> RnnDecoder(absl::string_view family, const Settings&
     sublayer.branches.push_back(std::move(branch));
   }
   EIGSVC_RETURN_IF_ERROR(reader.RefuseUnknown(typed, family));
-  spec.description.settings = reader.Resolved(family, kLayout);
+  spec.description.settings = reader.Resolved(family, kTorchLayout);
   return spec;
 }
 
@@ -118,8 +117,8 @@ absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeRnn(const Setting
 
 template <const absl::string_view& kFamily>
 FamilyEntry Entry(absl::string_view summary, absl::string_view transition, absl::string_view reference) {
-  return {kFamily, {std::string(kLayout)}, summary,  transition, /*trainable=*/true,
-          LoadRnn, InitializeRnn<kFamily>, reference};
+  return {kFamily, {std::string(kTorchLayout)}, summary,  transition, /*trainable=*/true,
+          LoadRnn, InitializeRnn<kFamily>,      reference};
 }
 
 }  // namespace

@@ -23,8 +23,6 @@
 namespace eigsvc {
 namespace {
 
-constexpr int64_t kLargestRwkvSize = int64_t{1} << 24;
-
 // Canonical names are RWKV-LM's.
 const KeyMap& FlaKeys() {
   static const auto* const keys = new KeyMap{{"ln1", "attn_norm"},
@@ -108,9 +106,9 @@ absl::StatusOr<DecoderSpec> Rwkv7DecoderSpec(const Settings& settings, const Set
   layers = reader.IntWithin({"num_hidden_layers", "n_layer"}, 1, 4096, archive ? layers : 2);
   Rwkv7Spec mixer;
   mixer.layers = layers;
-  mixer.width = reader.IntWithin({"hidden_size", "n_embd"}, 1, kLargestRwkvSize, stored(embedding, 1, 32));
+  mixer.width = reader.IntWithin({"hidden_size", "n_embd"}, 1, kLargestSize, stored(embedding, 1, 32));
   mixer.head_size =
-      reader.IntWithin({"head_dim", "head_size"}, 1, kLargestRwkvSize, stored(time_mix + "r_k", 1, 8));
+      reader.IntWithin({"head_dim", "head_size"}, 1, kLargestSize, stored(time_mix + "r_k", 1, 8));
   mixer.heads =
       reader.IntWithin({"num_heads"}, 1, 65536,
                        stored(time_mix + "r_k", 0, mixer.width / std::max<int64_t>(mixer.head_size, 1)));
@@ -122,15 +120,15 @@ absl::StatusOr<DecoderSpec> Rwkv7DecoderSpec(const Settings& settings, const Set
           mixer.width, ") in all of its ", layers, " layers")));
     }
   }
-  mixer.decay_rank = reader.IntWithin({"decay_low_rank_dim"}, 1, kLargestRwkvSize, rank("w"));
-  mixer.rate_rank = reader.IntWithin({"a_low_rank_dim"}, 1, kLargestRwkvSize, rank("a"));
-  mixer.gate_rank = reader.IntWithin({"gate_low_rank_dim"}, 1, kLargestRwkvSize, rank("g"));
+  mixer.decay_rank = reader.IntWithin({"decay_low_rank_dim"}, 1, kLargestSize, rank("w"));
+  mixer.rate_rank = reader.IntWithin({"a_low_rank_dim"}, 1, kLargestSize, rank("a"));
+  mixer.gate_rank = reader.IntWithin({"gate_low_rank_dim"}, 1, kLargestSize, rank("g"));
   // A single layer has no value residual.
-  mixer.value_rank = layers == 1 ? 1 : reader.IntWithin({"v_low_rank_dim"}, 1, kLargestRwkvSize, rank("v"));
+  mixer.value_rank = layers == 1 ? 1 : reader.IntWithin({"v_low_rank_dim"}, 1, kLargestSize, rank("v"));
   Rwkv7ChannelMixSpec network;
   network.width = mixer.width;
   network.layers = layers;
-  network.hidden = reader.IntWithin({"intermediate_size", "dim_ffn"}, 1, kLargestRwkvSize,
+  network.hidden = reader.IntWithin({"intermediate_size", "dim_ffn"}, 1, kLargestSize,
                                     stored(channel_mix + "key.weight", 0, 4 * mixer.width));
   const double eps = fla ? reader.Real({"norm_eps"}, 1e-5) : 1e-5;
   bool norm_first = layout == "rwkv-lm", norm_bias = true;
@@ -155,8 +153,7 @@ absl::StatusOr<DecoderSpec> Rwkv7DecoderSpec(const Settings& settings, const Set
                                       "either"));
   }
   DecoderSpec spec;
-  spec.description.vocab_size =
-      reader.IntWithin({"vocab_size"}, 1, kLargestRwkvSize, stored(embedding, 0, 64));
+  spec.description.vocab_size = reader.IntWithin({"vocab_size"}, 1, kLargestSize, stored(embedding, 0, 64));
   spec.tied = fla && reader.Bool({"tie_word_embeddings"}, false);
   EIGSVC_RETURN_IF_ERROR(reader.status());
   spec.norm = {norm_bias ? NormSpec::Kind::kLayer : NormSpec::Kind::kLayerNoBias, eps};

@@ -26,8 +26,6 @@
 namespace eigsvc {
 namespace {
 
-constexpr int64_t kLargestS4 = int64_t{1} << 24;
-
 class S4Reader {
  public:
   // `archive`: null for a fresh model. `typed`: those of the settings that a user typed.
@@ -109,21 +107,21 @@ class S4Reader {
     // A linear layer has a bias, an embedding has none.
     const bool stored_tokens = StoredOutside(weight, 0) && !StoredOutside(encoder() + ".bias", 0);
     const bool tokens = !example_ && reader_.Bool({"token_embedding"}, fresh() || stored_tokens);
-    description.width = reader_.IntWithin({"d_model", "model.d_model"}, 1, kLargestS4,
+    description.width = reader_.IntWithin({"d_model", "model.d_model"}, 1, kLargestSize,
                                           StoredOutside(weight, tokens ? 1 : 0).value_or(64));
     if (tokens) {
       spec.encoder = StackSpec::Encoder::kEmbedding;
       description.vocab_size =
-          reader_.IntWithin({"vocab_size"}, 1, kLargestS4, StoredOutside(weight, 0).value_or(64));
+          reader_.IntWithin({"vocab_size"}, 1, kLargestSize, StoredOutside(weight, 0).value_or(64));
     } else {
       // Tokens may come as one-hot vectors.
       spec.encoder = StackSpec::Encoder::kOneHot;
-      description.channels =
-          reader_.IntWithin({"d_input", "vocab_size"}, 1, kLargestS4, StoredOutside(weight, 1).value_or(64));
+      description.channels = reader_.IntWithin({"d_input", "vocab_size"}, 1, kLargestSize,
+                                               StoredOutside(weight, 1).value_or(64));
       description.vocab_size = description.channels > 1 ? description.channels : 0;
     }
     description.classes =
-        reader_.IntWithin({"d_output"}, 1, kLargestS4,
+        reader_.IntWithin({"d_output"}, 1, kLargestSize,
                           StoredOutside(decoder() + ".weight", 0)
                               .value_or(tokens ? description.vocab_size : description.channels));
     spec.head_bias = true;
@@ -246,8 +244,8 @@ class S4Reader {
           "it once and save it again"));
     }
     // The buffer knows better than what the data set's length was said to be.
-    if (stored) return reader_.IntWithin({"l_kernel"}, 1, kLargestS4, stored);
-    return reader_.IntWithin({"l_kernel", "l_max", "model.layer.l_max"}, 1, kLargestS4,
+    if (stored) return reader_.IntWithin({"l_kernel"}, 1, kLargestSize, stored);
+    return reader_.IntWithin({"l_kernel", "l_max", "model.layer.l_max"}, 1, kLargestSize,
                              fresh() ? std::optional<int64_t>(1024) : std::nullopt);
   }
 

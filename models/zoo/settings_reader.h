@@ -18,6 +18,8 @@
 
 namespace eigsvc {
 
+inline constexpr int64_t kLargestSize = int64_t{1} << 24;  // of any width or count in a model's settings
+
 class SettingsReader {
  public:
   using Names = absl::Span<const absl::string_view>;

@@ -21,7 +21,6 @@
 namespace eigsvc {
 namespace {
 
-constexpr int64_t kLargest = int64_t{1} << 24;
 constexpr const char* kLayer = "backbone.layers.0.";
 
 // What follows the attention: sequence_mixer is MHA, state_mixer one of zoology's MLP and GLU, or nothing.
@@ -60,7 +59,7 @@ absl::StatusOr<DecoderSpec> ZoologySpec(const Settings& settings, const Settings
   DecoderSpec spec;
   const int64_t layers = reader.IntWithin({"n_layers"}, 1, 4096, archive ? found_layers : 2);
   AttentionSpec attention;
-  attention.width = reader.IntWithin({"d_model"}, 1, kLargest, stored(words, 1).value_or(64));
+  attention.width = reader.IntWithin({"d_model"}, 1, kLargestSize, stored(words, 1).value_or(64));
   // A configuration that is silent means one head; a checkpoint without one says nothing.
   const bool said = archive == nullptr || reader.Has({"sequence_mixer"});
   attention.heads = attention.groups =
@@ -80,12 +79,13 @@ absl::StatusOr<DecoderSpec> ZoologySpec(const Settings& settings, const Settings
   }
   // A checkpoint's is padded to a multiple; its configuration may or may not say so.
   const std::optional<int64_t> rows = stored(words, 0);
-  const int64_t multiple = reader.IntWithin({"pad_vocab_size_multiple"}, 1, kLargest, 1);
-  const int64_t vocabulary = reader.IntWithin({"vocab_size"}, 1, kLargest, rows.value_or(64));
+  const int64_t multiple = reader.IntWithin({"pad_vocab_size_multiple"}, 1, kLargestSize, 1);
+  const int64_t vocabulary = reader.IntWithin({"vocab_size"}, 1, kLargestSize, rows.value_or(64));
   const int64_t padded = (vocabulary + multiple - 1) / multiple * multiple;
-  spec.description.vocab_size =
-      padded == rows.value_or(padded) ? padded : reader.StoredSize({"vocab_size"}, rows, 1, kLargest, padded);
-  spec.description.max_positions = reader.IntWithin({"max_position_embeddings"}, 0, kLargest,
+  spec.description.vocab_size = padded == rows.value_or(padded)
+                                    ? padded
+                                    : reader.StoredSize({"vocab_size"}, rows, 1, kLargestSize, padded);
+  spec.description.max_positions = reader.IntWithin({"max_position_embeddings"}, 0, kLargestSize,
                                                     stored(positions, 0).value_or(archive ? 0 : 64));
   spec.norm = {NormSpec::Kind::kLayer, reader.Real({"layer_norm_epsilon"}, 1e-5)};
   spec.tied = reader.Bool({"tie_embeddings", "learnable_word_embeddings"}, true);
