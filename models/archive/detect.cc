@@ -94,11 +94,17 @@ std::vector<std::string> Missing(const Archive& archive, const Layout& layout) {
   return missing;
 }
 
+// Keys that a layout asks for, one of the embeddings' included.
+size_t AskedCount(const Layout& layout) {
+  return layout.layer_keys.size() + layout.some_layer_keys.size() + (layout.embeddings.empty() ? 0 : 1);
+}
+
 size_t KeyCount(const Layout& layout) { return layout.layer_keys.size() + layout.some_layer_keys.size(); }
 
-// Whether the first key of layer 0 has the shape that tells the layout from others with its keys.
-bool HasItsGates(const Archive& archive, const Layout& layout) {
-  if (layout.gates == 0) return true;
+// Whether the first key of layer 0 has the shape that tells the layout from others with its keys; settings
+// that name the family tell them apart, too, and the shape is then checked with all others.
+bool HasItsGates(const Archive& archive, const Settings& settings, const Layout& layout) {
+  if (layout.gates == 0 || settings.Has("family")) return true;
   const std::vector<int64_t>& shape = archive.tensors().at(Key(layout.layer_keys[0], 0)).shape;
   return shape.size() == 2 && shape[0] == layout.gates * shape[1];
 }
@@ -216,7 +222,7 @@ const Layout* BestMatch(const Archive& archive, const Settings& settings,
   const Layout* best = nullptr;
   for (const Layout* layout : layouts) {
     if (!HasItsSettings(settings, *layout) || !Missing(archive, *layout).empty() ||
-        !HasItsGates(archive, *layout)) {
+        !HasItsGates(archive, settings, *layout)) {
       continue;
     }
     if (best == nullptr || told(*layout) > told(*best)) best = layout;
@@ -260,11 +266,19 @@ absl::Status CheckAttentionFunction(const Layout& layout, const Settings& settin
       "'{\"attention_fn\": \"sm-attention\"}' or '{\"attention_fn\": \"lin-attention\"}'");
 }
 
+absl::Status CheckMamba(const Layout& layout, const Settings& settings) {
+  if (!settings.Has("ssm_cfg.layer")) return absl::OkStatus();
+  EIGSVC_ASSIGN_OR_RETURN(const std::string layer, settings.Text("ssm_cfg.layer"));
+  if (layer == (layout.family == "mamba" ? "Mamba1" : "Mamba2")) return absl::OkStatus();
+  return Contradiction("ssm_cfg.layer", layer, settings, layout);
+}
+
 absl::Status CheckFamily(const Archive& archive, const Layout& layout, const Settings& settings) {
   if (layout.family == "llama" || layout.family == "granite" || layout.family == "olmo2") {
     return CheckUnwindowed(layout, settings);
   }
   if (layout.family == "gpt2") return CheckGpt2(archive, layout);
+  if (layout.family == "mamba" || layout.family == "mamba2") return CheckMamba(layout, settings);
   if (!layout.attention_fns.empty()) return CheckAttentionFunction(layout, settings);
   return absl::OkStatus();
 }
@@ -278,7 +292,7 @@ std::optional<NearestLayout> FindNearestLayout(const Archive& archive) {
   double best = 0;
   for (const Layout& layout : Layouts()) {
     std::vector<std::string> missing = Missing(archive, layout);
-    const double share = 1 - static_cast<double>(missing.size()) / static_cast<double>(KeyCount(layout) + 1);
+    const double share = 1 - static_cast<double>(missing.size()) / static_cast<double>(AskedCount(layout));
     if (share <= best) continue;
     best = share;
     nearest = &layout;

@@ -114,7 +114,16 @@ T SettingsReader::Keep(Names names, T value) {
 
 int64_t SettingsReader::Int(Names names, std::optional<int64_t> fallback) {
   const absl::string_view name = Choose(names);
-  return Keep(names, Take(*this, fallback ? settings_.IntOr(name, *fallback) : settings_.Int(name)));
+  const int64_t value = Take(*this, fallback ? settings_.IntOr(name, *fallback) : settings_.Int(name));
+  for (const absl::string_view other : names) {
+    if (other == name || !settings_.Has(other) || !status_.ok()) continue;
+    if (const int64_t also = Take(*this, settings_.Int(other)); also != value) {
+      Fail(absl::FailedPreconditionError(
+          absl::StrCat("settings \"", name, "\" (", value, ") and \"", other, "\" (", also,
+                       ") are two names of one size and disagree; mend one of them (--config)")));
+    }
+  }
+  return Keep(names, value);
 }
 
 double SettingsReader::Real(Names names, std::optional<double> fallback) {

@@ -27,6 +27,7 @@ class SettingsReader {
   explicit SettingsReader(const Settings& settings);
 
   // The first of `names` that is present, else `fallback`, else FAILED_PRECONDITION under the first name.
+  // Integers that are present under several names must agree: FAILED_PRECONDITION naming both.
   int64_t Int(Names names, std::optional<int64_t> fallback = std::nullopt);
   double Real(Names names, std::optional<double> fallback = std::nullopt);
   bool Bool(Names names, std::optional<bool> fallback = std::nullopt);

@@ -26,6 +26,18 @@ TEST(SettingsReaderTest, TakesTheFirstNameThatIsPresent) {
   EIGSVC_EXPECT_OK(reader.status());
 }
 
+TEST(SettingsReaderTest, TwoNamesOfOneSizeMustAgree) {
+  const Settings settings =
+      *Settings::Parse(R"({"hidden_size": 8, "d_model": 8, "n_layer": 2, "num_layers": 3})", "config.json");
+  SettingsReader reader(settings);
+  EXPECT_EQ(reader.Int({"d_model", "hidden_size"}), 8);
+  EIGSVC_EXPECT_OK(reader.status());
+  reader.Int({"num_layers", "n_layer"});
+  EXPECT_THAT(reader.status(),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       AllOf(HasSubstr("\"num_layers\" (3)"), HasSubstr("\"n_layer\" (2)"))));
+}
+
 TEST(SettingsReaderTest, TheFirstErrorSticksAndNamesTheSetting) {
   const Settings settings = *Settings::Parse(R"({"n_layer": "many"})", "config.json");
   SettingsReader reader(settings);
