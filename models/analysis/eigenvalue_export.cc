@@ -157,8 +157,13 @@ absl::Status EigenvalueExport::Write(int layer, absl::string_view mixer, int64_t
   }
   if (host.eigenvalues.phase.defined() && !entry.layout.may_have_phase) return differs("phases");
 
-  double& noise_floor = noise_floors_[site];
-  noise_floor = std::max(noise_floor, host.noise_floor);
+  std::vector<double>& noise_floors = noise_floors_[site];
+  noise_floors.resize(entry.constant ? 1 : plan_.rows);
+  const int64_t first_floor = entry.constant ? 0 : first_row;
+  for (int64_t row = 0; row < (entry.constant ? 1 : batch.rows); ++row) {
+    double& noise_floor = noise_floors[first_floor + row];
+    noise_floor = std::max(noise_floor, host.noise_floor);
+  }
   const int64_t begin = std::max(host.first_step, FirstStep(entry, plan_.include_first_step));
   const int64_t steps = host.first_step + values.size(1) - begin;
   if (steps <= 0 && !entry.constant) return absl::OkStatus();
@@ -200,13 +205,13 @@ absl::Status EigenvalueExport::EndRows(int64_t first_row, const Batch& batch) {
   for (const auto& [site, entry] : plan_.entries) {
     if (entry.constant && first_row > 0) continue;  // reported once
     const auto found = noise_floors_.find(site);
-    const std::vector<double> floors(entry.constant ? 1 : batch.rows,
-                                     found == noise_floors_.end() ? 0 : found->second);
+    const int64_t first = entry.constant ? 0 : first_row, count = entry.constant ? 1 : batch.rows;
+    std::vector<double> floors(count);  // 0 where nothing was reported
+    if (found != noise_floors_.end()) std::copy_n(found->second.begin() + first, count, floors.begin());
     EIGSVC_RETURN_IF_ERROR(writer_.WriteAt(
-        TensorName(site, kNoiseFloor), entry.constant ? 0 : first_row * 8,
+        TensorName(site, kNoiseFloor), first * 8,
         absl::MakeConstSpan(reinterpret_cast<const std::byte*>(floors.data()), floors.size() * 8)));
   }
-  noise_floors_.clear();
   return writer_.WriteAt("lengths", first_row * 8,
                          absl::MakeConstSpan(reinterpret_cast<const std::byte*>(batch.lengths.data()),
                                              batch.lengths.size() * 8));

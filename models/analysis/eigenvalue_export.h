@@ -82,7 +82,8 @@ class EigenvalueExport {
   const Plan plan_;
   SafetensorsWriter writer_;
   const int64_t bytes_;
-  absl::btree_map<std::pair<int, std::string>, double> noise_floors_;  // of the rows in progress
+  // By row, as far as the layers have come: batches may go through each layer together.
+  absl::btree_map<std::pair<int, std::string>, std::vector<double>> noise_floors_;
 };
 
 }  // namespace eigsvc

@@ -29,7 +29,7 @@ class LayerStream {
     }
     absl::StatusOr<Weights> layer = coming_.get();
     ++next_;
-    Prefetch();
+    if (layer.ok()) Prefetch();
     return layer;
   }
 

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <map>
 #include <set>
 #include <string>
 #include <thread>
@@ -714,40 +715,54 @@ TEST_P(ZooAnalysisTest, CountsTheTransitionsOfTheForwardPass) {
   LayerContext context;
   context.tap = &tap;
   EIGSVC_ASSERT_OK(model->Forward(model->weights(), TokenTensor(batch, c10::kCPU), context));
-  size_t at = 0;
+  struct Expected {
+    Spectrum spectrum;
+    std::vector<int64_t> multiplicities;
+  };
+  std::map<std::tuple<int, std::string, int64_t>, Expected> expected;
   for (const auto& [layer, seen] : tap.seen) {
     for (const auto& [mixer, unit_kind, transition] : seen) {
       EIGSVC_ASSERT_OK_AND_ASSIGN(const Eigenvalues eigenvalues, ComputeEigenvalues(transition));
-      const at::Tensor& log_magnitude = eigenvalues.log_magnitude;
-      for (int64_t unit = 0; unit < log_magnitude.size(2); ++unit, ++at) {
-        ASSERT_LT(at, result.sites.size());
-        Spectrum expected;
-        const auto add = [&](const at::Tensor& entries) {
-          const at::Tensor values = entries.to(at::kDouble).contiguous();
-          expected.Add(absl::MakeConstSpan(values.const_data_ptr<double>(), values.numel()),
-                       transition.noise_floor);
-        };
-        if (transition.constant) add(log_magnitude[0][0][unit]);
-        for (int64_t row = 0; row < 12 && !transition.constant; ++row) {
-          for (int64_t step = 1; step < task.Length(row); ++step) {
-            add(log_magnitude[row][step - transition.first_step][unit]);
+      const at::Tensor log_magnitude = eigenvalues.log_magnitude.to(at::kDouble).contiguous();
+      const at::Tensor phase =
+          eigenvalues.phase.defined() ? eigenvalues.phase.to(at::kDouble).contiguous() : eigenvalues.phase;
+      const int64_t begin = transition.constant ? 0 : std::max<int64_t>(1, transition.first_step);
+      for (int64_t unit = 0; unit < log_magnitude.size(2); ++unit) {
+        Expected& site = expected[{layer, mixer, unit}];
+        site.multiplicities = eigenvalues.layout.multiplicities;
+        for (int64_t row = 0; row < log_magnitude.size(0); ++row) {
+          const int64_t reported = transition.first_step + log_magnitude.size(1);
+          const int64_t end = transition.constant ? 1 : std::min(task.Length(row), reported);
+          for (int64_t step = begin; step < end; ++step) {
+            const auto values = [&](const at::Tensor& all) {
+              const at::Tensor of_step =
+                  all[row][transition.constant ? 0 : step - transition.first_step][unit];
+              return absl::MakeConstSpan(of_step.const_data_ptr<double>(), of_step.numel());
+            };
+            if (phase.defined()) {
+              site.spectrum.AddComplex(values(log_magnitude), values(phase), transition.noise_floor,
+                                       eigenvalues.layout.conjugate_pairs ? 2 : 1);
+            } else {
+              site.spectrum.Add(values(log_magnitude), transition.noise_floor);
+            }
           }
         }
-        const SiteSpectrum& site = result.sites[at];
-        EXPECT_EQ(site.site, (Site{layer, mixer, unit_kind, static_cast<int>(unit)}));
-        std::vector<int64_t> multiplicities = eigenvalues.layout.multiplicities;
-        // One stands for all where they are equal.
-        if (std::set<int64_t>(multiplicities.begin(), multiplicities.end()).size() == 1)
-          multiplicities.resize(1);
-        EXPECT_EQ(site.multiplicities, multiplicities);
-        EXPECT_TRUE(site.spectrum.parts() == expected.parts());
-        EXPECT_EQ(batched.sites[at].spectrum.count(), expected.count());
-        EXPECT_NEAR(batched.sites[at].spectrum.Mean(), expected.Mean(), 1e-12);
       }
     }
   }
-  EXPECT_EQ(at, result.sites.size());
-  EXPECT_GT(at, 0u);
+  ASSERT_EQ(result.sites.size(), expected.size());
+  EXPECT_FALSE(expected.empty());
+  for (size_t at = 0; at < result.sites.size(); ++at) {
+    const SiteSpectrum& site = result.sites[at];
+    Expected& counted = expected.at({site.site.layer, site.site.mixer, site.site.unit});
+    // One stands for all where they are equal.
+    if (std::set<int64_t>(counted.multiplicities.begin(), counted.multiplicities.end()).size() == 1)
+      counted.multiplicities.resize(1);
+    EXPECT_EQ(site.multiplicities, counted.multiplicities);
+    EXPECT_TRUE(site.spectrum.parts() == counted.spectrum.parts());
+    EXPECT_EQ(batched.sites[at].spectrum.count(), counted.spectrum.count());
+    EXPECT_NEAR(batched.sites[at].spectrum.Mean(), counted.spectrum.Mean(), 1e-12);
+  }
 }
 
 std::vector<absl::string_view> TrainableFamilies() {

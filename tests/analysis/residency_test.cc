@@ -99,7 +99,12 @@ TEST_P(ResidencyTest, ADescriptionNeedsNoWeights) {
   EXPECT_EQ(outline.description.mixers.size(), model->description().mixers.size());
   EXPECT_EQ(outline.plan.size(), model->plan().size());
   int64_t bytes = 0;
-  for (const at::Tensor& tensor : model->weights().Distinct()) bytes += static_cast<int64_t>(tensor.nbytes());
+  for (const WeightSpec& spec : model->plan()) {
+    if (!spec.tied_to.empty()) continue;
+    const ModelWeights& weights = model->weights();
+    const Weights& place = spec.layer == WeightSpec::kOuter ? weights.outer : weights.layers[spec.layer];
+    bytes += static_cast<int64_t>(place[spec.name].nbytes());
+  }
   EXPECT_EQ(BytesOf(outline.plan, model->dtype()).All(), bytes);
 }
 

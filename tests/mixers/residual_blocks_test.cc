@@ -86,7 +86,8 @@ TEST(BatchNormTest, TrainsByTheBatchAndKeepsRunningStatistics) {
     LayerState own;
     LayerContext context;
     context.training = &training;
-    const at::Tensor normed = ApplyNorm(spec.norm, {0, drawn.weights, own, context}, "norm", x);
+    at::Tensor beside;
+    const at::Tensor normed = ApplyNorm(spec.norm, {0, drawn.weights, own, context, beside}, "norm", x);
     const at::Tensor exact =
         (x - mean) * at::rsqrt(variance + 1e-5) * drawn.weights["norm.weight"] + drawn.weights["norm.bias"];
     EXPECT_LE(MaxDifference(normed, exact), 1e-12);

@@ -129,7 +129,7 @@ class InspectTest : public ::testing::Test {
 TEST_F(InspectTest, ACheckpointThatItsFamilyCannotRunSaysWhy) {
   EIGSVC_ASSERT_OK(SaveModel(*model_, model_->weights(), {}, path_));
   EIGSVC_ASSERT_OK_AND_ASSIGN(const v1::CheckpointInspection inspection,
-                              InspectWithModel(path_, R"({"hidden_act": "relu"})", {}));
+                              InspectWithModel(path_, R"({"hidden_act": "no such thing"})", {}));
   EXPECT_EQ(inspection.family(), "llama");
   EXPECT_THAT(inspection.problem(), HasSubstr("hidden_act"));
   EXPECT_FALSE(inspection.has_model());

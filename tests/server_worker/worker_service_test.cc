@@ -434,10 +434,15 @@ TEST_F(WorkerServiceTest, ATrainingStreamsAndItsCheckpointCanBeAnalysed) {
 }
 
 TEST_F(WorkerServiceTest, EveryFamilyRunsUntrained) {
-  // Distinct eigenvalues of a unit at a step, where there are more than one: a head of 8 keys has 8, and of
-  // one delta rule with one decay two, the written direction's and that of all others.
+  // Distinct eigenvalues of a unit at a step by mixer, where there are more than one: a head of 8 keys has 8,
+  // of one delta rule with one decay two, the written direction's and that of all others; a channel of
+  // Mamba-1 has 16; a layer of a recurrent network one for each number of its state.
   const std::map<std::string, int64_t> kPerStep = {
-      {"delta_net", 2}, {"gated_deltanet", 2}, {"gla", 8}, {"hgrn2", 8}, {"kda", 8}, {"rwkv7", 8}};
+      {"delta_net", 2}, {"gated_delta_net", 2}, {"gla", 8},    {"gru", 32}, {"hgrn2", 8},
+      {"kda", 8},       {"lstm", 64},           {"mamba", 16}, {"rnn", 32}, {"rwkv7", 8}};
+  // All eigenvalues of a unit whose transition is constant.
+  const std::map<std::string, int64_t> kConstant = {
+      {"lru", 32}, {"retention", 1}, {"s4", 16}, {"s4d", 16}, {"s5", 32}};
   grpc::ClientContext context;
   worker::v1::GetCatalogResponse catalog;
   ASSERT_TRUE(worker_.stub().GetCatalog(&context, {}, &catalog).ok());
@@ -451,10 +456,12 @@ TEST_F(WorkerServiceTest, EveryFamilyRunsUntrained) {
     const v1::AnalysisResult& result = outcome.events.back().event().result();
     EXPECT_GT(result.sites_size(), 0) << family.name();
     for (const v1::SiteSpectrum& site : result.sites()) {
-      const auto found = kPerStep.find(family.name());
-      const int64_t steps = family.name() == "retnet" ? 1 : 16 * 31;  // retnet's decays are constant
-      EXPECT_EQ(site.summary().count(), steps * (found == kPerStep.end() ? 1 : found->second))
-          << family.name();
+      const std::string& mixer = site.site().mixer();
+      const auto of_step = kPerStep.find(mixer);
+      const auto constant = kConstant.find(mixer);
+      const int64_t per_step = of_step == kPerStep.end() ? 1 : of_step->second;
+      EXPECT_EQ(site.summary().count(), constant == kConstant.end() ? 16 * 31 * per_step : constant->second)
+          << family.name() << " " << mixer;
       EXPECT_EQ(site.summary().nonfinite_count(), 0) << family.name();
     }
   }
