@@ -91,7 +91,12 @@ TEST_P(OutlineTest, TellsTheMemoryOfTheWeights) {
     for (const auto& [name, tensor] : weights.all()) bytes += static_cast<int64_t>(tensor.nbytes());
     return bytes;
   };
-  for (const at::Tensor& tensor : model_->weights().Distinct()) all += static_cast<int64_t>(tensor.nbytes());
+  for (const WeightSpec& spec : model_->plan()) {
+    if (!spec.tied_to.empty()) continue;
+    const ModelWeights& weights = model_->weights();
+    const Weights& place = spec.layer == WeightSpec::kOuter ? weights.outer : weights.layers[spec.layer];
+    all += static_cast<int64_t>(place[spec.name].nbytes());
+  }
   for (const Weights& layer : model_->weights().layers) largest = std::max(largest, bytes_of(layer));
   outer = bytes_of(model_->weights().outer);
   EIGSVC_ASSERT_OK_AND_ASSIGN(const v1::CheckpointInspection inspection, InspectWithModel(path_, "", {}));
