@@ -125,8 +125,14 @@ absl::Status Server::Impl::Start() {
   if (!config.private_server && !config.http_listen.empty()) {
     HttpOptions options;
     options.listen = config.http_listen;
-    EIGSVC_ASSIGN_OR_RETURN(http, HttpServer::Start(options, {[this] { return metrics.Serialize(); },
-                                                              [this] { return NotReadyReason(); }}));
+    EIGSVC_ASSIGN_OR_RETURN(
+        http, HttpServer::Start(
+                  options,
+                  {[this](absl::string_view accept) {
+                     const MetricsFormat format = ChooseFormat(accept);
+                     return HttpHandlers::Text{std::string(ContentType(format)), metrics.Serialize(format)};
+                   },
+                   [this] { return NotReadyReason(); }}));
   }
   // Last: the hook uses what stands above.
   for (Worker* worker : pointers) worker->OnStateChange([this] { UpdateReadiness(); });

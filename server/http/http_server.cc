@@ -55,8 +55,11 @@ Response Handle(const Shared& shared, const http::request<http::empty_body>& req
     return response;
   }
   if (target == "/metrics") {
-    Response response = answer(http::status::ok, shared.handlers.metrics());
-    response.set(http::field::content_type, "text/plain; version=0.0.4; charset=utf-8");
+    const beast::string_view accept = request[http::field::accept];
+    HttpHandlers::Text text = shared.handlers.metrics({accept.data(), accept.size()});
+    Response response = answer(http::status::ok, std::move(text.body));
+    response.set(http::field::content_type, text.content_type);
+    response.set(http::field::vary, "Accept");
     return response;
   }
   if (target == "/livez") return answer(http::status::ok, "ok\n");

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 
 namespace eigsvc {
@@ -21,8 +22,11 @@ struct HttpOptions {
 
 // Called on the server's thread; must not block on a job.
 struct HttpHandlers {
-  std::function<std::string()> metrics;           // Prometheus text format 0.0.4
-  std::function<std::string()> not_ready_reason;  // empty: ready
+  struct Text {
+    std::string content_type, body;
+  };
+  std::function<Text(absl::string_view accept)> metrics;  // in the format that the Accept header prefers
+  std::function<std::string()> not_ready_reason;          // empty: ready
 };
 
 class HttpServer {

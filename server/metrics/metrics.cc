@@ -1,7 +1,7 @@
 // prometheus-cpp keeps the counters; three of its traps are closed here. A label value can come from a
 // request, so each label takes a bounded set of plain values and the rest count as "other". A non-finite
-// observation would spoil a histogram's sum for good, so durations are clamped. Labels are escaped by its
-// serializer, HELP is not: the texts below hold no backslash and no line break, and a test keeps it so.
+// observation would spoil a histogram's sum for good, so durations are clamped. Its serializer escapes no
+// HELP and knows no OpenMetrics, so exposition.h writes the text.
 #include "server/metrics/metrics.h"
 
 #include <algorithm>
@@ -14,11 +14,11 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
+#include "absl/time/clock.h"
 #include "prometheus/counter.h"
 #include "prometheus/gauge.h"
 #include "prometheus/histogram.h"
 #include "prometheus/registry.h"
-#include "prometheus/text_serializer.h"
 #include "server/metrics/process_stats.h"
 
 namespace eigsvc {
@@ -86,8 +86,9 @@ prometheus::MetricFamily Single(std::string name, std::string help, prometheus::
 
 struct Metrics::Impl {
   prometheus::Registry registry;
+  SpectrumMetrics spectra;
 
-  BoundedLabel method, code, kind, outcome, reason, task, device, cause, direction;
+  BoundedLabel method, code, kind, outcome, reason, task, device, cause, direction, model;
 
   using Counters = prometheus::Family<prometheus::Counter>;
   using Gauges = prometheus::Family<prometheus::Gauge>;
@@ -236,9 +237,15 @@ void Metrics::AddStreamBytes(absl::string_view direction, int64_t bytes) {
 void Metrics::SetReady(bool ready) { impl_->ready.Set(ready ? 1 : 0); }
 void Metrics::SetDraining(bool draining) { impl_->draining.Set(draining ? 1 : 0); }
 
-std::string Metrics::Serialize() {
+void Metrics::SetSpectrum(absl::string_view model, absl::string_view task, SpectrumSnapshot snapshot) {
+  impl_->spectra.Set(impl_->model.Admit(model), impl_->task.Admit(task), std::move(snapshot), absl::Now());
+}
+void Metrics::ForgetSpectra(absl::string_view model) { impl_->spectra.Forget(impl_->model.Admit(model)); }
+
+std::string Metrics::Serialize(MetricsFormat format) {
+  using prometheus::MetricFamily;
   using prometheus::MetricType;
-  std::vector<prometheus::MetricFamily> families = impl_->registry.Collect();
+  std::vector<MetricFamily> families = impl_->registry.Collect();
   if (prometheus::MetricFamily memory = impl_->WorkerMemory(); !memory.metric.empty()) {
     families.push_back(std::move(memory));
   }
@@ -256,7 +263,8 @@ std::string Metrics::Serialize() {
   families.push_back(Single("process_start_time_seconds",
                             "Start of the daemon, seconds since the Unix epoch.", MetricType::Gauge,
                             stats.start_time_seconds));
-  return prometheus::TextSerializer().Serialize(families);
+  for (MetricFamily& family : impl_->spectra.Collect()) families.push_back(std::move(family));
+  return Expose(families, format);
 }
 
 }  // namespace eigsvc

@@ -8,6 +8,8 @@
 
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "server/metrics/exposition.h"
+#include "server/metrics/spectrum_metrics.h"
 
 namespace eigsvc {
 
@@ -44,9 +46,13 @@ class Metrics {
   void SetReady(bool ready);
   void SetDraining(bool draining);
 
-  // Prometheus text format 0.0.4 of everything above, eigsvc_build_info{version} and process_* (cpu, resident
+  // The spectrum and score of a model's last analysis on a task (spectrum_metrics.h), and the end of both.
+  void SetSpectrum(absl::string_view model, absl::string_view task, SpectrumSnapshot snapshot);
+  void ForgetSpectra(absl::string_view model);
+
+  // Text of everything above, eigsvc_build_info{version} and process_* (cpu, resident
   // memory, open fds, start time). HELP and label values escaped. Never blocks on a job.
-  std::string Serialize();
+  std::string Serialize(MetricsFormat format = MetricsFormat::kPrometheusText);
 
  private:
   struct Impl;

@@ -66,7 +66,11 @@ class HttpServerTest : public ::testing::Test {
  protected:
   void Start() {
     HttpHandlers handlers;
-    handlers.metrics = [] { return std::string("eigsvc_ready 1\n"); };
+    handlers.metrics = [](absl::string_view accept) {
+      return HttpHandlers::Text{
+          accept.empty() ? "text/plain; version=0.0.4; charset=utf-8" : std::string(accept),
+          "eigsvc_ready 1\n"};
+    };
     handlers.not_ready_reason = [this] { return ready_ ? std::string() : std::string("no worker is ready"); };
     EIGSVC_ASSERT_OK_AND_ASSIGN(server_, HttpServer::Start(options_, handlers));
     ASSERT_GT(server_->port(), 0);
@@ -92,6 +96,14 @@ TEST_F(HttpServerTest, MetricsHaveThePrometheusContentType) {
   EXPECT_THAT(answer, HasSubstr("Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n"));
   EXPECT_THAT(answer, EndsWith("\r\n\r\neigsvc_ready 1\n"));
   EXPECT_THAT(Ask(Get("/metrics?name=x")), StartsWith("HTTP/1.1 200 "));
+}
+
+TEST_F(HttpServerTest, MetricsAreToldWhatTheClientAccepts) {
+  Start();
+  const std::string answer =
+      Ask("GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: application/x\r\nConnection: close\r\n\r\n");
+  EXPECT_THAT(answer, HasSubstr("Content-Type: application/x\r\n"));
+  EXPECT_THAT(answer, HasSubstr("Vary: Accept\r\n"));
 }
 
 TEST_F(HttpServerTest, ReadinessHasAReasonAndLivenessDoesNotFollowIt) {
