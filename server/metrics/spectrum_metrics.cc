@@ -93,107 +93,142 @@ ClientMetric PhaseHistogram(const SpectrumSnapshot& snapshot) {
   return Histogram(edges, values);
 }
 
-double TimescaleQuantile(const SpectrumSnapshot& snapshot, double q) {
-  const uint64_t count = snapshot.count();
-  uint64_t left =
-      std::clamp<uint64_t>(static_cast<uint64_t>(std::ceil(q * static_cast<double>(count))), 1, count);
-  for (const auto& [value, amount] : Timescales(snapshot)) {
-    if (left <= amount) return value;
-    left -= amount;
-  }
-  return kInfinity;
+enum FamilyIndex {
+  kTimescale,
+  kModulus,
+  kPhase,
+  kRadius,
+  kNearZero,
+  kNearOne,
+  kAboveOne,
+  kQuantile,
+  kEigenvalues,
+  kNonfinite,
+  kComputed,
+  kScore
+};
+
+// In the order of FamilyIndex.
+std::vector<MetricFamily> EmptyFamilies() {
+  const std::string snapshot = " Snapshot of the last analysis over all layers: no rate() of it.";
+  return {
+      {"eigsvc_spectrum_timescale_steps",
+       "Timescale -1/ln|λ| of memory, in steps; infinite from |λ| = 1 on." + snapshot,
+       MetricType::Histogram,
+       {}},
+      {"eigsvc_spectrum_modulus", "|λ|; bins are 1.6 % of ln|λ| wide." + snapshot, MetricType::Histogram, {}},
+      {"eigsvc_spectrum_phase_radians",
+       "|arg λ|; 0 for positive real λ." + snapshot,
+       MetricType::Histogram,
+       {}},
+      {"eigsvc_spectrum_radius", "Largest |λ|.", MetricType::Gauge, {}},
+      {"eigsvc_spectrum_near_zero_ratio", "Share of |λ| <= 0.1.", MetricType::Gauge, {}},
+      {"eigsvc_spectrum_near_one_ratio", "Share of |1-|λ|| <= 0.01.", MetricType::Gauge, {}},
+      {"eigsvc_spectrum_above_one_ratio",
+       "Share of |λ| above 1 by more than the noise floor.",
+       MetricType::Gauge,
+       {}},
+      {"eigsvc_spectrum_timescale_quantile_steps",
+       "Quantiles of the timescale, in steps; within 1.6 %.",
+       MetricType::Gauge,
+       {}},
+      {"eigsvc_spectrum_eigenvalues", "Eigenvalues that the snapshot counts.", MetricType::Gauge, {}},
+      {"eigsvc_spectrum_nonfinite_eigenvalues",
+       "NaN and infinite eigenvalues, in no other number.",
+       MetricType::Gauge,
+       {}},
+      {"eigsvc_spectrum_computed_timestamp_seconds",
+       "When the analysis ended, seconds since the Unix epoch.",
+       MetricType::Gauge,
+       {}},
+      {"eigsvc_task_score", "Score of the last analysis on the task, by metric.", MetricType::Gauge, {}},
+  };
+}
+
+// All samples of a snapshot with the index of their family. Made when the snapshot comes: a scrape only
+// copies.
+std::vector<std::pair<int, ClientMetric>> Samples(const std::pair<std::string, std::string>& name,
+                                                  const SpectrumSnapshot& snapshot, absl::Time computed) {
+  std::vector<std::pair<int, ClientMetric>> samples;
+  const auto add = [&](int family, ClientMetric metric, const char* label = nullptr,
+                       const std::string& value = "") {
+    metric.label = {{"model", name.first}, {"task", name.second}};
+    if (label != nullptr) metric.label.push_back({label, value});
+    samples.emplace_back(family, std::move(metric));
+  };
+  const auto gauge = [&](int family, double value, const char* label = nullptr, const std::string& of = "") {
+    ClientMetric metric;
+    metric.gauge.value = value;
+    add(family, std::move(metric), label, of);
+  };
+  for (const auto& [metric, value] : snapshot.scores) gauge(kScore, value, "metric", metric);
+  gauge(kComputed, static_cast<double>(absl::ToUnixMillis(computed)) / 1000);
+  gauge(kNonfinite, static_cast<double>(snapshot.nonfinite));
+  gauge(kEigenvalues, static_cast<double>(snapshot.count()));
+  if (snapshot.count() == 0) return samples;  // no share of nothing
+  add(kTimescale, TimescaleHistogram(snapshot));
+  add(kModulus, ModulusHistogram(snapshot));
+  add(kPhase, PhaseHistogram(snapshot));
+  gauge(kRadius, std::exp(snapshot.max_log_magnitude));
+  gauge(kNearZero, snapshot.Share(snapshot.le_0_1));
+  gauge(kNearOne, snapshot.Share(snapshot.near_1));
+  gauge(kAboveOne, snapshot.Share(snapshot.above_1));
+  for (const auto& [stat, q] : kQuantiles) gauge(kQuantile, snapshot.TimescaleQuantile(q), "stat", stat);
+  return samples;
 }
 
 }  // namespace
 
 uint64_t SpectrumSnapshot::count() const { return Sum(below_1) + Sum(beyond_1) + zeros + ones; }
 
-void SpectrumMetrics::Set(absl::string_view model, absl::string_view task, SpectrumSnapshot snapshot,
-                          absl::Time now) {
+double SpectrumSnapshot::Share(uint64_t part) const {
+  return static_cast<double>(part) / static_cast<double>(count());
+}
+
+double SpectrumSnapshot::TimescaleQuantile(double q) const {
+  const uint64_t total = count();
+  uint64_t left =
+      std::clamp<uint64_t>(static_cast<uint64_t>(std::ceil(q * static_cast<double>(total))), 1, total);
+  for (const auto& [value, amount] : Timescales(*this)) {
+    if (left <= amount) return value;
+    left -= amount;
+  }
+  return kInfinity;
+}
+
+void SpectrumMetrics::Set(absl::string_view model, absl::string_view task, LoadedModelKey key,
+                          const SpectrumSnapshot& snapshot, absl::Time now) {
   const std::pair<std::string, std::string> name(model, task);
+  std::vector<std::pair<int, ClientMetric>> samples = Samples(name, snapshot, now);
   const std::lock_guard lock(mutex_);
   kept_.remove_if([&](const Kept& kept) { return kept.name == name; });
-  kept_.push_front({name, std::move(snapshot), now});
+  kept_.push_front({name, std::move(key), now, std::move(samples)});
   if (kept_.size() <= kMaxPairs) return;
   kept_.pop_back();
   ++dropped_;
 }
 
-void SpectrumMetrics::Forget(absl::string_view model) {
+void SpectrumMetrics::Retain(absl::string_view device, const std::set<std::string>& model_ids,
+                             absl::Time asked) {
   const std::lock_guard lock(mutex_);
-  kept_.remove_if([&](const Kept& kept) { return kept.name.first == model; });
+  kept_.remove_if([&](const Kept& kept) {
+    return kept.key.device == device && kept.computed < asked && !model_ids.contains(kept.key.model_id);
+  });
 }
 
 std::vector<MetricFamily> SpectrumMetrics::Collect() const {
-  const std::string snapshot_help = " Snapshot of the last analysis over all layers: no rate() of it.";
-  std::vector<MetricFamily> families;
-  const auto family = [&](const char* name, const std::string& help, MetricType type) -> MetricFamily& {
-    return families.emplace_back(MetricFamily{name, help, type, {}});
-  };
-  families.reserve(16);  // the references below stay good
-  MetricFamily& timescale =
-      family("eigsvc_spectrum_timescale_steps",
-             "Timescale -1/ln|λ| of memory, in steps; infinite from |λ| = 1 on." + snapshot_help,
-             MetricType::Histogram);
-  MetricFamily& modulus = family("eigsvc_spectrum_modulus",
-                                 "|λ|; bins are 1.6 % of ln|λ| wide." + snapshot_help, MetricType::Histogram);
-  MetricFamily& phase = family("eigsvc_spectrum_phase_radians",
-                               "|arg λ|; 0 for positive real λ." + snapshot_help, MetricType::Histogram);
-  MetricFamily& radius = family("eigsvc_spectrum_radius", "Largest |λ|.", MetricType::Gauge);
-  MetricFamily& near_zero =
-      family("eigsvc_spectrum_near_zero_ratio", "Share of |λ| <= 0.1.", MetricType::Gauge);
-  MetricFamily& near_one =
-      family("eigsvc_spectrum_near_one_ratio", "Share of |1-|λ|| <= 0.01.", MetricType::Gauge);
-  MetricFamily& above_one = family("eigsvc_spectrum_above_one_ratio",
-                                   "Share of |λ| above 1 by more than the noise floor.", MetricType::Gauge);
-  MetricFamily& quantile = family("eigsvc_spectrum_timescale_quantile_steps",
-                                  "Quantiles of the timescale, in steps; within 1.6 %.", MetricType::Gauge);
-  MetricFamily& eigenvalues =
-      family("eigsvc_spectrum_eigenvalues", "Eigenvalues that the snapshot counts.", MetricType::Gauge);
-  MetricFamily& nonfinite = family("eigsvc_spectrum_nonfinite_eigenvalues",
-                                   "NaN and infinite eigenvalues, in no other number.", MetricType::Gauge);
-  MetricFamily& computed =
-      family("eigsvc_spectrum_computed_timestamp_seconds",
-             "When the analysis ended, seconds since the Unix epoch.", MetricType::Gauge);
-  MetricFamily& score =
-      family("eigsvc_task_score", "Score of the last analysis on the task, by metric.", MetricType::Gauge);
-
+  std::vector<MetricFamily> families = EmptyFamilies();
   const std::lock_guard lock(mutex_);
   for (const Kept& kept : kept_) {
-    const std::vector<ClientMetric::Label> labels = {{"model", kept.name.first}, {"task", kept.name.second}};
-    const auto add = [&](MetricFamily& to, ClientMetric metric, const char* label = nullptr,
-                         const std::string& value = "") {
-      metric.label = labels;
-      if (label != nullptr) metric.label.push_back({label, value});
-      to.metric.push_back(std::move(metric));
-    };
-    const auto gauge = [&](MetricFamily& to, double value, const char* label = nullptr,
-                           const std::string& of = "") {
-      ClientMetric metric;
-      metric.gauge.value = value;
-      add(to, std::move(metric), label, of);
-    };
-    const SpectrumSnapshot& snapshot = kept.snapshot;
-    const auto count = static_cast<double>(snapshot.count());
-    for (const auto& [metric, value] : snapshot.scores) gauge(score, value, "metric", metric);
-    gauge(computed, static_cast<double>(absl::ToUnixMillis(kept.computed)) / 1000);
-    gauge(nonfinite, static_cast<double>(snapshot.nonfinite));
-    gauge(eigenvalues, count);
-    if (count == 0) continue;  // no share of nothing
-    add(timescale, TimescaleHistogram(snapshot));
-    add(modulus, ModulusHistogram(snapshot));
-    add(phase, PhaseHistogram(snapshot));
-    gauge(radius, std::exp(snapshot.max_log_magnitude));
-    gauge(near_zero, static_cast<double>(snapshot.le_0_1) / count);
-    gauge(near_one, static_cast<double>(snapshot.near_1) / count);
-    gauge(above_one, static_cast<double>(snapshot.above_1) / count);
-    for (const auto& [stat, q] : kQuantiles) gauge(quantile, TimescaleQuantile(snapshot, q), "stat", stat);
+    for (const auto& [family, sample] : kept.samples) families[family].metric.push_back(sample);
   }
-  MetricFamily& dropped =
-      family("eigsvc_metrics_dropped_spectra_total",
-             "Snapshots that made room for newer ones of other models.", MetricType::Counter);
-  dropped.metric.emplace_back().counter.value = static_cast<double>(dropped_);
   std::erase_if(families, [](const MetricFamily& each) { return each.metric.empty(); });
+  MetricFamily& dropped =
+      families.emplace_back(MetricFamily{"eigsvc_metrics_dropped_spectra_total",
+                                         "Snapshots that made room for newer ones of other models.",
+                                         MetricType::Counter,
+                                         {}});
+  dropped.metric.emplace_back().counter.value = static_cast<double>(dropped_);
   return families;
 }
 

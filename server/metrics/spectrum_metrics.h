@@ -1,7 +1,7 @@
 // SpectrumMetrics: the spectrum and score of the last analysis of each model on each task, as Prometheus
-// families. A spectrum is a snapshot, not a stream of events: its histograms are filled whole, and no rate()
-// may be taken of them. Labels are the model's alias and the task alone; what is kept is bounded, the least
-// recently set goes first. Thread-safe.
+// families, for as long as a worker's pool holds the model. A spectrum is a snapshot, not a stream of events:
+// its histograms are filled whole, and no rate() may be taken of them. Labels are the model's alias and the
+// task alone; what is kept is bounded, the least recently set goes first. Thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +9,7 @@
 #include <list>
 #include <map>
 #include <mutex>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -29,6 +30,15 @@ struct SpectrumSnapshot {
   std::map<std::string, double> scores;  // by metric: "accuracy", "perplexity"
 
   uint64_t count() const;
+  // Of count(), which must not be 0.
+  double Share(uint64_t part) const;
+  // In steps, within 1.6 %.
+  double TimescaleQuantile(double q) const;
+};
+
+// Which loaded model a snapshot is of.
+struct LoadedModelKey {
+  std::string device, model_id;
 };
 
 class SpectrumMetrics {
@@ -37,16 +47,18 @@ class SpectrumMetrics {
   static constexpr size_t kMaxPairs = 100;
 
   // Replaces what the pair had.
-  void Set(absl::string_view model, absl::string_view task, SpectrumSnapshot snapshot, absl::Time now);
-  // The model is no longer loaded: its series go.
-  void Forget(absl::string_view model);
+  void Set(absl::string_view model, absl::string_view task, LoadedModelKey key,
+           const SpectrumSnapshot& snapshot, absl::Time now);
+  // These are the models that the device held at `asked`: the series of its others, set before, go.
+  void Retain(absl::string_view device, const std::set<std::string>& model_ids, absl::Time asked);
   std::vector<prometheus::MetricFamily> Collect() const;
 
  private:
   struct Kept {
     std::pair<std::string, std::string> name;  // model, task
-    SpectrumSnapshot snapshot;
+    LoadedModelKey key;
     absl::Time computed;
+    std::vector<std::pair<int, prometheus::ClientMetric>> samples;  // with the index of their family
   };
   mutable std::mutex mutex_;
   std::list<Kept> kept_;  // most recently set first

@@ -192,6 +192,7 @@ ModelPool::Handle ModelPool::Find(const std::string& id) {
 absl::StatusOr<ModelPool::Handle> ModelPool::Keep(PooledModel model) {
   model.size_bytes = WeightBytes(*model.model);
   model.description.set_device(device_name_);
+  model.description.set_model_id(model.id);
   model.description.set_dtype(DtypeName(model.model->dtype()));
   EIGSVC_RETURN_IF_ERROR(MakeRoom(model.size_bytes));
   auto handle = std::make_shared<const PooledModel>(std::move(model));

@@ -5,6 +5,7 @@
 #include <limits>
 #include <map>
 #include <numbers>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -44,6 +45,10 @@ SpectrumSnapshot SnapshotOf(const std::map<double, uint64_t>& lambdas) {
   return snapshot;
 }
 
+LoadedModelKey Key(const std::string& model_id = "id", const std::string& device = "cpu") {
+  return {device, model_id};
+}
+
 const MetricFamily* Find(const std::vector<MetricFamily>& families, const std::string& name) {
   for (const MetricFamily& family : families) {
     if (family.name == name) return &family;
@@ -76,7 +81,7 @@ TEST(SpectrumMetricsTest, TimescalesAreExactAtOctaves) {
   SpectrumMetrics metrics;
   // Timescales: 0, 1/ln(1/0.3) = 0.83, just below and just above 8 steps, 1000 steps, infinite twice.
   const double below = std::exp(-1 / 7.9), above = std::exp(-1 / 8.1), slow = std::exp(-1 / 1000.0);
-  metrics.Set("m", "t",
+  metrics.Set("m", "t", Key(),
               SnapshotOf({{0, 2}, {0.3, 3}, {below, 5}, {above, 7}, {slow, 11}, {1, 13}, {1.5, 17}}),
               absl::UnixEpoch());
   const std::string name = "eigsvc_spectrum_timescale_steps";
@@ -95,7 +100,7 @@ TEST(SpectrumMetricsTest, QuantilesAndExactScalars) {
   SpectrumSnapshot snapshot = SnapshotOf({{0.05, 10}, {0.9, 60}, {0.995, 28}, {1.1, 2}});
   snapshot.nonfinite = 4;
   snapshot.scores = {{"accuracy", 0.75}};
-  metrics.Set("m", "t", snapshot, absl::UnixEpoch() + absl::Milliseconds(1500));
+  metrics.Set("m", "t", Key(), snapshot, absl::UnixEpoch() + absl::Milliseconds(1500));
   EXPECT_DOUBLE_EQ(Value(metrics, "eigsvc_spectrum_near_zero_ratio"), 0.1);
   EXPECT_DOUBLE_EQ(Value(metrics, "eigsvc_spectrum_near_one_ratio"), 0.28);
   EXPECT_DOUBLE_EQ(Value(metrics, "eigsvc_spectrum_above_one_ratio"), 0.02);
@@ -117,7 +122,7 @@ TEST(SpectrumMetricsTest, ModulusAndPhase) {
     return static_cast<int>(std::floor((phase / std::numbers::pi + 1) * 32));
   };
   snapshot.phase = {{64 * 3 + cell(0.3), 5}, {64 * 7 + cell(-0.3), 6}, {64 * 7 + cell(-std::numbers::pi), 2}};
-  metrics.Set("m", "t", snapshot, absl::UnixEpoch());
+  metrics.Set("m", "t", Key(), snapshot, absl::UnixEpoch());
   const std::string modulus = "eigsvc_spectrum_modulus", phase = "eigsvc_spectrum_phase_radians";
   EXPECT_EQ(AtMost(metrics, modulus, .1), 1u);
   EXPECT_EQ(AtMost(metrics, modulus, .5), 3u);
@@ -131,16 +136,36 @@ TEST(SpectrumMetricsTest, ModulusAndPhase) {
   EXPECT_EQ(AtMost(metrics, phase, std::numbers::pi), 63u);
 }
 
-TEST(SpectrumMetricsTest, ANewSnapshotReplacesAndAForgottenModelIsGone) {
+std::set<std::string> ModelsShown(const SpectrumMetrics& metrics) {
+  std::set<std::string> models;
+  const std::vector<MetricFamily> families = metrics.Collect();
+  if (const MetricFamily* family = Find(families, "eigsvc_spectrum_eigenvalues")) {
+    for (const ClientMetric& metric : family->metric) models.insert(metric.label.at(0).value);
+  }
+  return models;
+}
+
+TEST(SpectrumMetricsTest, ANewSnapshotReplacesTheOld) {
   SpectrumMetrics metrics;
-  metrics.Set("m", "t", SnapshotOf({{0.5, 1}}), absl::UnixEpoch());
-  metrics.Set("m", "t", SnapshotOf({{0.5, 9}}), absl::UnixEpoch());
-  metrics.Set("m", "u", SnapshotOf({{0.5, 2}}), absl::UnixEpoch());
-  metrics.Set("n", "t", SnapshotOf({{0.5, 3}}), absl::UnixEpoch());
-  EXPECT_EQ(Find(metrics.Collect(), "eigsvc_spectrum_eigenvalues")->metric.size(), 3u);
-  metrics.Forget("m");
-  EXPECT_EQ(Value(metrics, "eigsvc_spectrum_eigenvalues"), 3);
-  metrics.Forget("n");
+  metrics.Set("m", "t", Key(), SnapshotOf({{0.5, 1}}), absl::UnixEpoch());
+  metrics.Set("m", "t", Key(), SnapshotOf({{0.5, 9}}), absl::UnixEpoch());
+  EXPECT_EQ(Value(metrics, "eigsvc_spectrum_eigenvalues"), 9);
+  EXPECT_EQ(Find(metrics.Collect(), "eigsvc_spectrum_eigenvalues")->metric.size(), 1u);
+}
+
+TEST(SpectrumMetricsTest, OnlyWhatADeviceHoldsIsRetained) {
+  SpectrumMetrics metrics;
+  const absl::Time now = absl::UnixEpoch() + absl::Hours(1);
+  metrics.Set("m", "t", Key("1"), SnapshotOf({{0.5, 1}}), now);
+  metrics.Set("m", "u", Key("1"), SnapshotOf({{0.5, 1}}), now);
+  metrics.Set("n", "t", Key("2"), SnapshotOf({{0.5, 1}}), now);
+  metrics.Set("elsewhere", "t", Key("1", "cuda:0"), SnapshotOf({{0.5, 1}}), now);
+  metrics.Set("since", "t", Key("3"), SnapshotOf({{0.5, 1}}), now + absl::Seconds(2));
+  metrics.Retain("cpu", {"2"}, now + absl::Seconds(1));  // what was asked before "3" was loaded
+  EXPECT_THAT(ModelsShown(metrics), ::testing::ElementsAre("elsewhere", "n", "since"));
+  metrics.Retain("cpu", {}, now + absl::Seconds(3));
+  EXPECT_THAT(ModelsShown(metrics), ::testing::ElementsAre("elsewhere"));
+  metrics.Retain("cuda:0", {}, now + absl::Seconds(3));
   EXPECT_EQ(Find(metrics.Collect(), "eigsvc_spectrum_eigenvalues"), nullptr);
 }
 
@@ -150,7 +175,7 @@ TEST(SpectrumMetricsTest, StaysBelowTenThousandSeries) {
   snapshot.scores = {{"accuracy", 1}, {"perplexity", 2}};
   for (int model = 0; model < 30; ++model) {
     for (int task = 0; task < 5; ++task)
-      metrics.Set(absl::StrCat("m", model), absl::StrCat("t", task), snapshot, absl::Now());
+      metrics.Set(absl::StrCat("m", model), absl::StrCat("t", task), Key(), snapshot, absl::Now());
   }
   size_t series = 0;
   const std::vector<MetricFamily> families = metrics.Collect();
@@ -169,7 +194,7 @@ TEST(SpectrumMetricsTest, ASnapshotWithoutEigenvaluesHasNoShares) {
   SpectrumMetrics metrics;
   SpectrumSnapshot snapshot;
   snapshot.nonfinite = 3;
-  metrics.Set("m", "t", snapshot, absl::UnixEpoch());
+  metrics.Set("m", "t", Key(), snapshot, absl::UnixEpoch());
   EXPECT_EQ(Value(metrics, "eigsvc_spectrum_nonfinite_eigenvalues"), 3);
   EXPECT_EQ(Find(metrics.Collect(), "eigsvc_spectrum_near_one_ratio"), nullptr);
   EXPECT_EQ(Find(metrics.Collect(), "eigsvc_spectrum_modulus"), nullptr);
