@@ -53,7 +53,7 @@ fuzz: setup-test  ## Fuzz the readers of untrusted files; SECONDS_EACH=600 for l
 	@tests/fuzz/run.sh $(or $(SECONDS_EACH),60)
 
 dashboards: setup-test  ## Write deploy/grafana/dashboards again from generate.js
-	@NODE_PATH=$(CACHE)/grafana-sdk/node_modules node deploy/grafana/generate.js deploy/grafana/dashboards
+	@NODE_PATH=$(CACHE)/deploy-tools/node_modules node deploy/grafana/generate.js deploy/grafana/dashboards
 
 format: setup-test  ## Rewrite the sources in the project's style
 	@git ls-files '*.cc' '*.h' | xargs clang-format-14 -i

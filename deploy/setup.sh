@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what a build (or, with `test`, the tests as well) needs: Debian packages, the Python environment whose torch
-# package provides LibTorch, the test-only Python environment, buf and the dashboards' SDK. Idempotent,
-# and quiet when nothing is to do.
+# package provides LibTorch, the test-only Python environment, buf and what writes the dashboards.
+# Idempotent, and quiet when nothing is to do.
 #
 #   deploy/setup.sh build|test
 #
@@ -86,14 +86,14 @@ if [ "$what" != build ]; then
     npm install --silent --no-audit --no-fund --prefix "$buf" @bufbuild/buf@1.75.0 >&2 ||
       die "npm could not install @bufbuild/buf; check the package registry and run again"
   fi
-  sdk=$cache/grafana-sdk stamp=$(sha256sum <"$here/grafana/package-lock.json" | cut -c1-64)
-  if [ "$(cat "$sdk/.stamp" 2>/dev/null)" != "$stamp" ]; then
-    say "installing the generator of dashboards"
-    rm -rf "$sdk"
-    mkdir -p "$sdk"
-    cp "$here/grafana/package.json" "$here/grafana/package-lock.json" "$sdk"
-    npm ci --silent --no-audit --no-fund --prefix "$sdk" >&2 ||
-      die "npm could not install @grafana/grafana-foundation-sdk; check the package registry and run again"
-    echo "$stamp" >"$sdk/.stamp"
+  tools=$cache/deploy-tools stamp=$(sha256sum <"$here/requirements/package-lock.json" | cut -c1-64)
+  if [ "$(cat "$tools/.stamp" 2>/dev/null)" != "$stamp" ]; then
+    say "installing what writes the dashboards"
+    rm -rf "$tools"
+    mkdir -p "$tools"
+    cp "$here/requirements/package.json" "$here/requirements/package-lock.json" "$tools"
+    npm ci --silent --no-audit --no-fund --prefix "$tools" >&2 ||
+      die "npm could not install deploy/requirements/package.json; check the package registry and run again"
+    echo "$stamp" >"$tools/.stamp"
   fi
 fi

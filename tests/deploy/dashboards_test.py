@@ -146,7 +146,7 @@ BROKEN = [
 
 class DashboardsTest(unittest.TestCase):
     def test_committed_is_what_the_generator_writes(self):
-        sdk = pathlib.Path(os.environ.get("EIGSVC_CACHE", pathlib.Path.home() / ".cache/eigsvc")) / "grafana-sdk/node_modules"
+        sdk = pathlib.Path(os.environ.get("EIGSVC_CACHE", pathlib.Path.home() / ".cache/eigsvc")) / "deploy-tools/node_modules"
         self.assertTrue(sdk.is_dir(), f"no SDK at {sdk}; run make setup-test")
         with tempfile.TemporaryDirectory() as directory:
             subprocess.run(["node", options.source / "deploy/grafana/generate.js", directory], check=True,
