@@ -16,6 +16,7 @@
 #include "server/http/http_server.h"
 #include "server/jobs/jobs.h"
 #include "server/metrics/metrics.h"
+#include "server/plane/plane_request.h"
 #include "server/store/store.h"
 
 namespace eigsvc {
@@ -132,7 +133,11 @@ absl::Status Server::Impl::Start() {
                      const MetricsFormat format = ChooseFormat(accept);
                      return HttpHandlers::Text{std::string(ContentType(format)), metrics.Serialize(format)};
                    },
-                   [this] { return NotReadyReason(); }}));
+                   [this] { return NotReadyReason(); },
+                   [this](absl::string_view target) -> absl::StatusOr<HttpHandlers::Text> {
+                     EIGSVC_ASSIGN_OR_RETURN(std::string png, PlanePng(*jobs, target));
+                     return HttpHandlers::Text{"image/png", std::move(png)};
+                   }}));
   }
   // Last: the hook uses what stands above.
   for (Worker* worker : pointers) worker->OnStateChange([this] { UpdateReadiness(); });

@@ -20,7 +20,7 @@ struct ServerConfig {
   // authentication yet; other addresses need allow_remote.
   std::string listen = "127.0.0.1:50151";
   bool allow_remote = false;
-  // Where /metrics, /livez and /readyz listen; empty: nowhere.
+  // Where /metrics, /livez, /readyz and pictures are; empty: nowhere.
   std::string http_listen = "127.0.0.1:9464";
   // Checkpoints and data that clients may name; empty: none.
   std::string checkpoint_root, data_root;

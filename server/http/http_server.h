@@ -1,6 +1,6 @@
-// HttpServer: /metrics, /livez and /readyz for Prometheus and probes. One thread, asynchronous, bounded:
-// connections are capped, a request must arrive whole within a time limit, and no request may carry a body.
-// It knows no job: what it shows are two functions.
+// HttpServer: /metrics, /livez and /readyz for Prometheus and probes, and pictures under /v1/ for dashboards.
+// One thread, asynchronous, bounded: connections are capped, a request must arrive whole within a time limit,
+// and no request may carry a body. It knows no job: what it shows are functions.
 #pragma once
 
 #include <functional>
@@ -27,6 +27,8 @@ struct HttpHandlers {
   };
   std::function<Text(absl::string_view accept)> metrics;  // in the format that the Accept header prefers
   std::function<std::string()> not_ready_reason;          // empty: ready
+  // Of everything under /v1/; `target` is the request's, with its query. Empty: there is nothing.
+  std::function<absl::StatusOr<Text>(absl::string_view target)> v1;
 };
 
 class HttpServer {
