@@ -62,6 +62,7 @@ RpcOptions ToRpcOptions(const ServerConfig& config, std::function<void(const Rpc
   options.listen = config.listen;
   options.reflection = config.reflection;
   options.private_server = config.private_server;
+  options.max_connection_age = config.max_connection_age;
   options.versions = {{"eigsvcd", EIGSVC_VERSION}, {"grpc", GRPC_CPP_VERSION_STRING}};
   options.limits = {{"queue_capacity", config.queue_capacity},
                     {"model_memory_bytes", config.model_memory_bytes},
