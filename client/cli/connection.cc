@@ -67,9 +67,10 @@ CallOptions Connection::call_options() const { return {.deadline = deadline_}; }
 
 absl::Status Connection::Explain(const absl::Status& status) const {
   // gRPC's own words for a connection it could not make; a server's UNAVAILABLE keeps the server's message.
-  const bool nobody =
-      absl::IsUnavailable(status) && (absl::StrContains(status.message(), "failed to connect") ||
-                                      absl::StrContains(status.message(), "DNS resolution failed"));
+  const bool nobody = absl::IsUnavailable(status) &&
+                      (absl::StrContains(status.message(), "failed to connect") ||
+                       absl::StrContains(status.message(), "connections to all backends failing") ||
+                       absl::StrContains(status.message(), "DNS resolution failed"));
   if (!nobody) return status;
   if (private_server()) {
     return absl::UnavailableError(absl::StrCat("the private daemon is gone (", std::string(status.message()),
