@@ -1,6 +1,6 @@
 # The front door. Every target sets up what it needs; all are idempotent.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test build test test-full conformance demo bench fuzz format lint clean
+.PHONY: help setup setup-test build test test-full conformance demo bench fuzz dashboards format lint clean
 SHELL := /bin/bash
 
 CACHE := $(or $(EIGSVC_CACHE),$(HOME)/.cache/eigsvc)
@@ -51,6 +51,9 @@ fuzz: setup-test  ## Fuzz the readers of untrusted files; SECONDS_EACH=600 for l
 	@$(call configure,build-fuzz,fuzz)
 	@ninja -C build-fuzz --quiet
 	@tests/fuzz/run.sh $(or $(SECONDS_EACH),60)
+
+dashboards: setup-test  ## Write deploy/grafana/dashboards again from generate.js
+	@NODE_PATH=$(CACHE)/deploy-tools/node_modules node deploy/grafana/generate.js deploy/grafana/dashboards
 
 format: setup-test  ## Rewrite the sources in the project's style
 	@git ls-files '*.cc' '*.h' | xargs clang-format-14 -i

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what a build (or, with `test`, the tests as well) needs: Debian packages, the Python environment whose torch
-# package provides LibTorch, the test-only Python environment, and buf. Idempotent, and quiet when nothing is to do.
+# package provides LibTorch, the test-only Python environment, buf and what writes the dashboards.
+# Idempotent, and quiet when nothing is to do.
 #
 #   deploy/setup.sh build|test
 #
@@ -84,5 +85,15 @@ if [ "$what" != build ]; then
     say "installing buf"
     npm install --silent --no-audit --no-fund --prefix "$buf" @bufbuild/buf@1.75.0 >&2 ||
       die "npm could not install @bufbuild/buf; check the package registry and run again"
+  fi
+  tools=$cache/deploy-tools stamp=$(sha256sum <"$here/requirements/package-lock.json" | cut -c1-64)
+  if [ "$(cat "$tools/.stamp" 2>/dev/null)" != "$stamp" ]; then
+    say "installing what writes the dashboards"
+    rm -rf "$tools"
+    mkdir -p "$tools"
+    cp "$here/requirements/package.json" "$here/requirements/package-lock.json" "$tools"
+    npm ci --silent --no-audit --no-fund --prefix "$tools" >&2 ||
+      die "npm could not install deploy/requirements/package.json; check the package registry and run again"
+    echo "$stamp" >"$tools/.stamp"
   fi
 fi

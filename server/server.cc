@@ -16,6 +16,7 @@
 #include "server/http/http_server.h"
 #include "server/jobs/jobs.h"
 #include "server/metrics/metrics.h"
+#include "server/plane/plane_request.h"
 #include "server/store/store.h"
 
 namespace eigsvc {
@@ -61,6 +62,7 @@ RpcOptions ToRpcOptions(const ServerConfig& config, std::function<void(const Rpc
   options.listen = config.listen;
   options.reflection = config.reflection;
   options.private_server = config.private_server;
+  options.max_connection_age = config.max_connection_age;
   options.versions = {{"eigsvcd", EIGSVC_VERSION}, {"grpc", GRPC_CPP_VERSION_STRING}};
   options.limits = {{"queue_capacity", config.queue_capacity},
                     {"model_memory_bytes", config.model_memory_bytes},
@@ -125,8 +127,18 @@ absl::Status Server::Impl::Start() {
   if (!config.private_server && !config.http_listen.empty()) {
     HttpOptions options;
     options.listen = config.http_listen;
-    EIGSVC_ASSIGN_OR_RETURN(http, HttpServer::Start(options, {[this] { return metrics.Serialize(); },
-                                                              [this] { return NotReadyReason(); }}));
+    EIGSVC_ASSIGN_OR_RETURN(
+        http, HttpServer::Start(
+                  options,
+                  {[this](absl::string_view accept) {
+                     const MetricsFormat format = ChooseFormat(accept);
+                     return HttpHandlers::Text{std::string(ContentType(format)), metrics.Serialize(format)};
+                   },
+                   [this] { return NotReadyReason(); },
+                   [this](absl::string_view target) -> absl::StatusOr<HttpHandlers::Text> {
+                     EIGSVC_ASSIGN_OR_RETURN(std::string png, PlanePng(*jobs, target));
+                     return HttpHandlers::Text{"image/png", std::move(png)};
+                   }}));
   }
   // Last: the hook uses what stands above.
   for (Worker* worker : pointers) worker->OnStateChange([this] { UpdateReadiness(); });

@@ -12,9 +12,10 @@ namespace {
 
 constexpr int kMaxReceiveBytes = 16 << 20;
 
+// A name may lead to several servers (a headless service; ipv4:A,B): calls go round those that answer.
 // Calls that may be repeated: they read, or repeat to the same end. Analyze, Train and the uploads are left
 // out: a second one would be a second job.
-constexpr char kServiceConfig[] = R"({"methodConfig":[{
+constexpr char kServiceConfig[] = R"({"loadBalancingConfig":[{"round_robin":{}}],"methodConfig":[{
   "name":[
     {"service":"eigsvc.v1.AnalysisService","method":"GetAnalysis"},
     {"service":"eigsvc.v1.AnalysisService","method":"ListAnalyses"},
@@ -47,6 +48,9 @@ absl::StatusOr<std::unique_ptr<Connection>> Connection::Open(const Options& opti
   arguments.SetServiceConfigJSON(kServiceConfig);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 60'000);  // a job's stream is quiet while it queues
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20'000);
+  // A server that restarts is back before the next one goes: gRPC's own waits grow to two minutes.
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 200);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2'000);
   if (absl::StartsWith(connection->address_, "unix:")) {
     arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
     arguments.SetString(GRPC_ARG_DEFAULT_AUTHORITY, "localhost");  // a path is no valid :authority
@@ -63,9 +67,10 @@ CallOptions Connection::call_options() const { return {.deadline = deadline_}; }
 
 absl::Status Connection::Explain(const absl::Status& status) const {
   // gRPC's own words for a connection it could not make; a server's UNAVAILABLE keeps the server's message.
-  const bool nobody =
-      absl::IsUnavailable(status) && (absl::StrContains(status.message(), "failed to connect") ||
-                                      absl::StrContains(status.message(), "DNS resolution failed"));
+  const bool nobody = absl::IsUnavailable(status) &&
+                      (absl::StrContains(status.message(), "failed to connect") ||
+                       absl::StrContains(status.message(), "connections to all backends failing") ||
+                       absl::StrContains(status.message(), "DNS resolution failed"));
   if (!nobody) return status;
   if (private_server()) {
     return absl::UnavailableError(absl::StrCat("the private daemon is gone (", std::string(status.message()),

@@ -23,6 +23,7 @@ if(EIGSVC_FUZZ)
   return()  # the rooms that parse untrusted bytes need no more
 endif()
 
+find_package(PNG REQUIRED)
 find_package(Protobuf REQUIRED)
 find_package(gRPC REQUIRED)
 find_package(prometheus-cpp REQUIRED COMPONENTS core)

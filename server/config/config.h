@@ -20,7 +20,7 @@ struct ServerConfig {
   // authentication yet; other addresses need allow_remote.
   std::string listen = "127.0.0.1:50151";
   bool allow_remote = false;
-  // Where /metrics, /livez and /readyz listen; empty: nowhere.
+  // Where /metrics, /livez, /readyz and pictures are; empty: nowhere.
   std::string http_listen = "127.0.0.1:9464";
   // Checkpoints and data that clients may name; empty: none.
   std::string checkpoint_root, data_root;
@@ -35,7 +35,10 @@ struct ServerConfig {
   int64_t result_memory_bytes = int64_t{256} << 20;  // finished jobs kept
   int64_t spool_bytes = int64_t{16} << 30;           // kept eigenvalues on disk
   int64_t upload_bytes = int64_t{64} << 30;          // uploads and trained checkpoints on disk
-  absl::Duration lame_duck = absl::Seconds(5);       // after SIGTERM: not ready, still serving
+  // Older connections are asked to come again, by a name that may have other addresses by then; calls on them
+  // go on.
+  absl::Duration max_connection_age = absl::Minutes(5);
+  absl::Duration lame_duck = absl::Seconds(5);  // after SIGTERM: not ready, still serving
   absl::Duration drain_timeout =
       absl::Seconds(25);  // then running jobs may finish this long before they are cancelled
   absl::Duration cancel_grace = absl::Milliseconds(150);  // a worker that has not stopped by then is killed

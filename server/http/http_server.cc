@@ -41,12 +41,26 @@ Response Answer(http::status status, unsigned version, std::string body) {
   return response;
 }
 
+http::status ToHttp(absl::StatusCode code) {
+  switch (code) {
+    case absl::StatusCode::kInvalidArgument:
+      return http::status::bad_request;
+    case absl::StatusCode::kNotFound:
+      return http::status::not_found;
+    case absl::StatusCode::kFailedPrecondition:
+      return http::status::conflict;
+    default:
+      return http::status::internal_server_error;
+  }
+}
+
 Response Handle(const Shared& shared, const http::request<http::empty_body>& request) {
   const beast::string_view target = request.target().substr(0, request.target().find('?'));
   const auto answer = [&](http::status status, std::string body) {
     return Answer(status, request.version(), std::move(body));
   };
-  if (target != "/metrics" && target != "/livez" && target != "/readyz") {
+  const bool v1 = target.substr(0, 4) == "/v1/" && shared.handlers.v1 != nullptr;
+  if (!v1 && target != "/metrics" && target != "/livez" && target != "/readyz") {
     return answer(http::status::not_found, "not found; there are /metrics, /livez and /readyz\n");
   }
   if (request.method() != http::verb::get && request.method() != http::verb::head) {
@@ -55,8 +69,21 @@ Response Handle(const Shared& shared, const http::request<http::empty_body>& req
     return response;
   }
   if (target == "/metrics") {
-    Response response = answer(http::status::ok, shared.handlers.metrics());
-    response.set(http::field::content_type, "text/plain; version=0.0.4; charset=utf-8");
+    const beast::string_view accept = request[http::field::accept];
+    HttpHandlers::Text text = shared.handlers.metrics({accept.data(), accept.size()});
+    Response response = answer(http::status::ok, std::move(text.body));
+    response.set(http::field::content_type, text.content_type);
+    response.set(http::field::vary, "Accept");
+    return response;
+  }
+  if (v1) {
+    const beast::string_view whole = request.target();
+    absl::StatusOr<HttpHandlers::Text> found = shared.handlers.v1({whole.data(), whole.size()});
+    if (!found.ok())
+      return answer(ToHttp(found.status().code()), absl::StrCat(found.status().message(), "\n"));
+    Response response = answer(http::status::ok, std::move(found->body));
+    response.set(http::field::content_type, found->content_type);
+    response.set("X-Content-Type-Options", "nosniff");
     return response;
   }
   if (target == "/livez") return answer(http::status::ok, "ok\n");

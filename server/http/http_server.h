@@ -1,6 +1,6 @@
-// HttpServer: /metrics, /livez and /readyz for Prometheus and probes. One thread, asynchronous, bounded:
-// connections are capped, a request must arrive whole within a time limit, and no request may carry a body.
-// It knows no job: what it shows are two functions.
+// HttpServer: /metrics, /livez and /readyz for Prometheus and probes, and pictures under /v1/ for dashboards.
+// One thread, asynchronous, bounded: connections are capped, a request must arrive whole within a time limit,
+// and no request may carry a body. It knows no job: what it shows are functions.
 #pragma once
 
 #include <functional>
@@ -8,6 +8,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 
 namespace eigsvc {
@@ -21,8 +22,13 @@ struct HttpOptions {
 
 // Called on the server's thread; must not block on a job.
 struct HttpHandlers {
-  std::function<std::string()> metrics;           // Prometheus text format 0.0.4
-  std::function<std::string()> not_ready_reason;  // empty: ready
+  struct Text {
+    std::string content_type, body;
+  };
+  std::function<Text(absl::string_view accept)> metrics;  // in the format that the Accept header prefers
+  std::function<std::string()> not_ready_reason;          // empty: ready
+  // Of everything under /v1/; `target` is the request's, with its query. Empty: there is nothing.
+  std::function<absl::StatusOr<Text>(absl::string_view target)> v1;
 };
 
 class HttpServer {

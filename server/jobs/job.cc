@@ -10,6 +10,7 @@
 #include "models/base/status_macros.h"
 #include "models/base/status_util.h"
 #include "models/base/utf8.h"
+#include "server/jobs/metrics_feed.h"
 
 namespace eigsvc {
 namespace {
@@ -148,6 +149,13 @@ void ForgetLeftovers(v1::Analysis*) {}
 void ForgetLeftovers(v1::Training* record) {
   record->clear_best_sha256();
   record->clear_last_sha256();
+}
+
+const v1::CheckpointRef& Weights(const worker::v1::RunAnalysisRequest& request) {
+  return request.checkpoint().ref();
+}
+const v1::CheckpointRef& Weights(const worker::v1::RunTrainingRequest& request) {
+  return request.start().ref();
 }
 
 absl::Status Call(Worker& worker, const worker::v1::RunAnalysisRequest& request, CallControl& control,
@@ -408,15 +416,17 @@ void TypedJob<Kind>::OnEvent(typename Kind::WorkerResponse response) {
 }
 
 template <typename Kind>
-absl::Status TypedJob<Kind>::Run(Worker& worker, Store& store, int64_t max_export_bytes) {
+absl::Status TypedJob<Kind>::Run(Worker& worker, Store& store, Metrics& metrics, int64_t max_export_bytes) {
   typename Kind::WorkerRequest request = request_;
   EIGSVC_RETURN_IF_ERROR(AddOutputs(&request, store, max_export_bytes, control()));
+  MetricsFeed feed(metrics, id(), worker.device(), Weights(request_), task());
   std::optional<typename Kind::WorkerResponse> last;
   const absl::Status status = Call(worker, request, control(), [&](typename Kind::WorkerResponse response) {
     // The result waits for the status: an error may still follow it.
     if (response.event().has_result()) {
       last = std::move(response);
     } else {
+      feed.See(response.event());
       OnEvent(std::move(response));
     }
   });
@@ -430,6 +440,7 @@ absl::Status TypedJob<Kind>::Run(Worker& worker, Store& store, int64_t max_expor
         absl::StrCat("the worker on ", worker.device(), " ended the job without a result; report it"));
   }
   EIGSVC_ASSIGN_OR_RETURN(std::string kept, TakeOutputs(request, &*last, store));
+  feed.See(last->event());
   OnEvent(*std::move(last));
   const std::lock_guard lock(mutex_);
   ForgetLeftovers(&record_);  // of an attempt before

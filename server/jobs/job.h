@@ -32,7 +32,7 @@ class Job {
 
   virtual absl::string_view kind() const = 0;
   // Runs it on a worker, blocking. Called by the runner that owns it.
-  virtual absl::Status Run(Worker& worker, Store& store, int64_t max_export_bytes) = 0;
+  virtual absl::Status Run(Worker& worker, Store& store, Metrics& metrics, int64_t max_export_bytes) = 0;
   // Eigenvalues the result counts, and the task they belong to, for the metrics.
   virtual int64_t eigenvalues() const { return 0; }
   virtual const std::string& task() const = 0;
@@ -121,7 +121,7 @@ class TypedJob : public Job {
 
   absl::string_view kind() const override { return Kind::kName; }
   const std::string& task() const override { return request_.spec().task().name(); }
-  absl::Status Run(Worker& worker, Store& store, int64_t max_export_bytes) override;
+  absl::Status Run(Worker& worker, Store& store, Metrics& metrics, int64_t max_export_bytes) override;
   int64_t eigenvalues() const override;
 
   typename Kind::Record Brief() const;  // without spectra

@@ -360,7 +360,7 @@ void Jobs::Impl::Execute(const std::shared_ptr<Job>& job, Worker& worker) {
   } else {
     metrics.JobRetried(job->kind());
   }
-  const absl::Status status = job->Run(worker, store, options.max_export_bytes);
+  const absl::Status status = job->Run(worker, store, metrics, options.max_export_bytes);
   const bool again = WorkerDied(status) && job->attempts() < kMaxAttempts && !job->control().cancelled() &&
                      absl::Now() < job->control().deadline();
   if (!again) {

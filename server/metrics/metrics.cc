@@ -1,7 +1,7 @@
 // prometheus-cpp keeps the counters; three of its traps are closed here. A label value can come from a
 // request, so each label takes a bounded set of plain values and the rest count as "other". A non-finite
-// observation would spoil a histogram's sum for good, so durations are clamped. Labels are escaped by its
-// serializer, HELP is not: the texts below hold no backslash and no line break, and a test keeps it so.
+// observation would spoil a histogram's sum for good, so durations are clamped. Its serializer escapes no
+// HELP and knows no OpenMetrics, so exposition.h writes the text.
 #include "server/metrics/metrics.h"
 
 #include <algorithm>
@@ -14,11 +14,11 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
+#include "absl/time/clock.h"
 #include "prometheus/counter.h"
 #include "prometheus/gauge.h"
 #include "prometheus/histogram.h"
 #include "prometheus/registry.h"
-#include "prometheus/text_serializer.h"
 #include "server/metrics/process_stats.h"
 
 namespace eigsvc {
@@ -86,8 +86,10 @@ prometheus::MetricFamily Single(std::string name, std::string help, prometheus::
 
 struct Metrics::Impl {
   prometheus::Registry registry;
+  SpectrumMetrics spectra;
+  TrainingMetrics trainings;
 
-  BoundedLabel method, code, kind, outcome, reason, task, device, cause, direction;
+  BoundedLabel method, code, kind, outcome, reason, phase, task, device, cause, direction;
 
   using Counters = prometheus::Family<prometheus::Counter>;
   using Gauges = prometheus::Family<prometheus::Gauge>;
@@ -112,6 +114,8 @@ struct Metrics::Impl {
       NewHistograms("eigsvc_job_queue_wait_seconds", "Time a job waited before it started.");
   Histograms& job_duration =
       NewHistograms("eigsvc_job_duration_seconds", "Time from a job's start to its end.");
+  Histograms& phase_duration =
+      NewHistograms("eigsvc_job_phase_duration_seconds", "Time that the phases of jobs took, by kind.");
   Gauges& jobs_in_flight = NewGauges("eigsvc_jobs_in_flight", "Jobs that run.");
   Counters& jobs_rejected =
       NewCounters("eigsvc_jobs_rejected_total", "Jobs refused at admission, by reason.");
@@ -132,6 +136,13 @@ struct Metrics::Impl {
   Gauges& worker_busy = NewGauges("eigsvc_worker_busy", "Whether the device's worker process runs a job.");
   Counters& worker_restarts = NewCounters("eigsvc_worker_restarts_total",
                                           "Worker processes started again, by device and cause of the end.");
+
+  Gauges& worker_models =
+      NewGauges("eigsvc_worker_models", "Models that the device's worker process holds loaded.");
+  Gauges& worker_model_bytes =
+      NewGauges("eigsvc_worker_model_bytes", "Memory that the weights of the loaded models take.");
+  Gauges& device_memory = NewGauges("eigsvc_device_memory_bytes",
+                                    "Memory of the device, used and free; of the machine for the CPU.");
 
   Counters& stream_bytes = NewCounters("eigsvc_stream_bytes_total",
                                        "Payload bytes of streamed messages, received (in) and sent (out).");
@@ -169,6 +180,17 @@ Metrics::Metrics() : impl_(std::make_unique<Impl>()) {
   impl_->NewGauges("eigsvc_build_info", "Always 1; the version is a label.")
       .Add({{"version", EIGSVC_VERSION}})
       .Set(1);
+  // From the start at 0: of a counter that appears with its first event, increase() never sees that event.
+  for (const char* kind : {"analysis", "training"}) {
+    for (const char* outcome : {"succeeded", "failed", "cancelled", "deadline_exceeded"}) {
+      impl_->jobs.Add({{"kind", impl_->kind.Admit(kind)}, {"outcome", impl_->outcome.Admit(outcome)}});
+    }
+    impl_->job_retries.Add({{"kind", kind}});
+    impl_->jobs_in_flight.Add({{"kind", kind}});
+  }
+  for (const char* reason : {"invalid", "draining", "queue_full"}) {
+    impl_->jobs_rejected.Add({{"reason", impl_->reason.Admit(reason)}});
+  }
 }
 Metrics::~Metrics() = default;
 
@@ -202,6 +224,11 @@ void Metrics::JobRejected(absl::string_view reason) {
 void Metrics::JobRetried(absl::string_view kind) {
   impl_->job_retries.Add({{"kind", impl_->kind.Admit(kind)}}).Increment();
 }
+void Metrics::JobPhaseTook(absl::string_view kind, absl::string_view phase, absl::Duration duration) {
+  impl_->phase_duration
+      .Add({{"kind", impl_->kind.Admit(kind)}, {"phase", impl_->phase.Admit(phase)}}, JobBuckets())
+      .Observe(Seconds(duration));
+}
 void Metrics::SetQueueDepth(int64_t depth) { impl_->queue_depth.Set(static_cast<double>(depth)); }
 void Metrics::SetQueueCapacity(int64_t capacity) { impl_->queue_capacity.Set(static_cast<double>(capacity)); }
 void Metrics::SetResultBytes(int64_t bytes) { impl_->result_bytes.Set(static_cast<double>(bytes)); }
@@ -216,6 +243,9 @@ void Metrics::SetWorker(absl::string_view device, bool up, bool busy) {
   const std::string admitted = impl_->device.Admit(device);
   impl_->worker_up.Add({{"device", admitted}}).Set(up ? 1 : 0);
   impl_->worker_busy.Add({{"device", admitted}}).Set(busy ? 1 : 0);
+  for (const char* cause : {"signal", "exit"}) {  // 0 from the start, as above
+    impl_->worker_restarts.Add({{"device", admitted}, {"cause", impl_->cause.Admit(cause)}});
+  }
 }
 void Metrics::WorkerRestarted(absl::string_view device, absl::string_view cause) {
   impl_->worker_restarts.Add({{"device", impl_->device.Admit(device)}, {"cause", impl_->cause.Admit(cause)}})
@@ -227,6 +257,19 @@ void Metrics::SetWorkerProcess(absl::string_view device, int64_t pid) {
   impl_->worker_pids[admitted] = pid;
 }
 
+void Metrics::SetPool(absl::string_view device, const PoolState& pool, absl::Time asked) {
+  const std::string admitted = impl_->device.Admit(device);
+  impl_->worker_models.Add({{"device", admitted}}).Set(static_cast<double>(pool.model_ids.size()));
+  impl_->worker_model_bytes.Add({{"device", admitted}}).Set(static_cast<double>(pool.model_bytes));
+  if (pool.device_total_bytes > 0) {
+    impl_->device_memory.Add({{"device", admitted}, {"state", "free"}})
+        .Set(static_cast<double>(pool.device_free_bytes));
+    impl_->device_memory.Add({{"device", admitted}, {"state", "used"}})
+        .Set(static_cast<double>(pool.device_total_bytes - pool.device_free_bytes));
+  }
+  impl_->spectra.Retain(device, pool.model_ids, asked);
+}
+
 void Metrics::AddStreamBytes(absl::string_view direction, int64_t bytes) {
   if (bytes > 0) {
     impl_->stream_bytes.Add({{"direction", impl_->direction.Admit(direction)}})
@@ -236,9 +279,23 @@ void Metrics::AddStreamBytes(absl::string_view direction, int64_t bytes) {
 void Metrics::SetReady(bool ready) { impl_->ready.Set(ready ? 1 : 0); }
 void Metrics::SetDraining(bool draining) { impl_->draining.Set(draining ? 1 : 0); }
 
-std::string Metrics::Serialize() {
+// Models come and go: their number is bounded by what is kept, not by which were seen first.
+void Metrics::SetSpectrum(absl::string_view model, absl::string_view task, LoadedModelKey key,
+                          const SpectrumSnapshot& snapshot) {
+  impl_->spectra.Set(IsPlain(model) ? model : "other", impl_->task.Admit(task), std::move(key), snapshot,
+                     absl::Now());
+}
+void Metrics::SetTraining(const std::string& run, TrainingSnapshot snapshot) {
+  if (!IsPlain(snapshot.model)) snapshot.model = "other";
+  snapshot.task = impl_->task.Admit(snapshot.task);
+  impl_->trainings.Set(run, std::move(snapshot));
+}
+void Metrics::ForgetTraining(const std::string& run) { impl_->trainings.Forget(run); }
+
+std::string Metrics::Serialize(MetricsFormat format) {
+  using prometheus::MetricFamily;
   using prometheus::MetricType;
-  std::vector<prometheus::MetricFamily> families = impl_->registry.Collect();
+  std::vector<MetricFamily> families = impl_->registry.Collect();
   if (prometheus::MetricFamily memory = impl_->WorkerMemory(); !memory.metric.empty()) {
     families.push_back(std::move(memory));
   }
@@ -256,7 +313,9 @@ std::string Metrics::Serialize() {
   families.push_back(Single("process_start_time_seconds",
                             "Start of the daemon, seconds since the Unix epoch.", MetricType::Gauge,
                             stats.start_time_seconds));
-  return prometheus::TextSerializer().Serialize(families);
+  for (MetricFamily& family : impl_->spectra.Collect()) families.push_back(std::move(family));
+  for (MetricFamily& family : impl_->trainings.Collect()) families.push_back(std::move(family));
+  return Expose(families, format);
 }
 
 }  // namespace eigsvc

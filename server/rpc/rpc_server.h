@@ -32,6 +32,7 @@ struct RpcOptions {
   std::string listen = "127.0.0.1:0";  // "HOST:PORT" or "unix:/path"
   bool reflection = true;
   bool private_server = false;
+  absl::Duration max_connection_age = absl::Minutes(5);  // without a limit to the calls that are on one then
   // Shown by GetServerInfo.
   std::map<std::string, std::string> versions;
   std::map<std::string, int64_t> limits;

@@ -43,6 +43,47 @@ std::string CudaName(int index) {
   return found ? text : fallback;
 }
 
+// As the driver counts it, other processes' share included. Through the device's primary context, which
+// LibTorch holds already once a tensor is there.
+DeviceMemory CudaMemory(int index) {
+  DeviceMemory memory;
+  void* driver = dlopen("libcuda.so.1", RTLD_LAZY);
+  if (driver == nullptr) return memory;
+  const auto get = reinterpret_cast<int (*)(int*, int)>(dlsym(driver, "cuDeviceGet"));
+  const auto retain = reinterpret_cast<int (*)(void**, int)>(dlsym(driver, "cuDevicePrimaryCtxRetain"));
+  const auto release = reinterpret_cast<int (*)(int)>(dlsym(driver, "cuDevicePrimaryCtxRelease_v2"));
+  const auto push = reinterpret_cast<int (*)(void*)>(dlsym(driver, "cuCtxPushCurrent_v2"));
+  const auto pop = reinterpret_cast<int (*)(void**)>(dlsym(driver, "cuCtxPopCurrent_v2"));
+  const auto info = reinterpret_cast<int (*)(size_t*, size_t*)>(dlsym(driver, "cuMemGetInfo_v2"));
+  const bool found = get != nullptr && retain != nullptr && release != nullptr && push != nullptr &&
+                     pop != nullptr && info != nullptr;
+  int handle = 0;
+  void* context = nullptr;
+  if (found && get(&handle, index) == 0 && retain(&context, handle) == 0) {
+    size_t free_bytes = 0, total_bytes = 0;
+    if (push(context) == 0) {
+      if (info(&free_bytes, &total_bytes) == 0) {
+        memory = {static_cast<int64_t>(total_bytes), static_cast<int64_t>(free_bytes)};
+      }
+      pop(&context);
+    }
+    release(handle);
+  }
+  dlclose(driver);
+  return memory;
+}
+
+DeviceMemory MachineMemory() {
+  DeviceMemory memory;
+  std::ifstream meminfo("/proc/meminfo");
+  std::string name, unit;
+  for (int64_t kibibytes = 0; meminfo >> name >> kibibytes; std::getline(meminfo, unit)) {
+    if (name == "MemTotal:") memory.total_bytes = kibibytes << 10;
+    if (name == "MemAvailable:") memory.free_bytes = kibibytes << 10;
+  }
+  return memory;
+}
+
 }  // namespace
 
 std::vector<std::string> DeviceNames() {
@@ -59,6 +100,10 @@ std::string DescribeDevice(c10::Device device) {
   if (device.is_cuda()) return CudaName(device.has_index() ? device.index() : 0);
   const int threads = at::get_num_threads();
   return absl::StrCat(CpuName(), ", ", threads, threads == 1 ? " thread" : " threads");
+}
+
+DeviceMemory ReadDeviceMemory(c10::Device device) {
+  return device.is_cuda() ? CudaMemory(device.has_index() ? device.index() : 0) : MachineMemory();
 }
 
 const std::map<std::string, std::string>& Versions() {

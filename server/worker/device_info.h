@@ -1,6 +1,7 @@
 // What this process runs on and what it was built from, in words. Thread-safe.
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <string>
 #include <vector>
@@ -14,6 +15,12 @@ std::vector<std::string> DeviceNames();
 
 // "AMD EPYC 7B13, 2 threads", "NVIDIA H100 80GB HBM3".
 std::string DescribeDevice(c10::Device device);
+
+// Of the CUDA device, or of the machine for the CPU. Zeros where it cannot be told.
+struct DeviceMemory {
+  int64_t total_bytes = 0, free_bytes = 0;
+};
+DeviceMemory ReadDeviceMemory(c10::Device device);
 
 // Versions by name: "eigsvc-worker", "libtorch", "grpc", "protobuf". They travel with every result.
 const std::map<std::string, std::string>& Versions();

@@ -177,6 +177,9 @@ grpc::ServerUnaryReactor* WorkerService::ListLoaded(grpc::CallbackServerContext*
                                                     const worker::v1::ListLoadedRequest*,
                                                     worker::v1::ListLoadedResponse* response) {
   for (v1::LoadedModel& model : pool_.List()) *response->add_models() = std::move(model);
+  const DeviceMemory memory = ReadDeviceMemory(options_.device);
+  response->set_device_memory_bytes(memory.total_bytes);
+  response->set_device_free_bytes(memory.free_bytes);
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   reactor->Finish(grpc::Status::OK);
   return reactor;

@@ -78,6 +78,7 @@ struct Worker::Impl {
   absl::Duration NextBackoff();
   void KeepTime();
   void ListenForHeartbeats();
+  void ReportPool(WorkerTransport& transport);
 
   void Kill(const std::shared_ptr<Incarnation>& incarnation, absl::string_view why);
   void PublishLocked();
@@ -227,6 +228,7 @@ absl::Status Worker::Impl::AwaitReady(Incarnation& incarnation) {
   if (!have_catalog) {
     EIGSVC_ASSIGN_OR_RETURN(fetched, incarnation.transport().GetCatalog());
   }
+  ReportPool(incarnation.transport());
   std::lock_guard<std::mutex> lock(mutex);
   if (fetched.has_value()) catalog = std::move(fetched);
   failed_starts = 0;
@@ -261,6 +263,7 @@ void Worker::Impl::Bury(const std::shared_ptr<Incarnation>& incarnation, const s
     PublishLocked();
     expected = stopping;
   }
+  metrics->SetPool(options.device, {}, absl::Now());  // it went with the process
   if (!expected) {
     const std::string label(CauseLabel(incarnation->killed_for, cause));
     metrics->WorkerRestarted(options.device, label);
@@ -339,7 +342,23 @@ void Worker::Impl::ListenForHeartbeats() {
     if (heard == nullptr) continue;
     missed = heard->transport().GetStatus(options.heartbeat).ok() ? 0 : missed + 1;
     if (missed >= kMissedHeartbeats) Kill(heard, "unresponsive");
+    if (missed == 0) ReportPool(heard->transport());
   }
+}
+
+// What a scrape shows of the pool is what was last heard: a scrape itself asks nobody.
+void Worker::Impl::ReportPool(WorkerTransport& transport) {
+  const absl::Time asked = absl::Now();
+  const absl::StatusOr<worker::v1::ListLoadedResponse> loaded = transport.ListLoaded();
+  if (!loaded.ok()) return;
+  PoolState pool;
+  for (const v1::LoadedModel& model : loaded->models()) {
+    pool.model_ids.insert(model.model_id());
+    pool.model_bytes += model.size_bytes();
+  }
+  pool.device_total_bytes = loaded->device_memory_bytes();
+  pool.device_free_bytes = loaded->device_free_bytes();
+  metrics->SetPool(options.device, pool, asked);
 }
 
 // Under the mutex, after any change that a waiter or the outside may care for.
@@ -579,6 +598,7 @@ absl::Status Worker::Unload(const worker::v1::UnloadRequest& request) {
       ->Ask<worker::v1::UnloadResponse>(
           [&](WorkerTransport& transport) -> absl::StatusOr<worker::v1::UnloadResponse> {
             EIGSVC_RETURN_IF_ERROR(transport.Unload(request));
+            impl_->ReportPool(transport);
             return worker::v1::UnloadResponse();
           })
       .status();

@@ -353,6 +353,10 @@ def main():
         found = broken(fixture)
         if found != {name}:
             failures.append(f"the fixture of {name} is caught by {sorted(found) or 'nothing'}")
+    wrapped = subprocess.run([f"{source}/deploy/kubernetes/prometheus-rule.sh"], capture_output=True, text=True, check=True).stdout
+    with open(f"{source}/deploy/prometheus/rules.yml", encoding="utf-8") as rules:
+        if yaml.safe_load(wrapped)["spec"] != yaml.safe_load(rules):
+            failures.append("the PrometheusRule is not rules.yml")
     misspelt = copy.deepcopy(whole)
     pods(misspelt)[0]["terminationGracePeriod"] = 5
     if not schema_faults(misspelt):

@@ -8,6 +8,7 @@ import pathlib
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -39,10 +40,10 @@ class Daemon:
 
     def __init__(self, *flags, roots=True):
         self.directory = tempfile.mkdtemp(prefix="eigsvc-e2e-")
-        command = [str(options.bin / "eigsvcd"), "--listen=127.0.0.1:0", "--http-listen=127.0.0.1:0", "--devices=cpu",
-                   f"--state-dir={self.directory}/state"]
+        command = [str(options.bin / "eigsvcd"), "--devices=cpu", f"--state-dir={self.directory}/state"]
         given = {flag.split("=")[0] for flag in flags}
-        command += [flag for flag in ("--lame-duck=200ms", "--drain-timeout=5s") if flag.split("=")[0] not in given]
+        defaults = ("--listen=127.0.0.1:0", "--http-listen=127.0.0.1:0", "--lame-duck=200ms", "--drain-timeout=5s")
+        command += [flag for flag in defaults if flag.split("=")[0] not in given]
         if roots:
             command.append(f"--checkpoint-root={options.source / 'deploy' / 'demo'}")
         self.log = open(f"{self.directory}/log", "w+")
@@ -107,6 +108,12 @@ def daemon(*flags, **kwargs):
         yield running
     finally:
         running.stop()
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def sha256(data):

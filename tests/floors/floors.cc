@@ -52,10 +52,11 @@ const std::map<std::string, Rooms, std::less<>>& Arrows() {
       {"server/jobs", {"models/base", "server/workers", "server/store", "server/metrics", "server/config"}},
       {"server/rpc",
        {"models/base", "server/jobs", "server/workers", "server/store", "server/metrics", "server/config"}},
+      {"server/plane", {"models/base", "server/jobs"}},
       {"server/http", {"models/base", "server/jobs", "server/metrics", "server/config"}},
       {"server",
-       {"models/base", "server/rpc", "server/http", "server/jobs", "server/workers", "server/store",
-        "server/metrics", "server/config"}},
+       {"models/base", "server/rpc", "server/http", "server/plane", "server/jobs", "server/workers",
+        "server/store", "server/metrics", "server/config"}},
       // doors: talk only through proto; `inspect` works offline on the ground floor
       {"client/cli", {"models/base", "models/spectrum", "models/archive", "server/inspection"}},
   };

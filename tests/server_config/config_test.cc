@@ -197,7 +197,7 @@ TEST(ConfigTest, PrintedConfigurationRoundTripsThroughItsOwnFlags) {
              "--no-reflection", "--listen", "[::1]:9", "--checkpoint-root", "/a \"b\"\\c"}));
   EIGSVC_ASSERT_OK_AND_ASSIGN(ParsedConfig help, Parse({"--help"}));
   const nlohmann::ordered_json json = nlohmann::ordered_json::parse(ConfigToJson(first.config));
-  EXPECT_EQ(json.size(), 22u);
+  EXPECT_EQ(json.size(), 23u);
   std::vector<std::string> arguments;
   for (const auto& [key, value] : json.items()) {
     const std::string name = absl::StrReplaceAll(key, {{"_", "-"}});

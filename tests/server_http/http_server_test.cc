@@ -66,8 +66,19 @@ class HttpServerTest : public ::testing::Test {
  protected:
   void Start() {
     HttpHandlers handlers;
-    handlers.metrics = [] { return std::string("eigsvc_ready 1\n"); };
+    handlers.metrics = [](absl::string_view accept) {
+      return HttpHandlers::Text{
+          accept.empty() ? "text/plain; version=0.0.4; charset=utf-8" : std::string(accept),
+          "eigsvc_ready 1\n"};
+    };
     handlers.not_ready_reason = [this] { return ready_ ? std::string() : std::string("no worker is ready"); };
+    handlers.v1 = [](absl::string_view target) -> absl::StatusOr<HttpHandlers::Text> {
+      if (target == "/v1/bad") return absl::InvalidArgumentError("bad layer");
+      if (target == "/v1/none") return absl::NotFoundError("no analysis");
+      if (target == "/v1/early") return absl::FailedPreconditionError("it still runs");
+      if (target == "/v1/broken") return absl::InternalError("report it");
+      return HttpHandlers::Text{"image/png", absl::StrCat("picture of ", target)};
+    };
     EIGSVC_ASSERT_OK_AND_ASSIGN(server_, HttpServer::Start(options_, handlers));
     ASSERT_GT(server_->port(), 0);
   }
@@ -94,6 +105,14 @@ TEST_F(HttpServerTest, MetricsHaveThePrometheusContentType) {
   EXPECT_THAT(Ask(Get("/metrics?name=x")), StartsWith("HTTP/1.1 200 "));
 }
 
+TEST_F(HttpServerTest, MetricsAreToldWhatTheClientAccepts) {
+  Start();
+  const std::string answer =
+      Ask("GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: application/x\r\nConnection: close\r\n\r\n");
+  EXPECT_THAT(answer, HasSubstr("Content-Type: application/x\r\n"));
+  EXPECT_THAT(answer, HasSubstr("Vary: Accept\r\n"));
+}
+
 TEST_F(HttpServerTest, ReadinessHasAReasonAndLivenessDoesNotFollowIt) {
   Start();
   EXPECT_THAT(Ask(Get("/readyz")), StartsWith("HTTP/1.1 200 "));
@@ -102,6 +121,24 @@ TEST_F(HttpServerTest, ReadinessHasAReasonAndLivenessDoesNotFollowIt) {
   EXPECT_THAT(answer, StartsWith("HTTP/1.1 503 "));
   EXPECT_THAT(answer, EndsWith("no worker is ready\n"));
   EXPECT_THAT(Ask(Get("/livez")), StartsWith("HTTP/1.1 200 "));
+}
+
+TEST_F(HttpServerTest, WhatIsUnderV1ComesWithItsTypeAndItsErrors) {
+  Start();
+  const auto get = [&](const std::string& target) {
+    return Ask(absl::StrCat("GET ", target, " HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"));
+  };
+  const std::string picture = get("/v1/analyses/an-1/plane.png?view=plane");
+  EXPECT_THAT(picture, StartsWith("HTTP/1.1 200"));
+  EXPECT_THAT(picture, HasSubstr("Content-Type: image/png\r\n"));
+  EXPECT_THAT(picture, HasSubstr("X-Content-Type-Options: nosniff\r\n"));
+  EXPECT_THAT(picture, EndsWith("\r\n\r\npicture of /v1/analyses/an-1/plane.png?view=plane"));
+  EXPECT_THAT(get("/v1/bad"), AllOf(StartsWith("HTTP/1.1 400"), EndsWith("bad layer\n")));
+  EXPECT_THAT(get("/v1/none"), AllOf(StartsWith("HTTP/1.1 404"), EndsWith("no analysis\n")));
+  EXPECT_THAT(get("/v1/early"), AllOf(StartsWith("HTTP/1.1 409"), EndsWith("it still runs\n")));
+  EXPECT_THAT(get("/v1/broken"), AllOf(StartsWith("HTTP/1.1 500"), EndsWith("report it\n")));
+  EXPECT_THAT(Ask("POST /v1/bad HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"),
+              StartsWith("HTTP/1.1 405"));
 }
 
 TEST_F(HttpServerTest, HeadHasTheLengthAndNoBody) {

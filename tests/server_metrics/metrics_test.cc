@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <ctime>
@@ -18,6 +19,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -100,6 +102,16 @@ void UseEverything(Metrics& metrics) {
   metrics.AddStreamBytes("out", 4096);
   metrics.SetReady(true);
   metrics.SetDraining(false);
+  metrics.JobPhaseTook("analysis", "load", absl::Seconds(7));
+  metrics.SetPool("cpu", {{"id"}, 4000, 16000, 6000}, absl::Now());
+  SpectrumSnapshot spectrum;
+  spectrum.below_1 = {{900, 3}};
+  spectrum.near_1 = 1;
+  spectrum.nonfinite = 2;
+  spectrum.scores = {{"accuracy", 0.5}};
+  spectrum.max_log_magnitude = -0.5;
+  metrics.SetSpectrum("m.pt", "mqar", {"cpu", "id"}, spectrum);
+  metrics.SetTraining("tr-1", {"mamba2", "mqar", 5, 10, 1.5, 0.001, 2, 3000, {{"accuracy", 0.25}}, spectrum});
 }
 
 TEST(MetricsTest, EverySeriesHasItsValue) {
@@ -131,6 +143,15 @@ TEST(MetricsTest, EverySeriesHasItsValue) {
       {"eigsvc_worker_busy{device=\"cpu\"}", 1},
       {"eigsvc_worker_restarts_total{cause=\"signal\",device=\"cpu\"}", 1},
       {"eigsvc_stream_bytes_total{direction=\"out\"}", 4096},
+      {"eigsvc_job_phase_duration_seconds_sum{kind=\"analysis\",phase=\"load\"}", 7},
+      {"eigsvc_worker_models{device=\"cpu\"}", 1},
+      {"eigsvc_worker_model_bytes{device=\"cpu\"}", 4000},
+      {"eigsvc_device_memory_bytes{device=\"cpu\",state=\"used\"}", 10000},
+      {"eigsvc_device_memory_bytes{device=\"cpu\",state=\"free\"}", 6000},
+      {"eigsvc_spectrum_modulus_count{model=\"m.pt\",task=\"mqar\"}", 3},
+      {"eigsvc_spectrum_nonfinite_eigenvalues{model=\"m.pt\",task=\"mqar\"}", 2},
+      {"eigsvc_task_score{model=\"m.pt\",task=\"mqar\",metric=\"accuracy\"}", 0.5},
+      {"eigsvc_training_loss{model=\"mamba2\",task=\"mqar\"}", 1.5},
       {"eigsvc_ready", 1},
       {"eigsvc_draining", 0},
       {"eigsvc_build_info{version=\"" EIGSVC_VERSION "\"}", 1},
@@ -204,10 +225,18 @@ TEST(MetricsTest, StrangeLabelValuesBecomeOther) {
     metrics.RpcFinished(value, value, absl::ZeroDuration());
     metrics.SetWorker(value, true, true);
   }
+  for (const std::string& value : strange) {
+    SpectrumSnapshot spectrum;
+    spectrum.below_1 = {{900, 3}};
+    metrics.SetSpectrum(value, value, {"cpu", "id"}, spectrum);
+    metrics.SetTraining("tr-1", {value, value, 5, 10, 1.5, 0.001, 2, 3000, {}, {}});
+  }
   const std::string text = metrics.Serialize();
   const Exposition read = Read(text);
   EXPECT_THAT(read.problems, ::testing::IsEmpty());
   EXPECT_THAT(text, Not(HasSubstr("forged")));
+  EXPECT_EQ(read.Value("eigsvc_spectrum_eigenvalues{model=\"other\",task=\"other\"}"), 3);
+  EXPECT_EQ(read.Value("eigsvc_training_step{model=\"other\",task=\"other\"}"), 5);
   EXPECT_EQ(read.Value("eigsvc_eigenvalues_total{task=\"other\"}"), strange.size());
   EXPECT_EQ(read.Value("eigsvc_rpcs_total{code=\"other\",method=\"other\"}"), strange.size());
   EXPECT_EQ(read.Value("eigsvc_rpcs_in_flight{method=\"other\"}"), 0);
@@ -278,6 +307,53 @@ TEST(MetricsTest, WorkerMemoryIsReadAtScrapeTimeAndVanishesWithTheProcess) {
   EXPECT_EQ(Read(metrics.Serialize()).Value(sample), std::nullopt);
   metrics.SetWorkerProcess("cpu", 0);
   EXPECT_EQ(Read(metrics.Serialize()).Value(sample), std::nullopt);
+}
+
+TEST(MetricsTest, CountersOfKnownLabelsStartAtZero) {
+  Metrics metrics;
+  metrics.SetWorker("cpu", true, false);
+  const Exposition read = Read(metrics.Serialize());
+  EXPECT_EQ(read.Value("eigsvc_jobs_total{kind=\"training\",outcome=\"failed\"}"), 0);
+  EXPECT_EQ(read.Value("eigsvc_jobs_rejected_total{reason=\"queue_full\"}"), 0);
+  EXPECT_EQ(read.Value("eigsvc_job_retries_total{kind=\"analysis\"}"), 0);
+  EXPECT_EQ(read.Value("eigsvc_worker_restarts_total{cause=\"signal\",device=\"cpu\"}"), 0);
+}
+
+// 16 models, 5 tasks each, every bin of every spectrum filled.
+TEST(MetricsTest, AFullScrapeIsSmallAndFast) {
+  Metrics metrics;
+  UseEverything(metrics);
+  SpectrumSnapshot spectrum;
+  for (int bin = 0; bin < 42 * 32; ++bin) spectrum.below_1[bin] = spectrum.beyond_1[bin] = 1000 + bin;
+  for (int cell = 0; cell < 2 * 42 * 64; ++cell) spectrum.phase[cell] = 1;
+  spectrum.scores = {{"accuracy", 0.5}, {"perplexity", 12}};
+  spectrum.near_1 = 77;
+  for (int model = 0; model < 16; ++model) {
+    for (int task = 0; task < 5; ++task) {
+      metrics.SetSpectrum(absl::StrCat("model-", model), absl::StrCat("task-", task), {"cpu", "id"},
+                          spectrum);
+    }
+    metrics.SetTraining(
+        absl::StrCat("tr-", model),
+        {absl::StrCat("model-", model), "task-0", 1, 2, 3, 4, 5, 6, {{"accuracy", 0.5}}, spectrum});
+  }
+  for (const MetricsFormat format : {MetricsFormat::kPrometheusText, MetricsFormat::kOpenMetrics}) {
+    absl::Duration fastest = absl::InfiniteDuration();
+    std::string text;
+    for (int i = 0; i < 10; ++i) {
+      const absl::Time start = absl::Now();
+      text = metrics.Serialize(format);
+      fastest = std::min(fastest, absl::Now() - start);
+    }
+    int64_t series = 0;
+    for (const absl::string_view line : absl::StrSplit(text, '\n', absl::SkipEmpty()))
+      series += line[0] != '#';
+    EXPECT_GT(series, 80 * 70);
+    EXPECT_LT(series, 10000);
+    EXPECT_LE(fastest, absl::Milliseconds(50));
+    RecordProperty(format == MetricsFormat::kOpenMetrics ? "openmetrics" : "text",
+                   absl::StrCat(series, " series, ", text.size(), " bytes, ", absl::FormatDuration(fastest)));
+  }
 }
 
 TEST(MetricsTest, CountsFromManyThreadsAreExact) {

@@ -75,7 +75,9 @@ def mamba2_sizes(rng, heads, groups):
 
 
 def bamba(directory, rng, *, attends, layers=3, groups=1, **settings):
-    config = transformers.BambaConfig(**sizes(rng, 4), **mamba2_sizes(rng, 8, groups), num_key_value_heads=2,
+    shape = sizes(rng, 4)
+    shape["hidden_size"] = 16 * int(rng.integers(1, 4))  # half of a head's dimensions turn in pairs
+    config = transformers.BambaConfig(**shape, **mamba2_sizes(rng, 8, groups), num_key_value_heads=2,
                                       num_hidden_layers=layers, attn_layer_indices=attends, **settings)
     make(directory, rng, modeling_bamba, transformers.BambaForCausalLM(config),
          [["attention"] if layer in attends else ["mamba"] for layer in range(layers)])
