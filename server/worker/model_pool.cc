@@ -214,13 +214,9 @@ absl::StatusOr<ModelPool::Handle> ModelPool::Keep(PooledModel model) {
   held.residency = model.model->weights().source != nullptr ? Residency::kLayer : Residency::kAll;
   model.size_bytes = WeightBytes(model.model->plan(), held);
   model.description.set_device(device_name_);
-<<<<<<< HEAD
+  model.description.set_model_id(model.id);
   model.description.set_dtype(DtypeName(held.dtype));
   model.description.set_residency(held.residency == Residency::kLayer ? "layer" : "all");
-=======
-  model.description.set_model_id(model.id);
-  model.description.set_dtype(DtypeName(model.model->dtype()));
->>>>>>> main
   EIGSVC_RETURN_IF_ERROR(MakeRoom(model.size_bytes));
   auto handle = std::make_shared<const PooledModel>(std::move(model));
   absl::MutexLock lock(&mutex_);
