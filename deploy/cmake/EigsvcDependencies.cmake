@@ -75,13 +75,14 @@ if(EXISTS ${EIGSVC_TORCH_DIR}/lib/libtorch_cuda.so)
     "LINKER:--push-state,--no-as-needed,${EIGSVC_TORCH_DIR}/lib/libtorch.so,--pop-state"
     "LINKER:--allow-shlib-undefined")
 endif()
-# LibTorch's libraries share libstdc++ with us. A compiler whose libstdc++.so is missing takes the static one without a
-# word, and the two of them free each other's memory.
+# LibTorch's and gRPC's libraries share libstdc++ with us. A compiler whose libstdc++.so is missing (or a link to
+# nothing) takes the static one without a word: a program then has two of them, whose locales, streams and memory are not
+# each other's. Naming the shared one first is not enough: what else is on the line still pulls in parts of the other.
 execute_process(COMMAND ${CMAKE_CXX_COMPILER} -print-file-name=libstdc++.so
   OUTPUT_VARIABLE shared_runtime OUTPUT_STRIP_TRAILING_WHITESPACE)
 if(NOT EXISTS "${shared_runtime}")
   find_library(EIGSVC_LIBSTDCXX NAMES libstdc++.so.6 REQUIRED)
   message(STATUS "this compiler has no libstdc++.so: linking ${EIGSVC_LIBSTDCXX}")
-  target_link_options(eigsvc_torch INTERFACE "LINKER:--push-state,--no-as-needed,${EIGSVC_LIBSTDCXX},--pop-state")
+  add_link_options(-nostdlib++ "LINKER:--push-state,--no-as-needed,${EIGSVC_LIBSTDCXX},-lm,--pop-state")  # the option drops libm, too
 endif()
 target_link_options(eigsvc_torch INTERFACE "LINKER:-rpath,${EIGSVC_TORCH_DIR}/lib")
