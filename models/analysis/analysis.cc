@@ -19,6 +19,7 @@
 #include "models/base/status_util.h"
 #include "models/tasks/prefetch.h"
 #include "models/tensor/device.h"
+#include "models/tensor/device_queue.h"
 #include "models/tensor/torch_call.h"
 
 namespace eigsvc {
@@ -232,15 +233,16 @@ class Engine {
     return Passed(timer, piece);
   }
 
-  absl::Status RunLayer(int layer, const Weights& weights, SpectrumTap& tap, Piece& piece) const {
+  absl::Status RunLayer(int layer, const Weights& weights, SpectrumTap& tap, Piece& piece) {
     tap.BeginRows(piece.first, &piece.batch, &piece.counted);
     return RunLayer(layer, weights, static_cast<TransitionTap&>(tap), piece);
   }
 
-  absl::Status RunLayer(int layer, const Weights& weights, TransitionTap& tap, Piece& piece) const {
+  absl::Status RunLayer(int layer, const Weights& weights, TransitionTap& tap, Piece& piece) {
     PieceTimer timer(stop_);
     const LayerContext context{&tap, &stop_, result_.convention};
     EIGSVC_ASSIGN_OR_RETURN(piece.x, model_.Layer(layer, weights, piece.x, /*state=*/nullptr, context));
+    EIGSVC_RETURN_IF_ERROR(queue_.PieceQueued());
     return Passed(timer, piece);
   }
 
@@ -266,14 +268,14 @@ class Engine {
     for (int64_t length : piece.batch.lengths) result_.tokens += length;
     result_.batch_size = std::max(result_.batch_size, piece.batch.rows);
     EIGSVC_RETURN_IF_ERROR(Passed(timer, piece));
-    Report();
-    return absl::OkStatus();
+    return Report();
   }
 
   // A report costs a score over everything so far, so it takes at most a tenth of the time.
-  void Report() {
+  absl::Status Report() {
     const absl::Time start = absl::Now();
-    if (progress_ == nullptr || start < next_report_) return;
+    if (progress_ == nullptr || start < next_report_) return absl::OkStatus();
+    EIGSVC_RETURN_IF_ERROR(tap_->Collect());
     AnalysisProgress report;
     report.examples_done = result_.examples;
     report.examples_total = examples_;
@@ -284,6 +286,7 @@ class Engine {
     progress_(report);
     const absl::Time end = absl::Now();
     next_report_ = end + std::max(options_.progress_interval, 10 * (end - start));
+    return absl::OkStatus();
   }
 
   // Learns the longest sequence and the shapes of the transitions before the first real batch.
@@ -339,6 +342,7 @@ class Engine {
       EIGSVC_RETURN_IF_ERROR(export_->Finish());
       result_.exported_bytes = export_->bytes();
     }
+    EIGSVC_RETURN_IF_ERROR(tap_->Collect());
     result_.score = task_.ComputeScore(options_.split, predictions_);
     result_.sites = tap_->sites();
     result_.eigenvalues = tap_->eigenvalues();
@@ -358,6 +362,7 @@ class Engine {
   absl::Time next_report_ = start_ + options_.progress_interval;
   int64_t examples_ = 0;
   BatchSizer sizer_;
+  DeviceQueue queue_{device_};
   Prefetch batches_;
   std::unique_ptr<EigenvalueExport> export_;  // outlives tap_
   std::unique_ptr<SpectrumTap> tap_;

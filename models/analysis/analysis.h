@@ -34,6 +34,9 @@ struct AnalysisOptions {
   bool include_first_step = false;  // λ_0 acts on h_{-1} = 0; excluded by default
   Convention convention;            // as asked; resolved against what the model supports
   SolverPrecision precision = SolverPrecision::kDouble;
+  // Count eigenvalues where they lie, many layers in one pass, as is always done on a CUDA device where
+  // nothing is exported. The counts are the same.
+  bool defer_counts = false;
   // Where to write every eigenvalue (DESIGN section 4, Export); empty: nowhere.
   std::string export_path;
   int64_t max_export_bytes = int64_t{4} << 30;

@@ -18,28 +18,34 @@ at::Tensor ToHost(const at::Tensor& tensor) {
 
 }  // namespace
 
+absl::StatusOr<Eigenvalues> ComputeReported(const Transition& transition, int layer, absl::string_view mixer,
+                                            int64_t rows, int64_t steps, const EigenvalueOptions& options) {
+  const std::string site = absl::StrCat("layer ", layer, ", ", mixer);
+  absl::StatusOr<Eigenvalues> values = ComputeEigenvalues(transition, options);
+  if (!values.ok()) return Annotate(values.status(), site);
+  const at::IntArrayRef shape = values->log_magnitude.sizes();
+  const bool fits = transition.constant ? shape[0] == 1 && shape[1] == 1
+                                        : shape[0] == rows && transition.first_step >= 0 &&
+                                              transition.first_step + shape[1] <= steps;
+  if (!fits || (values->phase.defined() && values->phase.sizes() != shape)) {
+    return absl::InternalError(absl::StrCat(site, ": eigenvalues of shape [", absl::StrJoin(shape, ","),
+                                            "] from step ", transition.first_step, " were reported for ",
+                                            rows, " rows of ", steps, " steps"));
+  }
+  return values;
+}
+
 absl::StatusOr<HostEigenvalues> ComputeHostEigenvalues(const Transition& transition, int layer,
                                                        absl::string_view mixer, int64_t rows, int64_t steps,
                                                        const EigenvalueOptions& options) {
-  const std::string site = absl::StrCat("layer ", layer, ", ", mixer);
-  absl::StatusOr<Eigenvalues> computed = ComputeEigenvalues(transition, options);
-  if (!computed.ok()) return Annotate(computed.status(), site);
-  return CallTorch(site, [&]() -> absl::StatusOr<HostEigenvalues> {
-    HostEigenvalues host{*std::move(computed), transition.constant, transition.first_step,
-                         transition.noise_floor};
-    Eigenvalues& values = host.eigenvalues;
+  EIGSVC_ASSIGN_OR_RETURN(Eigenvalues values,
+                          ComputeReported(transition, layer, mixer, rows, steps, options));
+  return CallTorch(absl::StrCat("layer ", layer, ", ", mixer), [&] {
     values.log_magnitude = ToHost(values.log_magnitude);
     if (values.phase.defined()) values.phase = ToHost(values.phase).to(values.log_magnitude.scalar_type());
-    const at::IntArrayRef shape = values.log_magnitude.sizes();
-    const bool fits = host.constant
-                          ? shape[0] == 1 && shape[1] == 1
-                          : shape[0] == rows && host.first_step >= 0 && host.first_step + shape[1] <= steps;
-    if (!fits || (values.phase.defined() && values.phase.sizes() != shape)) {
-      return absl::InternalError(absl::StrCat(site, ": eigenvalues of shape [", absl::StrJoin(shape, ","),
-                                              "] from step ", host.first_step, " were reported for ", rows,
-                                              " rows of ", steps, " steps"));
-    }
-    return host;
+    const at::Tensor& floor = transition.device_noise_floor;
+    return HostEigenvalues{std::move(values), transition.constant, transition.first_step,
+                           floor.defined() ? floor.item<double>() : transition.noise_floor};
   });
 }
 

@@ -1,4 +1,4 @@
-// Eigenvalues on the host, of one type: what the spectra count and the export writes.
+// Eigenvalues of what a site reports, and on the host, of one type: what the export writes.
 #pragma once
 
 #include <cstdint>
@@ -19,8 +19,11 @@ struct HostEigenvalues {
   double noise_floor = 0;
 };
 
-// Waits for the device. INTERNAL when a transition does not describe `rows` rows of `steps` steps, naming the
-// site; else errors of ComputeEigenvalues.
+// ComputeEigenvalues, on the transition's device. INTERNAL when it does not describe `rows` rows of `steps`
+// steps, naming the site; else errors of ComputeEigenvalues.
+absl::StatusOr<Eigenvalues> ComputeReported(const Transition& transition, int layer, absl::string_view mixer,
+                                            int64_t rows, int64_t steps, const EigenvalueOptions& options);
+// The same on the host: waits for the device.
 absl::StatusOr<HostEigenvalues> ComputeHostEigenvalues(const Transition& transition, int layer,
                                                        absl::string_view mixer, int64_t rows, int64_t steps,
                                                        const EigenvalueOptions& options);

@@ -3,10 +3,13 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <tuple>
 
+#include "ATen/ops/full.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "c10/core/impl/VirtualGuardImpl.h"
+#include "models/analysis/labelled.h"
 #include "models/base/status_macros.h"
 #include "models/tensor/torch_call.h"
 
@@ -36,6 +39,20 @@ bool AllEqual(const std::vector<T>& values) {
 
 }  // namespace
 
+SpectrumTap::SpectrumTap(const AnalysisOptions& options, c10::Device device, const StopToken& stop,
+                         EigenvalueExport* eigenvalues)
+    : options_(options), device_(device), stop_(stop), export_(eigenvalues) {
+  if (export_ != nullptr || !DeferredCounts::Supports(device)) return;
+  if (!options.defer_counts && device.is_cpu()) return;
+  deferred_.emplace(
+      device, [this](const DeferredCounts::SiteName& name, int64_t unit, const Spectrum& counts) {
+        const auto before = [](const SiteSpectrum& a, const DeferredCounts::SiteName& b) {
+          return std::tie(a.site.layer, a.site.mixer) < std::tie(b.first, b.second);
+        };
+        (std::lower_bound(sites_.begin(), sites_.end(), name, before) + unit)->spectrum.Merge(counts);
+      });
+}
+
 void SpectrumTap::BeginRows(int64_t first_row, const Batch* batch, CountedSteps* counted) {
   first_row_ = first_row;
   batch_ = batch;
@@ -48,7 +65,7 @@ bool SpectrumTap::Wants(int layer, absl::string_view mixer) const {
   return constants_.count(site) == 0 && (counted == counted_->end() || counted->second < batch_->steps);
 }
 
-absl::Status SpectrumTap::EndRows() const {
+absl::Status SpectrumTap::EndRows() {
   for (const auto& site : changing_) {
     const auto counted = counted_->find(site);
     const int64_t steps = counted == counted_->end() ? 0 : counted->second;
@@ -57,6 +74,14 @@ absl::Status SpectrumTap::EndRows() const {
     return absl::InternalError(absl::StrCat("layer ", site.first, ", ", site.second, " reported ", steps,
                                             " of ", batch_->steps, " steps"));
   }
+  return deferred_ ? deferred_->Launch() : absl::OkStatus();
+}
+
+absl::Status SpectrumTap::Collect() {
+  if (!deferred_) return absl::OkStatus();
+  const absl::Time start = absl::Now();
+  EIGSVC_RETURN_IF_ERROR(deferred_->Collect());
+  time_ += absl::Now() - start;
   return absl::OkStatus();
 }
 
@@ -84,34 +109,111 @@ absl::Status SpectrumTap::OnTransition(int layer, absl::string_view mixer, UnitK
                                        Transition transition) {
   // A model may report without asking; what is counted stays counted once.
   if (!Wants(layer, mixer)) return absl::OkStatus();
+  const auto seen = counted_->find({layer, std::string(mixer)});
+  const int64_t counted = seen == counted_->end() ? 0 : seen->second;
+  // Attention has no transition into step 0.
+  if (!transition.constant && transition.first_step > std::max<int64_t>(counted, 1)) {
+    return absl::InternalError(absl::StrCat("layer ", layer, ", ", mixer, " reported step ",
+                                            transition.first_step, " where ", counted, " was to come"));
+  }
+  // A constant transition is counted once; waiting for it costs nothing.
+  if (deferred_ && !transition.constant) return Defer(layer, mixer, unit_kind, transition, counted);
+  return CountOnHost(layer, mixer, unit_kind, transition, counted);
+}
+
+absl::Status SpectrumTap::CountOnHost(int layer, absl::string_view mixer, UnitKind unit_kind,
+                                      const Transition& transition, int64_t counted) {
   // What the device still has to do before this is forward time, not ours.
   if (!device_.is_cpu()) c10::impl::VirtualGuardImpl(device_.type()).synchronizeDevice(device_.index());
   const absl::Time start = absl::Now();
   EIGSVC_ASSIGN_OR_RETURN(const HostEigenvalues host,
                           ComputeHostEigenvalues(transition, layer, mixer, batch_->rows, batch_->steps,
                                                  {options_.precision, &stop_}));
-  const std::pair<int, std::string> name(layer, mixer);
-  const auto seen = counted_->find(name);
-  const int64_t counted = seen == counted_->end() ? 0 : seen->second;
-  // Attention has no transition into step 0.
-  if (!host.constant && host.first_step > std::max<int64_t>(counted, 1)) {
-    return absl::InternalError(absl::StrCat("layer ", layer, ", ", mixer, " reported step ", host.first_step,
-                                            " where ", counted, " was to come"));
-  }
   if (export_ != nullptr) EIGSVC_RETURN_IF_ERROR(export_->Write(layer, mixer, first_row_, *batch_, host));
-
-  const absl::Span<SiteSpectrum> sites = SitesOf(layer, mixer, unit_kind, host.eigenvalues.layout.units);
-  if (static_cast<int64_t>(sites.size()) != host.eigenvalues.layout.units) {
-    return absl::InternalError(absl::StrCat("layer ", layer, ", ", mixer, " reported ",
-                                            host.eigenvalues.layout.units,
-                                            " units after another number before"));
-  }
-  EIGSVC_RETURN_IF_ERROR(Count(host, std::max<int64_t>(counted, options_.include_first_step ? 0 : 1), sites));
+  EIGSVC_ASSIGN_OR_RETURN(const absl::Span<SiteSpectrum> sites,
+                          Describe(layer, mixer, unit_kind, host.eigenvalues.layout, host.constant));
+  EIGSVC_RETURN_IF_ERROR(Count(host, counted, sites));
   if (host.eigenvalues.layout.conditioned) CountUnresolved(host, sites);
+  const std::pair<int, std::string> name(layer, mixer);
   (host.constant ? constants_ : changing_).insert(name);
   if (!host.constant) (*counted_)[name] = std::max(counted, host.first_step + host.eigenvalues.layout.steps);
   time_ += absl::Now() - start;
   return absl::OkStatus();
+}
+
+absl::Status SpectrumTap::Defer(int layer, absl::string_view mixer, UnitKind unit_kind,
+                                const Transition& transition, int64_t counted) {
+  const absl::Time start = absl::Now();
+  EIGSVC_ASSIGN_OR_RETURN(Eigenvalues values,
+                          ComputeReported(transition, layer, mixer, batch_->rows, batch_->steps,
+                                          {options_.precision, &stop_, /*drop_zero_phases=*/false}));
+  const EigenvalueLayout& layout = values.layout;
+  EIGSVC_RETURN_IF_ERROR(Describe(layer, mixer, unit_kind, layout, /*constant=*/false).status());
+  CountedChunk chunk;
+  EIGSVC_RETURN_IF_ERROR(CallTorchStatus("counting", [&] {
+    chunk.lengths = Lengths();
+    chunk.noise_floor = transition.device_noise_floor.defined() ? transition.device_noise_floor
+                                                                : NoiseFloor(transition.noise_floor);
+    return absl::OkStatus();
+  }));
+  chunk.log_magnitude = std::move(values.log_magnitude);
+  chunk.phase = std::move(values.phase);
+  chunk.first_step = transition.first_step;
+  chunk.begin = BeginOf(transition.first_step, counted);
+  chunk.weights = Weights(layout);
+  const std::pair<int, std::string> name(layer, mixer);
+  EIGSVC_RETURN_IF_ERROR(deferred_->Add(name, std::move(chunk)));
+  for (int64_t row = 0; row < layout.rows; ++row) {
+    const int64_t begin = BeginOf(transition.first_step, counted);
+    eigenvalues_ += std::max<int64_t>(EndOf(row, transition.first_step, layout.steps) - begin, 0) *
+                    layout.units * static_cast<int64_t>(layout.multiplicities.size());
+  }
+  changing_.insert(name);
+  (*counted_)[name] = std::max(counted, transition.first_step + layout.steps);
+  const absl::Status launched = deferred_->LaunchIfFull();
+  time_ += absl::Now() - start;
+  return launched;
+}
+
+absl::StatusOr<absl::Span<SiteSpectrum>> SpectrumTap::Describe(int layer, absl::string_view mixer,
+                                                               UnitKind unit_kind,
+                                                               const EigenvalueLayout& layout,
+                                                               bool constant) {
+  const absl::Span<SiteSpectrum> sites = SitesOf(layer, mixer, unit_kind, layout.units);
+  if (static_cast<int64_t>(sites.size()) != layout.units) {
+    return absl::InternalError(absl::StrCat("layer ", layer, ", ", mixer, " reported ", layout.units,
+                                            " units after another number before"));
+  }
+  for (SiteSpectrum& site : sites) {
+    site.multiplicities = layout.multiplicities;
+    if (AllEqual(site.multiplicities) && !site.multiplicities.empty()) site.multiplicities.resize(1);
+    site.constant = constant;
+    site.conjugate_pairs = layout.conjugate_pairs;
+  }
+  return sites;
+}
+
+int64_t SpectrumTap::BeginOf(int64_t first_step, int64_t counted) const {
+  const int64_t first_counted = std::max<int64_t>(counted, options_.include_first_step ? 0 : 1);
+  return std::max<int64_t>(first_counted - first_step, 0);
+}
+
+int64_t SpectrumTap::EndOf(int64_t row, int64_t first_step, int64_t steps) const {
+  return std::clamp<int64_t>(batch_->lengths[row] - first_step, 0, steps);
+}
+
+at::Tensor SpectrumTap::Lengths() {
+  if (!length_tensor_.defined() || lengths_ != batch_->lengths) {
+    lengths_ = batch_->lengths;
+    length_tensor_ = IndexTensor(lengths_, device_);
+  }
+  return length_tensor_;
+}
+
+at::Tensor SpectrumTap::NoiseFloor(double value) {
+  at::Tensor& floor = noise_floors_[value];
+  if (!floor.defined()) floor = at::full({}, value, at::TensorOptions().dtype(at::kDouble).device(device_));
+  return floor;
 }
 
 std::vector<uint64_t> SpectrumTap::Weights(const EigenvalueLayout& layout) const {
@@ -124,7 +226,7 @@ std::vector<uint64_t> SpectrumTap::Weights(const EigenvalueLayout& layout) const
   return weights;
 }
 
-absl::Status SpectrumTap::Count(const HostEigenvalues& host, int64_t first_counted,
+absl::Status SpectrumTap::Count(const HostEigenvalues& host, int64_t counted,
                                 absl::Span<SiteSpectrum> sites) {
   const EigenvalueLayout& layout = host.eigenvalues.layout;
   const std::vector<uint64_t> weights = Weights(layout);
@@ -146,20 +248,14 @@ absl::Status SpectrumTap::Count(const HostEigenvalues& host, int64_t first_count
   }));
   for (int64_t unit = 0; unit < layout.units; ++unit) {
     EIGSVC_RETURN_IF_ERROR(stop_.Check());
-    SiteSpectrum& site = sites[unit];
-    site.multiplicities = layout.multiplicities;
-    if (AllEqual(site.multiplicities) && !site.multiplicities.empty()) site.multiplicities.resize(1);
-    site.constant = host.constant;
-    site.conjugate_pairs = layout.conjugate_pairs;
     for (int64_t part = 0; part < groups * layout.rows; ++part) {
       const int64_t group = part / layout.rows, row = part % layout.rows;
-      const int64_t begin = host.constant ? 0 : std::max<int64_t>(first_counted - host.first_step, 0);
-      const int64_t end =
-          host.constant ? 1 : std::clamp<int64_t>(batch_->lengths[row] - host.first_step, 0, layout.steps);
+      const int64_t begin = host.constant ? 0 : BeginOf(host.first_step, counted);
+      const int64_t end = host.constant ? 1 : EndOf(row, host.first_step, layout.steps);
       if (end <= begin || weights.empty()) continue;
       const int64_t offset = ((unit * groups * layout.rows + part) * layout.steps + begin) * per_step;
       AddValues(log_magnitude, phase, offset, (end - begin) * per_step, host.noise_floor, weights[group],
-                site.spectrum);
+                sites[unit].spectrum);
       eigenvalues_ += (end - begin) * per_step;
     }
   }

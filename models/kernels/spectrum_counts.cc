@@ -73,9 +73,11 @@ Spectrum::Fixed128 FromLimbs(const uint64_t* limbs) {
 
 template <typename T>
 void CountPlainly(const CountProblem<T>& problem) {
-  const double noise_floor = *problem.noise_floor, above_1_edge = std::max(1e-6, noise_floor);
-  for (int64_t unit = 0; unit < problem.units; ++unit) {
-    uint64_t* const table = problem.slots + unit * slots::kSlots;
+  for (int64_t i = 0; i < problem.part_count * problem.units; ++i) {
+    const auto& part = problem.parts[i / problem.units];
+    const int64_t unit = i % problem.units;
+    const double noise_floor = *part.noise_floor, above_1_edge = std::max(1e-6, noise_floor);
+    uint64_t* const table = problem.slots + i * slots::kSlots;
     table[slots::kNoiseFloor] = std::max(table[slots::kNoiseFloor], kernels::OrderedCode(noise_floor));
     for (int64_t row = 0; row < problem.rows; ++row) {
       int64_t end = problem.steps;
@@ -84,17 +86,17 @@ void CountPlainly(const CountProblem<T>& problem) {
         for (int64_t k = 0; k < problem.per_unit; ++k) {
           const int64_t at = row * problem.row_stride + step * problem.step_stride +
                              unit * problem.unit_stride + k * problem.value_stride;
-          const double x = problem.log_magnitude[at];
-          if (problem.phase != nullptr) {
-            if (!std::isfinite(problem.phase[at])) {
+          const double x = part.log_magnitude[at];
+          if (part.phase != nullptr) {
+            if (!std::isfinite(part.phase[at])) {
               table[slots::kNonfinite] += problem.weight;
               continue;
             }
-            const int cell = std::isfinite(x) ? kernels::PhaseSlotOf(x, problem.phase[at]) : -1;
+            const int cell = std::isfinite(x) ? kernels::PhaseSlotOf(x, part.phase[at]) : -1;
             if (cell >= 0) {
-              uint64_t* const cells = problem.phase_slots + unit * slots::kPhaseSlots;
+              uint64_t* const cells = problem.phase_slots + i * slots::kPhaseSlots;
               cells[cell] += problem.weight;
-              cells[kernels::PhaseClassSlotOf(problem.phase[at])] += problem.weight;
+              cells[kernels::PhaseClassSlotOf(part.phase[at])] += problem.weight;
             }
           }
           CountOne(x, above_1_edge, problem.weight, table);

@@ -67,7 +67,7 @@ struct Moments {
 // `kPhase`: complex eigenvalues. `kFlat`: a row's values are one stride apart, so that an index is an
 // address.
 template <typename T, bool kPhase, bool kFlat>
-__global__ void __launch_bounds__(kThreads) CountKernel(const Launched<T> launched) {
+__global__ void __launch_bounds__(kThreads) CountKernel(const __grid_constant__ Launched<T> launched) {
   __shared__ uint32_t table[kTables];
   __shared__ uint32_t rare[kRare];
   const CountProblem<T>& problem = launched.problem;
@@ -75,9 +75,11 @@ __global__ void __launch_bounds__(kThreads) CountKernel(const Launched<T> launch
   if (threadIdx.x < kRare) rare[threadIdx.x] = 0;
   __syncthreads();
 
-  const double noise_floor = *problem.noise_floor;
+  const unsigned part_units = static_cast<unsigned>(problem.units);
+  const auto& part = problem.parts[blockIdx.x / part_units];
+  const double noise_floor = *part.noise_floor;
   const double above_1_edge = noise_floor > 1e-6 ? noise_floor : 1e-6;
-  const int64_t unit_offset = blockIdx.x * problem.unit_stride;
+  const int64_t unit_offset = blockIdx.x % part_units * problem.unit_stride;
   const int64_t stride = problem.per_unit == 1 ? problem.step_stride : problem.value_stride;
   const auto add_rare = [&](int slot) { atomicAdd(rare + (slot - slots::kOnEdge), 1u); };
   const int lane = static_cast<int>(threadIdx.x % 32u);
@@ -106,14 +108,14 @@ __global__ void __launch_bounds__(kThreads) CountKernel(const Launched<T> launch
         at[u] = kFlat ? start + j * stride
                       : start + j / problem.per_unit * problem.step_stride +
                             j % problem.per_unit * problem.value_stride;
-        loaded[u] = base + u * 32 < count ? problem.log_magnitude[at[u]] : T(0);
+        loaded[u] = base + u * 32 < count ? part.log_magnitude[at[u]] : T(0);
       }
 #pragma unroll
       for (int u = 0; u < kUnroll; ++u) {
         const T value = loaded[u];
         bool counts = base + u * 32 < count;
         if (kPhase && counts) {
-          const double phase = problem.phase[at[u]];
+          const double phase = part.phase[at[u]];
           if (!isfinite(phase)) {
             add_rare(slots::kNonfinite);
             counts = false;
@@ -207,24 +209,24 @@ __global__ void __launch_bounds__(kThreads) CountKernel(const Launched<T> launch
 
 template <typename T>
 absl::Status CountOnCuda(const CountProblem<T>& problem, void* stream) {
-  if (problem.units == 0) return absl::OkStatus();
+  const int64_t units = problem.units * problem.part_count;
+  if (units == 0) return absl::OkStatus();
   const int64_t per_row = (problem.steps - problem.first) * problem.per_unit;
   const int64_t segments = std::max<int64_t>(1, (per_row + kSegment - 1) / kSegment);
   // A block's bins are of 32 bits and its lanes' sums must stay below 2^63.
   const int64_t blocks = std::clamp<int64_t>(problem.rows * segments / kSegmentsPerBlock, 1, 4096);
   const int64_t most = blocks * (int64_t{1} << 20) * kThreads / 32;
-  if (problem.rows * std::max<int64_t>(per_row, 1) > most || problem.units > 0x7fffffff) {
+  if (problem.rows * std::max<int64_t>(per_row, 1) > most || units > 0x7fffffff) {
     return absl::InvalidArgumentError(absl::StrCat("spectrum counts: ", problem.rows, " rows of ", per_row,
-                                                   " values of ", problem.units,
-                                                   " units are too many for one call"));
+                                                   " values of ", units, " units are too many for one call"));
   }
   const bool flat = problem.per_unit == 1 || problem.step_stride == problem.per_unit * problem.value_stride;
   const Launched<T> launched{problem, per_row, segments};
-  const dim3 grid(static_cast<unsigned>(problem.units), static_cast<unsigned>(blocks));
+  const dim3 grid(static_cast<unsigned>(units), static_cast<unsigned>(blocks));
   const auto launch = [&](auto* kernel) {
     kernel<<<grid, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(launched);
   };
-  if (problem.phase != nullptr) {
+  if (problem.parts[0].phase != nullptr) {
     launch(flat ? &CountKernel<T, true, true> : &CountKernel<T, true, false>);
   } else {
     launch(flat ? &CountKernel<T, false, true> : &CountKernel<T, false, false>);

@@ -1,6 +1,7 @@
 // Counts eigenvalues into the parts of a Spectrum where they are: one pass over [B,T,U,K], a table of 64-bit
-// slots a unit, integers only, so that the order of addition cannot matter. Spectrum::Add defines the answer;
-// the plain form here and the CUDA form give its bits.
+// slots a unit, integers only, so that the order of addition cannot matter. Many small tensors (a layer each)
+// take one pass together. Spectrum::Add defines the answer; the plain form here and the CUDA form give its
+// bits.
 #pragma once
 
 #include <cstdint>
@@ -37,17 +38,23 @@ inline constexpr int kPhaseSlots = kPhaseClass + 2 * spectrum_edges::kPhaseClass
 
 template <typename T>
 struct CountProblem {
-  const T* log_magnitude = nullptr;
-  const double* phase = nullptr;  // the same shape and strides; null: positive real
+  // Tensors of the same shape and strides, each with units of its own: those of part p are p·units and on.
+  struct Part {
+    const T* log_magnitude = nullptr;
+    const double* phase = nullptr;        // null, in all parts: positive real
+    const double* noise_floor = nullptr;  // one number; log|λ| > max(1e-6, *noise_floor) is above 1
+  };
+  static constexpr int kMaxParts = 64;
+  Part parts[kMaxParts];
+  int part_count = 1;
   int64_t rows = 0, steps = 0, units = 0, per_unit = 0;
   int64_t row_stride = 0, step_stride = 0, unit_stride = 0, value_stride = 0;  // in elements
   // Steps of row b that count: from `first` to min(steps, lengths[b] - offset), exclusive. Null: to `steps`.
   const int64_t* lengths = nullptr;
   int64_t offset = 0, first = 0;
-  const double* noise_floor = nullptr;  // one number; log|λ| > max(1e-6, *noise_floor) is above 1
   uint64_t weight = 1;
-  uint64_t* slots = nullptr;        // [units, kSlots], added to
-  uint64_t* phase_slots = nullptr;  // [units, kPhaseSlots], added to; null where phase is
+  uint64_t* slots = nullptr;        // [part_count·units, kSlots], added to
+  uint64_t* phase_slots = nullptr;  // [part_count·units, kPhaseSlots], added to; null where phase is
 };
 
 // T is float or double. The plain form.

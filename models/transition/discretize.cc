@@ -33,7 +33,7 @@ at::Tensor LogAbsMoebius(const at::Tensor& a, const at::Tensor& b) {
 
 at::Tensor ToFull(const at::Tensor& x) { return x.to(x.is_complex() ? c10::kComplexDouble : c10::kDouble); }
 
-LogPolar Discretized(const at::Tensor& values, Discretization discretization) {
+LogPolar Discretized(const at::Tensor& values, Discretization discretization, bool look) {
   const bool real = !values.is_complex();
   if (discretization == Discretization::kExp && real) return {values, {}};
   const at::Tensor full = ToFull(values);
@@ -59,7 +59,7 @@ LogPolar Discretized(const at::Tensor& values, Discretization discretization) {
   // Zero has no phase; nor is one kept when every eigenvalue is positive real.
   result.phase =
       result.phase.masked_fill(result.log_magnitude == -std::numeric_limits<double>::infinity(), 0);
-  if (!result.phase.any().item<bool>()) result.phase = at::Tensor();
+  if (look && !result.phase.any().item<bool>()) result.phase = at::Tensor();
   return result;
 }
 

@@ -11,8 +11,9 @@ struct LogPolar {
   at::Tensor phase;  // radians in (-π, π]; undefined when every λ is positive real or zero
 };
 
-// In float64 but for a real Δμ of kExp, which is log|λ| itself. Throws like LibTorch.
-LogPolar Discretized(const at::Tensor& values, Discretization discretization);
+// In float64 but for a real Δμ of kExp, which is log|λ| itself. `look`: whether to wait for the phases and
+// leave out those that are all 0. Throws like LibTorch.
+LogPolar Discretized(const at::Tensor& values, Discretization discretization, bool look = true);
 
 // What an absolute error of Δμ (of λ itself with kNone) makes of log|λ|, to first order. float64.
 at::Tensor ErrorOfLogMagnitude(const at::Tensor& values, const at::Tensor& error,

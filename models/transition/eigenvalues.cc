@@ -133,21 +133,21 @@ struct Compute {
   }
 
   absl::Status operator()(const Diagonal& kind) const {
-    return Keep(Discretized(kind.values, kind.discretization));
+    return Keep(Discretized(kind.values, kind.discretization, options.drop_zero_phases));
   }
 
   absl::Status operator()(const DiagonalPlusLowRank& kind) const {
     if (kind.step.defined()) return SolveWithSteps(kind);
     absl::StatusOr<at::Tensor> values = IsScalarPlusLowRank(kind) ? ScalarPlusLowRank(kind) : LowRank(kind);
     if (!values.ok()) return values.status();
-    return Keep(Discretized(*values, kind.discretization));
+    return Keep(Discretized(*values, kind.discretization, options.drop_zero_phases));
   }
 
   absl::Status operator()(const Dense& kind) const {
     EIGSVC_ASSIGN_OR_RETURN(const at::Tensor values, ByProblem(kind.matrix, [&](const at::Tensor& matrices) {
                               return DenseEigenvaluesInPieces(matrices, options.stop);
                             }));
-    return Keep(Discretized(values, kind.discretization));
+    return Keep(Discretized(values, kind.discretization, options.drop_zero_phases));
   }
 
   absl::Status operator()(const Nilpotent& kind) const {
@@ -214,7 +214,7 @@ struct Compute {
     result.condition = by_unit(solved.condition);
     result.error = ErrorOfLogMagnitude(values, by_unit(solved.error) * step, kind.discretization);
     result.bits = solved.bits;
-    return Keep(Discretized(values, kind.discretization));
+    return Keep(Discretized(values, kind.discretization, options.drop_zero_phases));
   }
 };
 

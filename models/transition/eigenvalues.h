@@ -36,6 +36,9 @@ struct Eigenvalues {
 struct EigenvalueOptions {
   SolverPrecision precision = SolverPrecision::kDouble;
   const StopToken* stop = nullptr;  // looked at between pieces of at most about 50 ms, or one matrix
+  // Leave the phase undefined where all are 0, for which a device is waited for. Else it is defined wherever
+  // the layout may have one.
+  bool drop_zero_phases = true;
 };
 
 // INVALID_ARGUMENT for inconsistent shapes.

@@ -86,6 +86,8 @@ struct Transition {
   int64_t first_step =
       0;  // of the chunk, 0-based in the sequence; attention starts at 1 (λ_0 acts on h_{-1} = 0)
   double noise_floor = 0;  // absolute error of log|λ|, from the dtype and the size of what was subtracted
+  // [] float64, in place of noise_floor where a device knows it and nobody has waited for it; else undefined.
+  at::Tensor device_noise_floor;
 };
 
 }  // namespace eigsvc

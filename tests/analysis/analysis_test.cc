@@ -91,21 +91,41 @@ Spectrum ExpectedSpectrum(const FakeTask& task, const Site& site, int64_t first,
   return spectrum;
 }
 
+// Counted on the host and, the same bits, where they lie.
+void ExpectDeferredIsTheSame(const SequenceModel& model, const Task& task, AnalysisOptions options,
+                             const AnalysisResult& immediate) {
+  options.defer_counts = true;
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const AnalysisResult deferred,
+                              RunAnalysis(model, task, options, nullptr, StopToken()));
+  EXPECT_EQ(deferred.eigenvalues, immediate.eigenvalues);
+  ASSERT_EQ(deferred.sites.size(), immediate.sites.size());
+  for (size_t i = 0; i < deferred.sites.size(); ++i) {
+    const SiteSpectrum &mine = deferred.sites[i], &theirs = immediate.sites[i];
+    EXPECT_EQ(mine.site, theirs.site);
+    EXPECT_EQ(mine.multiplicities, theirs.multiplicities);
+    EXPECT_EQ(mine.constant, theirs.constant);
+    EXPECT_EQ(mine.conjugate_pairs, theirs.conjugate_pairs);
+    EXPECT_TRUE(mine.spectrum.parts() == theirs.spectrum.parts())
+        << "layer " << mine.site.layer << ", " << mine.site.mixer << ", unit " << mine.site.unit;
+  }
+}
+
 absl::StatusOr<AnalysisResult> Analyse(const SequenceModel& model, const Task& task,
                                        const AnalysisOptions& options = {}) {
   return RunAnalysis(model, task, options, nullptr, StopToken());
 }
 
-class AnalysisCountsTest : public ::testing::TestWithParam<std::tuple<int64_t, bool, bool>> {};
+class AnalysisCountsTest : public ::testing::TestWithParam<std::tuple<int64_t, bool, bool, bool>> {};
 
 TEST_P(AnalysisCountsTest, EveryStepInsideALengthIsCountedOnce) {
-  const auto [batch_size, include_first, weigh] = GetParam();
+  const auto [batch_size, include_first, weigh, defer] = GetParam();
   const FakeModel model(3, kVocab, ReportScalars);
   const FakeTask task(41, kVocab, /*steps=*/12, /*longest=*/9);
   AnalysisOptions options;
   options.batch_size = batch_size;
   options.include_first_step = include_first;
   options.weight_by_multiplicity = weigh;
+  options.defer_counts = defer;
   EIGSVC_ASSERT_OK_AND_ASSIGN(const AnalysisResult result, Analyse(model, task, options));
   ASSERT_EQ(result.sites.size(), 3u * kUnits);
   const uint64_t weight = weigh ? 16 : 1;
@@ -135,7 +155,7 @@ TEST_P(AnalysisCountsTest, EveryStepInsideALengthIsCountedOnce) {
 
 INSTANTIATE_TEST_SUITE_P(Settings, AnalysisCountsTest,
                          ::testing::Combine(::testing::Values(0, 1, 4, 7, 64), ::testing::Bool(),
-                                            ::testing::Bool()));
+                                            ::testing::Bool(), ::testing::Bool()));
 
 // Analyses of parts, merged, are the analysis of the whole: bit for bit, in both orders.
 TEST(AnalysisTest, MergedPartsAreTheWhole) {
@@ -210,6 +230,7 @@ TEST(AnalysisTest, EachStoredEntryIsWeightedByItsOwnMultiplicity) {
       EXPECT_NEAR(site.spectrum.Min(), std::log(1 - 22.5 / 32), 1e-6);
     }
     EXPECT_EQ(result.eigenvalues, static_cast<int64_t>(2 * 2 * steps));
+    ExpectDeferredIsTheSame(model, task, options, result);
   }
 }
 
@@ -490,6 +511,7 @@ TEST(AnalysisTest, ABatchThatDoesNotFitIsHalvedAndNothingIsCountedTwice) {
   }
   EXPECT_EQ(result.examples, 41);
   EXPECT_LE(result.batch_size, 5);
+  ExpectDeferredIsTheSame(model, task, options, result);
 }
 
 TEST(AnalysisTest, ChunksOfTimeAreCountedOnceHoweverTheyAreCut) {
@@ -503,6 +525,7 @@ TEST(AnalysisTest, ChunksOfTimeAreCountedOnceHoweverTheyAreCut) {
     for (const SiteSpectrum& site : result.sites) {
       EXPECT_TRUE(site.spectrum.parts() == ExpectedSpectrum(task, site.site, 0, 41).parts()) << chunk;
     }
+    ExpectDeferredIsTheSame(model, task, AnalysisOptions(), result);
   }
 }
 
@@ -524,6 +547,7 @@ TEST(AnalysisTest, AHalvedBatchMayCutTimeElsewhere) {
         << site.site.layer << " " << site.site.unit;
   }
   EXPECT_LE(result.batch_size, 5);
+  ExpectDeferredIsTheSame(model, task, options, result);
 }
 
 TEST(AnalysisTest, StepsThatAreLeftOutAreCaught) {
@@ -708,6 +732,7 @@ TEST_P(ZooAnalysisTest, CountsTheTransitionsOfTheForwardPass) {
   EIGSVC_ASSERT_OK_AND_ASSIGN(const AnalysisResult result, Analyse(*model, task, options));
   options.batch_size = 5;
   EIGSVC_ASSERT_OK_AND_ASSIGN(const AnalysisResult batched, Analyse(*model, task, options));
+  ExpectDeferredIsTheSame(*model, task, options, batched);
 
   const c10::NoGradGuard no_grad;
   EIGSVC_ASSERT_OK_AND_ASSIGN(const Batch batch, task.Draw(Split::kTest, 0, 12));

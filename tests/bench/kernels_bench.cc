@@ -186,7 +186,7 @@ void RaceCounts(int rounds) {
     const auto options = at::TensorOptions().dtype(at::kFloat).device(device);
     const at::Tensor values = one_bin ? at::full({kCount}, -0.37, options) : at::randn({kCount}, options);
     CountProblem<float> problem;
-    problem.log_magnitude = values.const_data_ptr<float>();
+    problem.parts[0] = {values.const_data_ptr<float>(), nullptr, floor.const_data_ptr<double>()};
     problem.rows = 1;
     problem.units = 64;
     problem.steps = kCount / 64;
@@ -194,7 +194,6 @@ void RaceCounts(int rounds) {
     problem.row_stride = kCount;
     problem.unit_stride = kCount / 64;
     problem.step_stride = problem.value_stride = 1;
-    problem.noise_floor = floor.const_data_ptr<double>();
     problem.slots = reinterpret_cast<uint64_t*>(table.mutable_data_ptr<int64_t>());
     const double bytes = 4.0 * kCount;
     std::vector<Runner> runners = {

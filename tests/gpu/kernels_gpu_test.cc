@@ -19,6 +19,7 @@
 #include "models/kernels/batched_eigenvalues.h"
 #include "models/kernels/spectrum_counts.h"
 #include "models/transition/dense_eigenvalues.h"
+#include "models/transition/softmax.h"
 #include "tests/testing/status_matchers.h"
 
 namespace eigsvc {
@@ -129,8 +130,8 @@ void CheckCounts(int64_t rows, int64_t steps, int64_t units, int64_t per_unit, b
     at::Tensor& table = slots[on_device] = place(at::zeros({units, spectrum_slots::kSlots}, at::kLong));
     at::Tensor& grid = cells[on_device] = place(at::zeros({units, spectrum_slots::kPhaseSlots}, at::kLong));
     CountProblem<T> problem;
-    problem.log_magnitude = x.const_data_ptr<T>();
-    if (with_phase) problem.phase = p.const_data_ptr<double>();
+    problem.parts[0] = {x.const_data_ptr<T>(), with_phase ? p.const_data_ptr<double>() : nullptr,
+                        f.const_data_ptr<double>()};
     problem.rows = rows;
     problem.steps = steps;
     problem.units = units;
@@ -141,7 +142,6 @@ void CheckCounts(int64_t rows, int64_t steps, int64_t units, int64_t per_unit, b
     problem.value_stride = x.stride(3);
     problem.lengths = l.const_data_ptr<int64_t>();
     problem.first = 1;
-    problem.noise_floor = f.const_data_ptr<double>();
     problem.weight = weight;
     problem.slots = reinterpret_cast<uint64_t*>(table.mutable_data_ptr<int64_t>());
     problem.phase_slots = reinterpret_cast<uint64_t*>(grid.mutable_data_ptr<int64_t>());
@@ -169,6 +169,26 @@ TEST(KernelsGpuTest, CountsHaveTheBitsOfTheTwin) {
   CheckCounts<float>(5, 301, 3, 16, false, 1);
   CheckCounts<double>(2, 128, 5, 8, true, 2);
   CheckCounts<double>(1, 70000, 2, 2, false, 98765432109);
+}
+
+TEST(KernelsGpuTest, TheNoiseFloorOfAttentionIsThatOfTheHost) {
+  for (const c10::ScalarType type : {at::kFloat, at::kDouble, at::kHalf, at::kBFloat16}) {
+    for (const int64_t size : {8, 20, 64, 80, 128, 256}) {  // vectors of every width, and none
+      // 0.9 of a power of two: the rounding of a float32 sum is no matter.
+      at::Tensor q = at::randn({2, 3000, 6, size}, at::kDouble),
+                 k = at::randn({2, 4000, 3, size}, at::kDouble);
+      q[1][2990][4].mul_(1000 / q[1][2990][4].norm());
+      k[1][17][2].mul_(60 / k[1][17][2].norm());
+      q = q.to(type).transpose(1, 2);
+      k = k.to(type).transpose(1, 2);
+      for (const double cap : {0.0, 200.0}) {
+        const at::Tensor floor = SoftmaxNoiseFloor(q.to(kCuda), k.to(kCuda), -0.07, cap);
+        ASSERT_TRUE(floor.is_cuda());
+        EXPECT_EQ(floor.item<double>(), SoftmaxNoiseFloor(q, k, -0.07, cap).item<double>())
+            << c10::toString(type) << ", " << size;
+      }
+    }
+  }
 }
 
 }  // namespace

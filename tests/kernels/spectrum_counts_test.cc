@@ -45,12 +45,13 @@ struct Shape {
 template <typename T>
 void Check(const Shape& shape, bool with_phase, uint64_t weight, double noise_floor) {
   const int64_t total = shape.rows * shape.steps * shape.units * shape.per_unit;
-  const std::vector<double> wide = Values(total, total + weight);
-  const std::vector<T> values(wide.begin(), wide.begin() + total);
+  const int64_t beyond = shape.units * shape.per_unit;  // a step more, for the second part
+  const std::vector<double> wide = Values(total + beyond, total + weight);
+  const std::vector<T> values(wide.begin(), wide.begin() + total + beyond);
   std::vector<double> phase;
   std::mt19937_64 generator(7);
   std::uniform_real_distribution<double> angle(-8, 8);
-  for (int64_t i = 0; with_phase && i < total; ++i) {
+  for (int64_t i = 0; with_phase && i < total + beyond; ++i) {
     const double special[] = {0.0, M_PI, -M_PI, M_PI / 2, std::nan(""), kInfinity, 2 * M_PI};
     phase.push_back(i % 5 == 0 ? special[i / 5 % 7] : angle(generator));
   }
@@ -58,8 +59,9 @@ void Check(const Shape& shape, bool with_phase, uint64_t weight, double noise_fl
   for (int64_t row = 0; row < shape.rows; ++row) lengths.push_back(3 + shape.steps - row % 3);
 
   CountProblem<T> problem;
-  problem.log_magnitude = values.data();
-  problem.phase = with_phase ? phase.data() : nullptr;
+  // A second part is the first one seen from its second step on, with a floor of its own.
+  const double noise_floors[] = {noise_floor, 3 * noise_floor + 1e-5};
+  problem.part_count = 2;
   problem.rows = shape.rows;
   problem.steps = shape.steps;
   problem.units = shape.units;
@@ -71,33 +73,38 @@ void Check(const Shape& shape, bool with_phase, uint64_t weight, double noise_fl
   problem.lengths = lengths.data();
   problem.offset = 3;
   problem.first = 1;
-  problem.noise_floor = &noise_floor;
   problem.weight = weight;
-  std::vector<uint64_t> slots(shape.units * spectrum_slots::kSlots),
-      cells(shape.units * spectrum_slots::kPhaseSlots);
+  const auto shift = [&](int part) { return part * problem.step_stride; };
+  for (const int part : {0, 1}) {
+    problem.parts[part] = {values.data() + shift(part), with_phase ? phase.data() + shift(part) : nullptr,
+                           &noise_floors[part]};
+  }
+  std::vector<uint64_t> slots(2 * shape.units * spectrum_slots::kSlots),
+      cells(2 * shape.units * spectrum_slots::kPhaseSlots);
   problem.slots = slots.data();
   problem.phase_slots = cells.data();
   CountPlainly(problem);
 
-  for (int64_t unit = 0; unit < shape.units; ++unit) {
+  for (int64_t i = 0; i < 2 * shape.units; ++i) {
+    const int part = static_cast<int>(i / shape.units);
     Spectrum expected;
     for (int64_t row = 0; row < shape.rows; ++row) {
       for (int64_t step = 1; step < shape.steps - row % 3; ++step) {
         for (int64_t k = 0; k < shape.per_unit; ++k) {
-          const int64_t at =
-              row * problem.row_stride + step * problem.step_stride + unit * problem.unit_stride + k;
+          const int64_t at = shift(part) + row * problem.row_stride + step * problem.step_stride +
+                             i % shape.units * problem.unit_stride + k;
           if (with_phase) {
             const double x = values[at];
-            expected.AddComplex({&x, 1}, {&phase[at], 1}, noise_floor, weight);
+            expected.AddComplex({&x, 1}, {&phase[at], 1}, noise_floors[part], weight);
           } else {
-            expected.Add(absl::MakeConstSpan(&values[at], 1), noise_floor, weight);
+            expected.Add(absl::MakeConstSpan(&values[at], 1), noise_floors[part], weight);
           }
         }
       }
     }
-    const Spectrum found = SpectrumOfSlots(slots.data() + unit * spectrum_slots::kSlots,
-                                           cells.data() + unit * spectrum_slots::kPhaseSlots);
-    EXPECT_EQ(found.parts(), expected.parts()) << "unit " << unit;
+    const Spectrum found = SpectrumOfSlots(slots.data() + i * spectrum_slots::kSlots,
+                                           cells.data() + i * spectrum_slots::kPhaseSlots);
+    EXPECT_EQ(found.parts(), expected.parts()) << "part " << part << ", unit " << i % shape.units;
     EXPECT_GT(found.count(), 10u);
   }
 }

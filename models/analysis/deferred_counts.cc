@@ -1,0 +1,210 @@
+#include "models/analysis/deferred_counts.h"
+
+#include <algorithm>
+
+#include "ATen/ops/empty.h"
+#include "ATen/ops/zeros.h"
+#include "absl/strings/cord.h"
+#include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
+#include "c10/core/DeviceGuard.h"
+#include "c10/core/impl/VirtualGuardImpl.h"
+#include "models/base/status_macros.h"
+#include "models/tensor/torch_call.h"
+
+namespace eigsvc {
+namespace {
+
+namespace slots = spectrum_slots;
+
+// Eigenvalues that may wait for company: as many as keep a device busy for longer than a launch takes.
+constexpr int64_t kMostWaitingBytes = int64_t{64} << 20;
+constexpr int64_t kTableRows = 1024;  // 20 MB of slots
+// Beyond it, the tables are emptied and made anew: thousands of channels in each of many layers.
+constexpr int64_t kMostTableBytes = int64_t{1} << 30;
+
+bool CanShareALaunch(const CountedChunk& a, const CountedChunk& b) {
+  return a.log_magnitude.scalar_type() == b.log_magnitude.scalar_type() &&
+         a.log_magnitude.sizes() == b.log_magnitude.sizes() &&
+         a.log_magnitude.strides() == b.log_magnitude.strides() && a.phase.defined() == b.phase.defined() &&
+         a.lengths.is_same(b.lengths) && a.first_step == b.first_step && a.begin == b.begin &&
+         a.weights == b.weights;
+}
+
+uint64_t* Slots(const at::Tensor& table, int64_t row) {
+  return reinterpret_cast<uint64_t*>(table.mutable_data_ptr<int64_t>()) + row * table.size(1);
+}
+
+template <typename T>
+absl::Status Count(const CountProblem<T>& problem, c10::Device device) {
+#ifdef EIGSVC_CUDA_KERNELS
+  if (device.is_cuda()) {
+    const c10::DeviceGuard guard(device);
+    absl::Status status =
+        CountOnCuda(problem, c10::impl::VirtualGuardImpl(device.type()).getStream(device).native_handle());
+    if (absl::IsInternal(status)) status.SetPayload(kStickyCudaErrorUrl, absl::Cord(status.message()));
+    return status;
+  }
+#endif
+  (void)device;
+  CountPlainly(problem);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+bool DeferredCounts::Supports(c10::Device device) {
+#ifdef EIGSVC_CUDA_KERNELS
+  if (device.is_cuda()) return true;
+#endif
+  return device.is_cpu();
+}
+
+absl::Status DeferredCounts::FindPlace(const SiteName& site, int64_t units, bool phase, Place& place) {
+  const auto options = at::TensorOptions().dtype(at::kLong).device(device_);
+  auto known = places_.find(site);
+  if (known == places_.end()) {
+    if (tables_.empty() || tables_.back().used + units > tables_.back().slots.size(0)) {
+      Table table;
+      table.slots = at::zeros({std::max(kTableRows, units), slots::kSlots}, options);
+      table_bytes_ += static_cast<int64_t>(table.slots.nbytes());
+      tables_.push_back(std::move(table));
+    }
+    known = places_.emplace(site, Place{tables_.size() - 1, tables_.back().used, units}).first;
+    tables_.back().used += units;
+  }
+  place = known->second;
+  if (place.units != units) {
+    return absl::InternalError(absl::StrCat("layer ", site.first, ", ", site.second, " reported ", units,
+                                            " units after ", place.units, " before"));
+  }
+  Table& table = tables_[place.table];
+  if (phase && !table.phase_slots.defined()) {
+    table.phase_slots = at::zeros({table.slots.size(0), slots::kPhaseSlots}, options);
+    table_bytes_ += static_cast<int64_t>(table.phase_slots.nbytes());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status DeferredCounts::Add(const SiteName& site, CountedChunk chunk) {
+  return CallTorchStatus("eigenvalues to count", [&]() -> absl::Status {
+    at::Tensor& values = chunk.log_magnitude;
+    // A phase makes both float64; the kernels take one set of strides.
+    if (chunk.phase.defined()) {
+      values = values.to(at::kDouble).contiguous();
+      chunk.phase = chunk.phase.to(at::kDouble).contiguous();
+    } else if (values.scalar_type() != at::kDouble) {
+      values = values.to(at::kFloat);
+    }
+    if (table_bytes_ > kMostTableBytes) {
+      EIGSVC_RETURN_IF_ERROR(Collect());
+      places_.clear();
+      tables_.clear();
+      table_bytes_ = 0;
+    }
+    Place place;
+    EIGSVC_RETURN_IF_ERROR(FindPlace(site, values.size(2), chunk.phase.defined(), place));
+    waiting_bytes_ += static_cast<int64_t>(values.numel() * values.element_size());
+    waiting_.push_back({place, std::move(chunk)});
+    return absl::OkStatus();
+  });
+}
+
+template <typename T>
+absl::Status DeferredCounts::LaunchAs(absl::Span<const Waiting> chunks) const {
+  const CountedChunk& first = chunks[0].chunk;
+  const Place& place = chunks[0].place;
+  const at::Tensor& values = first.log_magnitude;
+  CountProblem<T> problem;
+  problem.part_count = static_cast<int>(chunks.size());
+  problem.rows = values.size(0);
+  problem.steps = values.size(1);
+  problem.units = values.size(2);
+  problem.row_stride = values.stride(0);
+  problem.step_stride = values.stride(1);
+  problem.unit_stride = values.stride(2);
+  problem.value_stride = values.stride(3);
+  problem.lengths = first.lengths.const_data_ptr<int64_t>();
+  problem.offset = first.first_step;
+  problem.first = first.begin;
+  problem.slots = Slots(tables_[place.table].slots, place.row);
+  if (first.phase.defined()) problem.phase_slots = Slots(tables_[place.table].phase_slots, place.row);
+  // Values of one weight are counted at once, others one after the other.
+  const std::vector<uint64_t>& weights = first.weights;
+  const bool one_weight =
+      std::all_of(weights.begin(), weights.end(), [&](uint64_t w) { return w == weights[0]; });
+  problem.per_unit = one_weight ? values.size(3) : 1;
+  for (int64_t k = 0; k < values.size(3); k += problem.per_unit) {
+    for (size_t i = 0; i < chunks.size(); ++i) {
+      const CountedChunk& chunk = chunks[i].chunk;
+      const int64_t offset = k * problem.value_stride;
+      problem.parts[i] = {chunk.log_magnitude.const_data_ptr<T>() + offset,
+                          chunk.phase.defined() ? chunk.phase.const_data_ptr<double>() + offset : nullptr,
+                          chunk.noise_floor.const_data_ptr<double>()};
+    }
+    problem.weight = weights[k];
+    EIGSVC_RETURN_IF_ERROR(Count(problem, device_));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status DeferredCounts::LaunchTogether(absl::Span<const Waiting> chunks) const {
+  const at::Tensor& values = chunks[0].chunk.log_magnitude;
+  if (values.numel() == 0) return absl::OkStatus();
+  return values.scalar_type() == at::kDouble ? LaunchAs<double>(chunks) : LaunchAs<float>(chunks);
+}
+
+absl::Status DeferredCounts::Launch() {
+  return CallTorchStatus("eigenvalue counts", [&]() -> absl::Status {
+    const absl::Span<const Waiting> all(waiting_);
+    size_t begin = 0;
+    absl::Status status;
+    while (begin < all.size() && status.ok()) {
+      size_t end = begin + 1;
+      while (end < all.size() && end - begin < CountProblem<float>::kMaxParts &&
+             all[end].place.table == all[begin].place.table &&
+             all[end].place.row == all[end - 1].place.row + all[end - 1].place.units &&
+             CanShareALaunch(all[end].chunk, all[begin].chunk))
+        ++end;
+      status = LaunchTogether(all.subspan(begin, end - begin));
+      if (status.ok()) begin = end;
+    }
+    waiting_.erase(waiting_.begin(), waiting_.begin() + static_cast<int64_t>(begin));
+    if (waiting_.empty()) waiting_bytes_ = 0;
+    return status;
+  });
+}
+
+absl::Status DeferredCounts::LaunchIfFull() {
+  return waiting_bytes_ > kMostWaitingBytes ? Launch() : absl::OkStatus();
+}
+
+absl::Status DeferredCounts::Collect() {
+  EIGSVC_RETURN_IF_ERROR(Launch());
+  return CallTorchStatus("eigenvalue counts", [&]() -> absl::Status {
+    std::vector<std::pair<at::Tensor, at::Tensor>> on_host;
+    for (const Table& table : tables_) {
+      const auto fetch = [&](const at::Tensor& x) -> at::Tensor {
+        if (!x.defined()) return {};
+        const auto options = at::TensorOptions().dtype(at::kLong).pinned_memory(device_.is_cuda());
+        const at::Tensor host = at::empty({table.used, x.size(1)}, options);
+        return host.copy_(x.narrow(0, 0, table.used));
+      };
+      on_host.emplace_back(fetch(table.slots), fetch(table.phase_slots));
+    }
+    for (const Table& table : tables_) {
+      table.slots.zero_();
+      if (table.phase_slots.defined()) table.phase_slots.zero_();
+    }
+    for (const auto& [site, place] : places_) {
+      const auto& [table, phase_table] = on_host[place.table];
+      for (int64_t unit = 0; unit < place.units; ++unit) {
+        const uint64_t* const phases = phase_table.defined() ? Slots(phase_table, place.row + unit) : nullptr;
+        sink_(site, unit, SpectrumOfSlots(Slots(table, place.row + unit), phases));
+      }
+    }
+    return absl::OkStatus();
+  });
+}
+
+}  // namespace eigsvc
