@@ -60,14 +60,6 @@ absl::Status CheckAngles(const LayerCall& call, const std::string& name, const R
   return absl::OkStatus();
 }
 
-// |score| is at most this: what a log-sum-exp's rounding is measured by.
-double BoundOfScores(const at::Tensor& queries, const at::Tensor& keys, const AttentionOptions& options) {
-  double bound = LargestScore(queries, keys, options.scale);
-  if (options.cap > 0) bound = std::min(bound, options.cap);
-  if (options.sinks.defined()) bound = std::max(bound, options.sinks.detach().abs().max().item<double>());
-  return bound;
-}
-
 }  // namespace
 
 void Attention::Plan(const WeightPlanner& planner) const {
@@ -171,11 +163,13 @@ absl::StatusOr<at::Tensor> AttendAndReport(const LayerCall& call, const std::str
   const at::Tensor previous = last;
   last = attention.lse.narrow(-1, steps - 1, 1);
   if ((previous.defined() || steps > 1) && call.Wants(kAttentionMixer)) {
-    EIGSVC_RETURN_IF_ERROR(call.Report(kAttentionMixer, UnitKind::kHead,
-                                       call.context.convention.gauge == Gauge::kRaw
-                                           ? SummingTransition(queries.size(1), /*multiplicity=*/0)
-                                           : SoftmaxTransition(attention.lse, previous, call.state.position,
-                                                               BoundOfScores(queries, keys, options))));
+    EIGSVC_RETURN_IF_ERROR(
+        call.Report(kAttentionMixer, UnitKind::kHead,
+                    call.context.convention.gauge == Gauge::kRaw
+                        ? SummingTransition(queries.size(1), /*multiplicity=*/0)
+                        : SoftmaxTransition(
+                              attention.lse, previous, call.state.position,
+                              SoftmaxNoiseFloor(queries, keys, options.scale, options.cap, options.sinks))));
   }
   return attention.output.transpose(1, 2).flatten(-2);
 }

@@ -11,11 +11,14 @@
 namespace eigsvc {
 
 // NormaliserTransition (normaliser.h) of η = e^{lse}; lse [B,H,T], previous_lse [B,H,1] or undefined.
-// `largest_score`: a bound on |score|, for the noise floor. Throws like LibTorch.
+// `noise_floor` [] float64 of SoftmaxNoiseFloor, which stays on its device. Throws like LibTorch; so below.
 Transition SoftmaxTransition(const at::Tensor& lse, const at::Tensor& previous_lse, int64_t first_position,
-                             double largest_score);
+                             const at::Tensor& noise_floor);
 
-// scale·max‖q‖·max‖k‖ >= |score| over the heads; q [B,H,T,d], k [B,Hkv,S,d].
-double LargestScore(const at::Tensor& q, const at::Tensor& k, double scale);
+// What log λ may be off by, [] float64 on the device of q [B,H,T,d] and k [B,Hkv,S,d], from a bound on
+// |score|: scale·max‖q‖·max‖k‖ over the heads, `cap` where there is one (else 0), and the sinks where there
+// are some (else undefined). In one pass of models/kernels/score_bound on a CUDA device.
+at::Tensor SoftmaxNoiseFloor(const at::Tensor& q, const at::Tensor& k, double scale, double cap = 0,
+                             const at::Tensor& sinks = {});
 
 }  // namespace eigsvc

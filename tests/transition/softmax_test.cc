@@ -10,17 +10,25 @@
 #include "ATen/ops/cat.h"
 #include "ATen/ops/empty.h"
 #include "ATen/ops/equal.h"
+#include "ATen/ops/full.h"
 #include "ATen/ops/ones.h"
 #include "ATen/ops/tensor.h"
+#include "ATen/ops/zeros.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "models/base/random.h"
+#include "models/kernels/score_bound.h"
 #include "models/tensor/attention_lse.h"
 #include "tests/testing/paths.h"
 #include "tests/testing/status_matchers.h"
+#include "tests/testing/tensors.h"
 
 namespace eigsvc {
 namespace {
+
+using testing::NormalTensor;
+
+at::Tensor SmallFloor() { return at::full({}, 5e-6, at::kDouble); }
 
 at::Tensor LogMagnitude(const Transition& transition) {
   return std::get<ScalarPerUnit>(transition.kind).log_magnitude;
@@ -43,7 +51,7 @@ TEST(SoftmaxTransitionTest, MatchesTheGoldenEntries) {
     AttentionOptions options;
     options.use_fused = fused;
     EIGSVC_ASSERT_OK_AND_ASSIGN(const AttentionOutput attention, CausalAttention(q, k, k, options));
-    const at::Tensor found = LogMagnitude(SoftmaxTransition(attention.lse, {}, 0, 1));
+    const at::Tensor found = LogMagnitude(SoftmaxTransition(attention.lse, {}, 0, SmallFloor()));
     ASSERT_EQ(found.sizes(), (std::vector<int64_t>{1, 4, 1}));
     for (int i = 0; i < 5; ++i) {
       EXPECT_NEAR(attention.lse[0][0][i].item<double>(), golden["softmax_lse"][i].get<double>(), 1e-12);
@@ -58,7 +66,7 @@ TEST(SoftmaxTransitionTest, MatchesTheGoldenEntries) {
 TEST(SoftmaxTransitionTest, EqualScoresGiveStepsOverStepsPlusOne) {
   const at::Tensor q = at::ones({1, 2, 300, 4}, c10::kDouble);
   EIGSVC_ASSERT_OK_AND_ASSIGN(const AttentionOutput attention, CausalAttention(q, q, q));
-  const at::Tensor found = LogMagnitude(SoftmaxTransition(attention.lse, {}, 0, 1));
+  const at::Tensor found = LogMagnitude(SoftmaxTransition(attention.lse, {}, 0, SmallFloor()));
   for (int i = 1; i < 300; ++i) {
     EXPECT_NEAR(found[0][i - 1][1].item<double>(), std::log(i / (i + 1.0)), 1e-13);
   }
@@ -70,7 +78,7 @@ TEST(SoftmaxTransitionTest, LogsTelescopeToTheEndsOfTheSequence) {
   for (int64_t i = 0; i < q.numel(); ++i) q.mutable_data_ptr<double>()[i] = 3 * random.Normal();
   const at::Tensor k = q.flip(2).contiguous();
   EIGSVC_ASSERT_OK_AND_ASSIGN(const AttentionOutput attention, CausalAttention(q, k, k));
-  const Transition transition = SoftmaxTransition(attention.lse, {}, 0, 1);
+  const Transition transition = SoftmaxTransition(attention.lse, {}, 0, SmallFloor());
   const at::Tensor total = LogMagnitude(transition).sum(1);
   const at::Tensor ends = attention.lse.select(-1, 0) - attention.lse.select(-1, 96);
   EXPECT_LE((total - ends).abs().max().item<double>(), 1e-12);
@@ -80,26 +88,54 @@ TEST(SoftmaxTransitionTest, LogsTelescopeToTheEndsOfTheSequence) {
 
 TEST(SoftmaxTransitionTest, AChunkContinuesWhereTheLastOneEnded) {
   const at::Tensor lse = at::tensor({0.5f, 1.5f, 1.25f, 7.0f, -3.0f}).view({1, 1, 5});
-  const Transition whole = SoftmaxTransition(lse, {}, 0, 1);
-  const Transition first = SoftmaxTransition(lse.narrow(2, 0, 2), {}, 0, 1);
-  const Transition second = SoftmaxTransition(lse.narrow(2, 2, 3), lse.narrow(2, 1, 1), 2, 1);
+  const Transition whole = SoftmaxTransition(lse, {}, 0, SmallFloor());
+  const Transition first = SoftmaxTransition(lse.narrow(2, 0, 2), {}, 0, SmallFloor());
+  const Transition second = SoftmaxTransition(lse.narrow(2, 2, 3), lse.narrow(2, 1, 1), 2, SmallFloor());
   EXPECT_EQ(second.first_step, 2);
   EXPECT_TRUE(at::equal(at::cat({LogMagnitude(first), LogMagnitude(second)}, 1), LogMagnitude(whole)));
 }
 
-TEST(SoftmaxTransitionTest, TheNoiseFloorGrowsWithTheScores) {
-  const auto floor = [](double largest, c10::ScalarType type) {
-    return SoftmaxTransition(at::ones({1, 1, 2}, type), {}, 0, largest).noise_floor;
-  };
-  EXPECT_EQ(floor(3, c10::kFloat), 5e-6);
-  EXPECT_EQ(floor(360, c10::kFloat), 4 * std::ldexp(1.0, 8 - 23));
-  EXPECT_EQ(floor(360, c10::kDouble), 1e-9);
+// Scores of at most `largest`: q of one head along an axis, k a unit vector.
+double FloorOf(double largest, c10::ScalarType type, double cap = 0, const at::Tensor& sinks = {}) {
+  const at::Tensor q = at::tensor({0.0, largest / -0.5}, at::kDouble).view({1, 1, 1, 2}).to(type),
+                   k = at::tensor({0.0, 1.0}, at::kDouble).view({1, 1, 1, 2}).to(type);
+  return SoftmaxNoiseFloor(q, k, -0.5, cap, sinks).item<double>();
 }
 
-TEST(SoftmaxTransitionTest, TheLargestScoreIsABoundThatParallelVectorsReach) {
-  const at::Tensor q = at::tensor({3.0, 4.0, 0.0, 1.0}).view({1, 2, 1, 2});
-  const at::Tensor k = at::tensor({1.0, 0.0, -6.0, -8.0}).view({1, 1, 2, 2});
-  EXPECT_NEAR(LargestScore(q, k, -0.5), 25, 1e-5);
+TEST(SoftmaxNoiseFloorTest, GrowsWithTheScores) {
+  EXPECT_EQ(FloorOf(3, c10::kFloat), 5e-6);
+  EXPECT_EQ(FloorOf(360, c10::kFloat), 4 * std::ldexp(1.0, 8 - 23));
+  EXPECT_EQ(FloorOf(360, c10::kBFloat16), 4 * std::ldexp(1.0, 8 - 23));
+  EXPECT_EQ(FloorOf(512, c10::kFloat), 4 * std::ldexp(1.0, 9 - 23));
+  EXPECT_EQ(FloorOf(360, c10::kDouble), 1e-9);
+  EXPECT_EQ(FloorOf(360, c10::kFloat, /*cap=*/50), 4 * std::ldexp(1.0, 5 - 23));
+  EXPECT_EQ(FloorOf(3, c10::kFloat, 0, at::tensor({-70.0})), 4 * std::ldexp(1.0, 6 - 23));
+  for (const double unusable : {0.0, HUGE_VAL, std::nan("")}) EXPECT_EQ(FloorOf(unusable, c10::kFloat), 5e-6);
+}
+
+// Grouped heads, strided rows and every element type against the plain form of the kernel, whose answer is
+// the power of two below the largest ‖q‖‖k‖.
+TEST(SoftmaxNoiseFloorTest, EqualsTheKernelsPlainForm) {
+  Random random({5});
+  for (const auto& [type, element] : {std::pair(at::kFloat, HeadElement::kFloat32),
+                                      {at::kDouble, HeadElement::kFloat64},
+                                      {at::kHalf, HeadElement::kFloat16},
+                                      {at::kBFloat16, HeadElement::kBFloat16}}) {
+    const at::Tensor q = (NormalTensor(random, {2, 7, 6, 20}) * 9).to(type).transpose(1, 2),
+                     k = (NormalTensor(random, {2, 11, 3, 20}) * 9).to(type).transpose(1, 2);
+    const auto rows = [](const at::Tensor& x) {
+      return HeadRows{x.const_data_ptr(), x.size(1), x.size(2), x.stride(0), x.stride(1), x.stride(2)};
+    };
+    const bool full = type == at::kDouble;
+    const at::Tensor norms = at::zeros({2, 9}, at::kDouble);
+    double floor = 0;
+    BoundPlainly({element, 2, 20, rows(q), rows(k), -0.3, 0, full ? 1e-9 : 5e-6, full ? 0x1p-50 : 0x1p-21,
+                  norms.mutable_data_ptr<double>(), &floor});
+    EXPECT_EQ(SoftmaxNoiseFloor(q, k, -0.3).item<double>(), floor) << c10::toString(type);
+    if (!full) {
+      EXPECT_GT(floor, 5e-6);
+    }
+  }
 }
 
 }  // namespace

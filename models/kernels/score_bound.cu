@@ -1,0 +1,154 @@
+// A pass over q and k at the speed of memory: as many lanes a row as it has vectors of 16 bytes; then one
+// block for the bound. Squares are summed in float32, whose rounding does not matter to a power of two but
+// where the bound all but is one.
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "models/kernels/bound_one.h"
+
+namespace eigsvc {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kUnroll = 4;
+
+template <typename T>
+struct Vector {
+  static constexpr int kSize = 16 / sizeof(T);
+  alignas(16) T values[kSize];
+};
+
+__device__ __forceinline__ float Wide(float x) { return x; }
+__device__ __forceinline__ double Wide(double x) { return x; }
+__device__ __forceinline__ float Wide(__half x) { return __half2float(x); }
+__device__ __forceinline__ float Wide(__nv_bfloat16 x) { return __bfloat162float(x); }
+
+// The larger of non-negative doubles, whose order is that of their bits.
+__device__ __forceinline__ void StoreLarger(double* to, double x) {
+  atomicMax(reinterpret_cast<unsigned long long*>(to),
+            static_cast<unsigned long long>(__double_as_longlong(x)));
+}
+
+// Block (x, y): a share of the rows of column y = row of the batch · (q.heads + k.heads) + head. `lanes`: a
+// power of two up to 32 that share a row.
+template <typename T, bool kVectors>
+__global__ void __launch_bounds__(kThreads) NormKernel(const ScoreBoundProblem problem, int lanes) {
+  using Sum = decltype(Wide(T()));
+  const int64_t width = problem.q.heads + problem.k.heads;
+  const int64_t row = blockIdx.y / width, column = blockIdx.y % width;
+  const bool of_q = column < problem.q.heads;
+  const HeadRows& rows = of_q ? problem.q : problem.k;
+  const T* const data = static_cast<const T*>(rows.data) + row * rows.batch_stride +
+                        (of_q ? column : column - problem.q.heads) * rows.head_stride;
+  const int lane = static_cast<int>(threadIdx.x) % lanes;
+  const int64_t rows_at_once = static_cast<int64_t>(kThreads / lanes) * gridDim.x;
+  Sum largest = 0;
+  // All lanes of a warp take part in each exchange, so that rows beyond the end count as zeros.
+  for (int64_t base = 0; base < rows.rows; base += rows_at_once * kUnroll) {
+    Sum sums[kUnroll];
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+      const int64_t step = base + rows_at_once * u + static_cast<int64_t>(blockIdx.x) * (kThreads / lanes) +
+                           threadIdx.x / lanes;
+      sums[u] = 0;
+      if (step >= rows.rows) continue;
+      const T* const values = data + step * rows.row_stride;
+      if constexpr (kVectors) {
+        const Vector<T> vector = *reinterpret_cast<const Vector<T>*>(values + lane * Vector<T>::kSize);
+#pragma unroll
+        for (int i = 0; i < Vector<T>::kSize; ++i) {
+          const Sum x = Wide(vector.values[i]);
+          sums[u] += x * x;
+        }
+      } else {
+        for (int64_t d = lane; d < problem.size; d += lanes) {
+          const Sum x = Wide(values[d]);
+          sums[u] += x * x;
+        }
+      }
+    }
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+      for (int offset = lanes / 2; offset > 0; offset /= 2)
+        sums[u] += __shfl_xor_sync(0xffffffffu, sums[u], offset);
+      largest = sums[u] > largest ? sums[u] : largest;
+    }
+  }
+  for (int offset = 16; offset > 0; offset /= 2) {
+    const Sum other = __shfl_xor_sync(0xffffffffu, largest, offset);
+    largest = other > largest ? other : largest;
+  }
+  if (threadIdx.x % 32 == 0) StoreLarger(problem.norms + blockIdx.y, static_cast<double>(largest));
+}
+
+__global__ void __launch_bounds__(kThreads) FloorKernel(const ScoreBoundProblem problem) {
+  __shared__ double found;
+  if (threadIdx.x == 0) found = 0;
+  __syncthreads();
+  double largest = 0;
+  for (int64_t i = threadIdx.x; i < problem.batch * problem.q.heads; i += kThreads) {
+    const double bound = kernels::SquaredBound(problem, i);
+    largest = bound > largest ? bound : largest;
+  }
+  StoreLarger(&found, largest);
+  __syncthreads();
+  if (threadIdx.x == 0) *problem.noise_floor = kernels::NoiseFloorOf(problem, found);
+}
+
+template <typename T>
+void Launch(const ScoreBoundProblem& problem, cudaStream_t stream) {
+  const auto aligned = [](const HeadRows& rows) {
+    constexpr int64_t kSize = Vector<T>::kSize;
+    return reinterpret_cast<uintptr_t>(rows.data) % 16 == 0 && rows.batch_stride % kSize == 0 &&
+           rows.head_stride % kSize == 0 && rows.row_stride % kSize == 0;
+  };
+  const int64_t vectors = problem.size / Vector<T>::kSize;
+  const bool whole = problem.size % Vector<T>::kSize == 0 && vectors >= 1 && vectors <= 32 &&
+                     (vectors & (vectors - 1)) == 0 && aligned(problem.q) && aligned(problem.k);
+  const int lanes = whole ? static_cast<int>(vectors) : 32;
+  const int64_t columns = problem.batch * (problem.q.heads + problem.k.heads);
+  const int64_t per_block = static_cast<int64_t>(kThreads / lanes) * kUnroll;
+  const int64_t shares = std::clamp<int64_t>(std::max(problem.q.rows, problem.k.rows) / per_block, 1, 64);
+  const dim3 grid(static_cast<unsigned>(shares), static_cast<unsigned>(columns));
+  if (whole) {
+    NormKernel<T, true><<<grid, kThreads, 0, stream>>>(problem, lanes);
+  } else {
+    NormKernel<T, false><<<grid, kThreads, 0, stream>>>(problem, lanes);
+  }
+}
+
+}  // namespace
+
+absl::Status BoundOnCuda(const ScoreBoundProblem& problem, void* stream) {
+  const int64_t columns = problem.batch * (problem.q.heads + problem.k.heads);
+  if (columns < 1 || columns > 65535) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a bound on the scores of ", columns, " heads in all; 1 to 65535 are taken at once"));
+  }
+  const auto queue = static_cast<cudaStream_t>(stream);
+  switch (problem.element) {
+    case HeadElement::kFloat32:
+      Launch<float>(problem, queue);
+      break;
+    case HeadElement::kFloat64:
+      Launch<double>(problem, queue);
+      break;
+    case HeadElement::kFloat16:
+      Launch<__half>(problem, queue);
+      break;
+    case HeadElement::kBFloat16:
+      Launch<__nv_bfloat16>(problem, queue);
+      break;
+  }
+  FloorKernel<<<1, kThreads, 0, queue>>>(problem);
+  if (const cudaError_t error = cudaGetLastError(); error != cudaSuccess) {
+    return absl::InternalError(absl::StrCat("bound on scores: CUDA error: ", cudaGetErrorString(error)));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace eigsvc
