@@ -39,9 +39,9 @@ struct AttentionOptions {
 absl::StatusOr<AttentionOutput> CausalAttention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                                 const AttentionOptions& options = {});
 
-// Compares every fused operator this build and device has with a float64 reference on small inputs. Operators
-// that throw or differ are switched off for the process. Returns one line of operators and verdicts, for the
-// log. Called once by the worker.
-absl::StatusOr<std::string> SelfTestAttention();
+// Compares every fused operator of the device with a float64 reference on small inputs. Operators that throw
+// or differ are switched off for the process. Returns one line of operators and verdicts, for the log. Called
+// once by the worker.
+absl::StatusOr<std::string> SelfTestAttention(c10::Device device);
 
 }  // namespace eigsvc

@@ -18,6 +18,8 @@ struct FusedOperator {
   int64_t max_head_size;       // 0: any
   int64_t half_head_multiple;  // head sizes are padded to a multiple of this; 0: not for 16-bit types
   int64_t full_head_multiple;  // the same for float32
+  int64_t min_rows;            // of fewer queries another is faster
+  bool gradients;              // its backward pass is right
   bool doubles;
   bool grouped_queries;  // takes fewer key heads than query heads
 

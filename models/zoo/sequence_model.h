@@ -37,8 +37,8 @@ struct ModelDescription {
   Settings settings;  // canonical settings: enough to build the same architecture again
 };
 
-// Steps of x [B,T,D] that make a piece of work of well under 100 ms on two cores, or on a device 100 times
-// faster; at least 64, so that a matrix product is not bound by reading its weights.
+// Steps of x [B,T,D] that make a piece of work of well under 100 ms on two cores, or on a GPU; at least 64,
+// so that a matrix product is not bound by reading its weights.
 int64_t PieceSteps(double operations_per_step, const at::Tensor& x);
 
 class SequenceModel {

@@ -258,7 +258,7 @@ TEST(CausalAttentionShapeTest, ImpossibleShapesAreRefused) {
 }
 
 TEST(SelfTestAttentionTest, TheOperatorsOfThisBuildAreGood) {
-  EIGSVC_ASSERT_OK_AND_ASSIGN(const std::string verdict, SelfTestAttention());
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const std::string verdict, SelfTestAttention(c10::kCPU));
   EXPECT_THAT(verdict, HasSubstr("cpu flash: good"));
   EXPECT_THAT(verdict, Not(HasSubstr("off (")));
 }
