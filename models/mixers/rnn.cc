@@ -4,6 +4,7 @@
 #include <cmath>
 #include <tuple>
 
+#include "ATen/Context.h"
 #include "ATen/TensorOperators.h"
 #include "ATen/core/IListRef.h"
 #include "ATen/core/grad_mode.h"
@@ -25,6 +26,24 @@
 #include "models/transition/noise_floor.h"
 
 namespace eigsvc {
+namespace {
+
+// cuDNN's tanh is an approximation whose error reaches the Jacobian's 1 - tanh². For the process while it
+// lives: what others run meanwhile is as right, perhaps slower.
+class WithoutCudnn {
+ public:
+  WithoutCudnn() : before_(at::globalContext().userEnabledCuDNN()) {
+    at::globalContext().setUserEnabledCuDNN(false);
+  }
+  ~WithoutCudnn() { at::globalContext().setUserEnabledCuDNN(before_); }
+  WithoutCudnn(const WithoutCudnn&) = delete;
+  WithoutCudnn& operator=(const WithoutCudnn&) = delete;
+
+ private:
+  const bool before_;
+};
+
+}  // namespace
 
 absl::string_view RnnMixer(RnnKind kind) {
   return kind == RnnKind::kLstm ? "lstm" : kind == RnnKind::kGru ? "gru" : "rnn";
@@ -58,9 +77,11 @@ absl::StatusOr<at::Tensor> Rnn::Run(const LayerCall& call, const at::Tensor& x) 
     case RnnKind::kGru:
       std::tie(output, h) = at::gru(x, h, weights, spec_.bias, 1, 0.0, false, false, true);
       break;
-    case RnnKind::kTanh:
+    case RnnKind::kTanh: {
+      const WithoutCudnn plain;
       std::tie(output, h) = at::rnn_tanh(x, h, weights, spec_.bias, 1, 0.0, false, false, true);
       break;
+    }
     case RnnKind::kRelu:
       std::tie(output, h) = at::rnn_relu(x, h, weights, spec_.bias, 1, 0.0, false, false, true);
       break;

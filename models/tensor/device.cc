@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "ATen/Context.h"
 #include "ATen/detail/CUDAHooksInterface.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -31,6 +32,11 @@ absl::StatusOr<c10::Device> ParseDevice(absl::string_view name) {
         absl::StrCat("device \"", name, "\": this machine has ", count, " CUDA device(s), numbered from 0"));
   }
   return c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(index));
+}
+
+void RequireFullFloat32() {
+  at::globalContext().setAllowTF32CuDNN(false);
+  at::globalContext().setAllowTF32CuBLAS(false);
 }
 
 absl::StatusOr<c10::ScalarType> ParseDtype(absl::string_view name) {

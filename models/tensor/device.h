@@ -12,6 +12,9 @@ namespace eigsvc {
 
 // "cpu", "cuda", "cuda:1". FAILED_PRECONDITION when this LibTorch or machine has no such device.
 absl::StatusOr<c10::Device> ParseDevice(absl::string_view name);
+// No TF32 on CUDA devices from here on, which convolutions and recurrent networks of cuDNN take by default
+// for float32: ten bits of a product are no float32. For the process; before a device is used.
+void RequireFullFloat32();
 // "float32", "float64", "bfloat16", "float16". INVALID_ARGUMENT otherwise, listing the known ones.
 absl::StatusOr<c10::ScalarType> ParseDtype(absl::string_view name);
 std::string DtypeName(c10::ScalarType type);

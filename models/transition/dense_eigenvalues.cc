@@ -14,6 +14,7 @@
 #include "ATen/ops/isfinite.h"
 #include "ATen/ops/linalg_eigvals.h"
 #include "ATen/ops/nonzero.h"
+#include "c10/core/DeviceGuard.h"
 #include "c10/core/impl/VirtualGuardImpl.h"
 #include "models/kernels/batched_eigenvalues.h"
 
@@ -73,6 +74,7 @@ absl::Status SolveOnCpu(const EigenProblem<double>& problem) {
 absl::Status Solve(const EigenProblem<double>& problem, const c10::Device& device) {
 #ifdef EIGSVC_CUDA_KERNELS
   if (device.is_cuda()) {
+    const c10::DeviceGuard guard(device);
     return EigenvaluesOnCuda(problem,
                              c10::impl::VirtualGuardImpl(device.type()).getStream(device).native_handle());
   }

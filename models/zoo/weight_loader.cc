@@ -19,6 +19,7 @@
 #include "absl/strings/string_view.h"
 #include "models/base/random.h"
 #include "models/base/status_macros.h"
+#include "models/tensor/device_queue.h"
 #include "models/tensor/from_archive.h"
 #include "models/tensor/torch_call.h"
 
@@ -121,6 +122,20 @@ bool AllFinite(const at::Tensor& tensor) {
   return std::isfinite(low.item<double>()) && std::isfinite(high.item<double>());
 }
 
+// A block of a tensor to the other's device and type. To a CUDA device through page-locked memory, so that
+// the next block is read while this one travels; what the types differ by is left to the device.
+absl::Status CopyBlock(const at::Tensor& to, const at::Tensor& from, DeviceQueue& queue) {
+  if (!to.is_cuda()) {
+    to.copy_(from);
+    return absl::OkStatus();
+  }
+  const at::Tensor staged = at::empty(from.sizes(), from.options().pinned_memory(true));
+  staged.copy_(from);
+  const at::Tensor there = staged.to(to.device(), staged.scalar_type(), /*non_blocking=*/true);
+  to.copy_(there);
+  return queue.PieceQueued();
+}
+
 absl::StatusOr<at::Tensor> LoadOne(const ArchiveTensor& stored, const WeightSpec& spec,
                                    const LoadOptions& options) {
   EIGSVC_ASSIGN_OR_RETURN(const at::Tensor tensor, TensorFromArchive(stored, *options.stop));
@@ -130,11 +145,17 @@ absl::StatusOr<at::Tensor> LoadOne(const ArchiveTensor& stored, const WeightSpec
     const bool as_is = options.device.is_cpu() && view.scalar_type() == dtype && view.is_contiguous();
     const at::Tensor loaded =
         as_is ? view : at::empty(view.sizes(), view.options().device(options.device).dtype(dtype));
-    const auto load = [&](const at::Tensor& to, const at::Tensor& from) {
-      if (!as_is) to.copy_(from);
-      return AllFinite(to) ? absl::OkStatus() : NotFinite(spec.key, tensor.to(dtype));
+    DeviceQueue queue(options.device);
+    at::Tensor finite;  // of a device: one answer a tensor is waited for
+    const auto load = [&](const at::Tensor& to, const at::Tensor& from) -> absl::Status {
+      if (!as_is) EIGSVC_RETURN_IF_ERROR(CopyBlock(to, from, queue));
+      if (to.is_cpu()) return AllFinite(to) ? absl::OkStatus() : NotFinite(spec.key, tensor.to(dtype));
+      const at::Tensor block = at::isfinite(to).all();
+      finite = finite.defined() ? finite.logical_and(block) : block;
+      return absl::OkStatus();
     };
     EIGSVC_RETURN_IF_ERROR(InBlocks(loaded, view, *options.stop, load));
+    if (finite.defined() && !finite.item<bool>()) return NotFinite(spec.key, tensor.to(dtype));
     return loaded;
   });
 }

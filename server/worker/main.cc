@@ -64,6 +64,11 @@ sigset_t EndSignals() {
   return signals;
 }
 
+// Switches off operators that are wrong here; before anything runs.
+absl::StatusOr<std::string> SelfTest(c10::Device device) {
+  return CallTorch("attention self-test", [&] { return SelfTestAttention(device); });
+}
+
 int Serve(const Options& options, c10::Device device) {
   // sun_path holds 108 bytes with its terminator; gRPC's own message does not name the path.
   if (options.socket.size() > 107) {
@@ -75,8 +80,7 @@ int Serve(const Options& options, c10::Device device) {
   service_options.device_name = options.device;
   service_options.model_memory_bytes = options.model_memory_bytes;
   service_options.on_fatal = [] { kill(getpid(), kFatalSignal); };
-  const absl::StatusOr<std::string> self_test =
-      CallTorch("attention self-test", [] { return SelfTestAttention(); });
+  const absl::StatusOr<std::string> self_test = SelfTest(device);
   if (!self_test.ok()) return Fail(self_test.status());
   service_options.self_test = *self_test;
 
@@ -114,6 +118,7 @@ void PrintEvent(const v1::AnalysisEvent& event) {
 }
 
 int Analyze(const Options& options, c10::Device device) {
+  if (const auto self_test = SelfTest(device); !self_test.ok()) return Fail(self_test.status());
   ModelPool pool(device, options.device, options.model_memory_bytes);
   static StopToken stop;  // the thread below ends with the process
   std::thread([] {
@@ -198,6 +203,7 @@ int Main(int argc, char** argv) {
   }
   const absl::StatusOr<c10::Device> device = ParseDevice(options.device);
   if (!device.ok()) return Fail(device.status());
+  RequireFullFloat32();
   if (options.threads > 0) at::set_num_threads(options.threads);
   if (analyze->parsed()) return Analyze(options, *device);
   if (options.socket.empty()) {
