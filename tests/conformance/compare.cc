@@ -29,6 +29,7 @@
 #include "models/base/status_macros.h"
 #include "models/tensor/device.h"
 #include "models/tensor/from_archive.h"
+#include "models/tensor/torch_call.h"
 #include "models/zoo/registry.h"
 #include "tests/conformance/outcome.h"
 
@@ -157,8 +158,8 @@ absl::StatusOr<double> CompareMultisets(const Case& files, const std::string& si
 
 class Comparison {
  public:
-  Comparison(const Case& files, at::ScalarType dtype, CaseResult& result)
-      : files_(files), dtype_(dtype), tolerances_(TolerancesOf(dtype)), result_(result) {}
+  Comparison(const Case& files, at::ScalarType dtype, c10::Device device, CaseResult& result)
+      : files_(files), dtype_(dtype), device_(device), tolerances_(TolerancesOf(dtype)), result_(result) {}
 
   absl::Status Check() {
     EIGSVC_RETURN_IF_ERROR(ReadTolerances());
@@ -169,9 +170,10 @@ class Comparison {
     }
     LoadOptions options;
     options.dtype = dtype_;
+    options.device = device_;
     EIGSVC_ASSIGN_OR_RETURN(const auto model, LoadModel(archive, files_.overrides, options));
-    EIGSVC_ASSIGN_OR_RETURN(const at::Tensor inputs,
-                            files_.Tensor(files_.Has("inputs") ? "inputs" : "tokens"));
+    EIGSVC_ASSIGN_OR_RETURN(at::Tensor inputs, files_.Tensor(files_.Has("inputs") ? "inputs" : "tokens"));
+    inputs = inputs.to(device_, inputs.scalar_type());
     EIGSVC_ASSIGN_OR_RETURN(const Outcome whole, Run(*model, inputs, {}));
     EIGSVC_RETURN_IF_ERROR(Compare(whole, ""));
     EIGSVC_RETURN_IF_ERROR(CheckStreamed(options, inputs));
@@ -264,11 +266,12 @@ class Comparison {
 
   const Case& files_;
   const at::ScalarType dtype_;
+  const c10::Device device_;
   Tolerances tolerances_;
   CaseResult& result_;
 };
 
-absl::Status Check(const std::string& directory, CaseResult& result) {
+absl::Status Check(const std::string& directory, c10::Device device, CaseResult& result) {
   Case files;
   files.directory = directory;
   std::ifstream file(directory + "/case.json");
@@ -285,18 +288,20 @@ absl::Status Check(const std::string& directory, CaseResult& result) {
   files.expected = std::make_unique<Archive>(std::move(expected));
   for (const std::string& name : dtypes) {
     EIGSVC_ASSIGN_OR_RETURN(const at::ScalarType dtype, ParseDtype(name));
-    EIGSVC_RETURN_IF_ERROR(Comparison(files, dtype, result).Check());
+    if (!device.is_cpu() && dtype == at::kDouble) continue;
+    EIGSVC_RETURN_IF_ERROR(
+        CallTorchStatus("case", [&] { return Comparison(files, dtype, device, result).Check(); }));
   }
   return absl::OkStatus();
 }
 
 }  // namespace
 
-CaseResult CheckCase(const std::string& directory) {
+CaseResult CheckCase(const std::string& directory, c10::Device device) {
   const at::NoGradGuard no_grad;
   CaseResult result;
   result.name = directory;
-  const absl::Status status = Check(directory, result);
+  const absl::Status status = Check(directory, device, result);
   if (!status.ok()) result.failures.push_back(std::string(status.message()));
   return result;
 }

@@ -18,8 +18,9 @@ struct CaseResult {
   std::vector<std::string> failures;  // empty: passed
 };
 
-// Never fails itself: what is wrong with the case's files is one of the failures.
-CaseResult CheckCase(const std::string& directory);
+// Never fails itself: what is wrong with the case's files is one of the failures. On a device other than the
+// CPU, float32 only.
+CaseResult CheckCase(const std::string& directory, c10::Device device = c10::kCPU);
 
 // The smallest r for which every expected eigenvalue can be given one found eigenvalue of its own within r
 // times its tolerance. REQUIRES: found and expected [N] complex128, tolerance [N] float64, positive.

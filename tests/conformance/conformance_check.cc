@@ -1,6 +1,6 @@
-// conformance_check [--report FILE.json] CASE...: compares each case's directory (README.md) and prints a
-// line for each; exit status 1 where one failed. conformance_check --registry prints FAMILY/LAYOUT of every
-// family.
+// conformance_check [--report FILE.json] [--device cuda:N] CASE...: compares each case's directory
+// (README.md) and prints a line for each; exit status 1 where one failed. conformance_check --registry prints
+// FAMILY/LAYOUT of every family.
 #include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
@@ -8,12 +8,14 @@
 #include <vector>
 
 #include "ATen/Parallel.h"
+#include "models/tensor/device.h"
 #include "models/zoo/registry.h"
 #include "tests/conformance/compare.h"
 
 int main(int argc, char** argv) {
   using eigsvc::testing::CaseResult;
   std::string report;
+  c10::Device device = c10::kCPU;
   std::vector<std::string> directories;
   for (int i = 1; i < argc; ++i) {
     const std::string argument = argv[i];
@@ -25,15 +27,20 @@ int main(int argc, char** argv) {
     }
     if (argument == "--report" && i + 1 < argc) {
       report = argv[++i];
+    } else if (argument == "--device" && i + 1 < argc) {
+      const auto parsed = eigsvc::ParseDevice(argv[++i]);
+      if (!parsed.ok()) return std::cerr << parsed.status().message() << "\n", 2;
+      device = *parsed;
     } else {
       directories.push_back(argument);
     }
   }
   at::set_num_threads(1);  // the models are tiny
+  eigsvc::RequireFullFloat32();
   nlohmann::json cases = nlohmann::json::array();
   size_t failed = 0;
   for (const std::string& directory : directories) {
-    const CaseResult result = eigsvc::testing::CheckCase(directory);
+    const CaseResult result = eigsvc::testing::CheckCase(directory, device);
     const bool passed = result.failures.empty();
     if (!passed) ++failed;
     std::cout << (passed ? "pass  " : "FAIL  ") << result.name << "  logits " << result.logits_float32

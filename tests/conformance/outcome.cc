@@ -25,10 +25,11 @@ absl::Status Join(const RecordingTap& tap, Outcome& outcome) {
     for (const RecordingTap::Seen& report : seen) {
       const std::string site = Site(layer, report.mixer);
       EIGSVC_ASSIGN_OR_RETURN(const Eigenvalues found, ComputeEigenvalues(report.transition));
-      const at::Tensor log_magnitude = found.log_magnitude.to(at::kDouble);
+      const at::Tensor log_magnitude = found.log_magnitude.to(at::kCPU, at::kDouble);
       auto& [magnitudes, phases] = parts[site];
       magnitudes.push_back(log_magnitude);
-      phases.push_back(found.phase.defined() ? found.phase.to(at::kDouble) : at::zeros_like(log_magnitude));
+      phases.push_back(found.phase.defined() ? found.phase.to(at::kCPU, at::kDouble)
+                                             : at::zeros_like(log_magnitude));
       Outcome::Reported& reported = outcome.sites[site];
       reported.layout = found.layout;
       if (report.transition.constant) {
@@ -83,6 +84,7 @@ absl::StatusOr<Outcome> Run(const SequenceModel& model, const at::Tensor& inputs
     EIGSVC_ASSIGN_OR_RETURN(x, model.Pool(model.weights(), x, lengths));
   }
   EIGSVC_ASSIGN_OR_RETURN(outcome.logits, model.Head(model.weights(), x));
+  outcome.logits = outcome.logits.to(at::kCPU);
   EIGSVC_RETURN_IF_ERROR(Join(tap, outcome));
   return outcome;
 }

@@ -13,7 +13,7 @@
 
 namespace eigsvc::testing {
 
-// All that a forward pass gave.
+// All that a forward pass gave, on the CPU.
 struct Outcome {
   at::Tensor logits;  // [B,T,V], or [B,V] of models that pool
   struct Reported {

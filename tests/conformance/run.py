@@ -137,6 +137,7 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", type=pathlib.Path, help="where the cases are left; by default a folder that is removed")
     parser.add_argument("--check", help="the program conformance_check")
+    parser.add_argument("--device", default="cpu", help="where ours runs; on another than cpu in float32 only")
     parser.add_argument("--report", help="JSON file for its results")
     parser.add_argument("--status", action="store_true", help=f"write {STATUS.name} for what ran whole and passed")
     parser.add_argument("--coverage", action="store_true",
@@ -159,7 +160,8 @@ def main():
         if not arguments.check or not made:
             return
         report = pathlib.Path(arguments.report or pathlib.Path(scratch) / "report.json")
-        failed = subprocess.run([arguments.check, "--report", report, *[root / name.replace("/", ".") for name in made]]).returncode
+        failed = subprocess.run([arguments.check, "--report", report, "--device", arguments.device,
+                                 *[root / name.replace("/", ".") for name in made]]).returncode
         if arguments.status:
             write_status({result["name"]: result for result in json.loads(report.read_text())}, list(cases))
         if arguments.coverage:
