@@ -1,17 +1,32 @@
-// Times this project's forward pass and analysis for tests/bench/forward.py, which interleaves them with
-// public implementations in one run. Reads a line from standard input ("forward" or "analyze"), answers with
-// seconds.
-//   forward_bench CHECKPOINT ROWS STEPS THREADS
-// Token ids are (i * 7919 + 13) mod V, the same in forward.py.
+// Times this project's loading, forward pass and analysis for forward.py and device.py, which interleave them
+// with public implementations in one run.
+//   forward_bench CHECKPOINT ROWS STEPS THREADS [DEVICE DTYPE]
+// Reads lines from standard input and answers each with seconds, those of one pass where it makes COUNT:
+//   load           the checkpoint, to the device, every weight checked
+//   forward        embedding, layers and head of ROWS sequences
+//   prefill COUNT  embedding and layers alone, as analyses run them, COUNT times
+//   analyze COUNT  an analysis of COUNT batches with nothing to score, so without the head
+//   tap            that the host spent in the tap during the last analysis
+//   memory         the most bytes the device's allocator held since the last question instead of seconds
+// Token ids are (i * 7919 + 13) mod V, the same in the scripts.
 #include <cstdlib>
 #include <iostream>
+#include <memory>
+#include <sstream>
 #include <string>
 
 #include "ATen/Parallel.h"
 #include "ATen/core/grad_mode.h"
 #include "ATen/ops/tensor.h"
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "c10/core/CachingDeviceAllocator.h"
+#include "c10/core/impl/VirtualGuardImpl.h"
 #include "models/analysis/analysis.h"
+#include "models/base/status_macros.h"
+#include "models/tensor/device.h"
+#include "models/tensor/device_queue.h"
+#include "models/tensor/torch_call.h"
 #include "models/zoo/registry.h"
 
 namespace eigsvc {
@@ -44,32 +59,129 @@ class FixedTask final : public Task {
   TaskSignature signature_;
 };
 
+class Bench {
+ public:
+  Bench(std::string path, int64_t rows, int64_t steps, LoadOptions options)
+      : path_(std::move(path)), rows_(rows), steps_(steps), options_(options) {}
+
+  absl::Status Load() {
+    model_.reset();
+    EIGSVC_ASSIGN_OR_RETURN(const Archive archive, Archive::Open(path_, {.on_demand = true}));
+    EIGSVC_ASSIGN_OR_RETURN(model_, LoadModel(archive, Settings(), options_));
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<double> Run(const std::string& line) {
+    std::istringstream words(line);
+    std::string what;
+    int64_t count = 1;
+    words >> what >> count;
+    if (count < 1) count = 1;
+    if (what == "memory") return PeakBytes();
+    if (what == "tap") return absl::ToDoubleSeconds(tap_time_);
+    const absl::Time start = absl::Now();
+    EIGSVC_RETURN_IF_ERROR(what == "load"      ? Load()
+                           : what == "forward" ? Forward()
+                           : what == "prefill" ? Prefill(count)
+                                               : Analyze(count));
+    EIGSVC_RETURN_IF_ERROR(Wait());
+    return absl::ToDoubleSeconds(absl::Now() - start) / static_cast<double>(count);
+  }
+
+ private:
+  absl::Status Wait() const {
+    return CallTorchStatus("device", [&] {
+      if (!options_.device.is_cpu())
+        c10::impl::VirtualGuardImpl(options_.device.type()).synchronizeDevice(options_.device.index());
+      return absl::OkStatus();
+    });
+  }
+
+  absl::StatusOr<double> PeakBytes() const {
+    return CallTorch("memory", [&]() -> absl::StatusOr<double> {
+      if (options_.device.is_cpu()) return 0.0;
+      auto* const allocator = dynamic_cast<c10::DeviceAllocator*>(c10::GetAllocator(options_.device.type()));
+      if (allocator == nullptr)
+        return absl::UnimplementedError("this LibTorch's allocator keeps no statistics");
+      const auto total = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+      const auto peak = allocator->getDeviceStats(options_.device.index()).allocated_bytes[total].peak;
+      allocator->resetPeakStats(options_.device.index());
+      return static_cast<double>(peak);
+    });
+  }
+
+  FixedTask TaskOf(int64_t batches) const {
+    return FixedTask(batches * rows_, steps_, model_->description().vocab_size);
+  }
+
+  absl::StatusOr<at::Tensor> Tokens() const {
+    EIGSVC_ASSIGN_OR_RETURN(const Batch batch, TaskOf(1).Draw(Split::kTest, 0, rows_));
+    return CallTorch("tokens", [&] {
+      return at::tensor(batch.tokens, at::kLong).view({rows_, steps_}).to(options_.device, at::kLong);
+    });
+  }
+
+  absl::Status Forward() const {
+    EIGSVC_ASSIGN_OR_RETURN(const at::Tensor tokens, Tokens());
+    return model_->Forward(model_->weights(), tokens).status();
+  }
+
+  absl::Status Prefill(int64_t count) const {
+    EIGSVC_ASSIGN_OR_RETURN(const at::Tensor tokens, Tokens());
+    DeviceQueue queue(options_.device);
+    const LayerContext context{nullptr, &StopToken::Never()};
+    for (int64_t pass = 0; pass < count; ++pass) {
+      EIGSVC_ASSIGN_OR_RETURN(at::Tensor x, model_->Embed(model_->weights(), tokens, 0));
+      for (size_t layer = 0; layer < model_->weights().layers.size(); ++layer) {
+        EIGSVC_ASSIGN_OR_RETURN(
+            x, model_->Layer(static_cast<int>(layer), model_->weights().layers[layer], x, nullptr, context));
+        EIGSVC_RETURN_IF_ERROR(queue.PieceQueued());
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status Analyze(int64_t count) {
+    AnalysisOptions options;
+    options.batch_size = rows_;
+    options.examples = count * rows_;
+    EIGSVC_ASSIGN_OR_RETURN(const AnalysisResult result,
+                            RunAnalysis(*model_, TaskOf(count), options, nullptr, StopToken()));
+    tap_time_ = result.analysis_time;
+    return absl::OkStatus();
+  }
+
+  const std::string path_;
+  const int64_t rows_, steps_;
+  const LoadOptions options_;
+  std::shared_ptr<const SequenceModel> model_;
+  absl::Duration tap_time_;
+};
+
 int Main(int argc, char** argv) {
-  if (argc != 5) {
-    std::cerr << "usage: forward_bench CHECKPOINT ROWS STEPS THREADS\n";
+  if (argc != 5 && argc != 7) {
+    std::cerr << "usage: forward_bench CHECKPOINT ROWS STEPS THREADS [DEVICE DTYPE]\n";
     return 2;
   }
+  const auto fail = [](const absl::Status& status) { return std::cerr << status << "\n", 1; };
   at::set_num_threads(std::atoi(argv[4]));
-  c10::NoGradGuard no_grad;
-  auto archive = Archive::Open(argv[1]);
-  if (!archive.ok()) return std::cerr << archive.status() << "\n", 1;
-  auto model = LoadModel(*archive, Settings(), LoadOptions());
-  if (!model.ok()) return std::cerr << model.status() << "\n", 1;
-  const FixedTask task(std::atoll(argv[2]), std::atoll(argv[3]), (*model)->description().vocab_size);
-  const auto batch = task.Draw(Split::kTest, 0, task.example_count(Split::kTest));
-  const at::Tensor tokens = at::tensor(batch->tokens, at::kLong).view({batch->rows, batch->steps});
+  RequireFullFloat32();
+  const c10::NoGradGuard no_grad;
+  LoadOptions options;
+  if (argc == 7) {
+    const auto device = ParseDevice(argv[5]);
+    const auto dtype = ParseDtype(argv[6]);
+    if (!device.ok()) return fail(device.status());
+    if (!dtype.ok()) return fail(dtype.status());
+    options.device = *device;
+    options.dtype = *dtype;
+  }
+  Bench bench(argv[1], std::atoll(argv[2]), std::atoll(argv[3]), options);
+  if (const absl::Status loaded = bench.Load(); !loaded.ok()) return fail(loaded);
   for (std::string line; std::getline(std::cin, line);) {
-    const absl::Time start = absl::Now();
-    absl::Status status;
-    if (line == "forward") {
-      status = (*model)->Forward((*model)->weights(), tokens).status();
-    } else {
-      AnalysisOptions options;
-      options.batch_size = batch->rows;
-      status = RunAnalysis(**model, task, options, nullptr, StopToken()).status();
-    }
-    if (!status.ok()) return std::cerr << status << "\n", 1;
-    std::cout << absl::ToDoubleSeconds(absl::Now() - start) << std::endl;
+    const absl::StatusOr<double> answer = bench.Run(line);
+    if (!answer.ok()) return fail(answer.status());
+    std::cout << *answer << std::endl;
   }
   return 0;
 }

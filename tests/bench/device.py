@@ -1,0 +1,176 @@
+"""Our forward pass and analysis on a GPU against transformers and PyTorch scripts on the same weights, interleaved in one run.
+
+Each round runs theirs, then ours, then ours with the analysis; medians of the rounds and of the ratios are printed. Weights are
+random; speed does not depend on them. "prefill" is embedding and layers without the head, on both sides.
+"""
+
+import argparse
+import gc
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import tempfile
+import time
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--bin", type=pathlib.Path, required=True)
+parser.add_argument("--device", default="cuda:0")
+parser.add_argument("--rounds", type=int, default=7)
+parser.add_argument("--cases", default="all", help="names of CASES, with commas")
+parser.add_argument("--scratch", type=pathlib.Path, default=pathlib.Path(tempfile.gettempdir()))
+parser.add_argument("--report", type=pathlib.Path)
+arguments = parser.parse_args()
+
+import torch  # noqa: E402
+import transformers  # noqa: E402
+
+transformers.logging.set_verbosity_error()
+torch.manual_seed(1)
+DEVICE = torch.device(arguments.device)
+
+LLAMA = dict(hidden_size=1024, intermediate_size=2816, num_hidden_layers=24, num_attention_heads=16, num_key_value_heads=16,
+             vocab_size=32000, max_position_embeddings=131072)
+MAMBA2 = dict(hidden_size=768, num_hidden_layers=24, vocab_size=50288, state_size=128, head_dim=64, num_heads=24, n_groups=1,
+              expand=2)
+# family, settings, dtype, batch, steps, passes a sample of ours and of theirs; 0: they cannot.
+CASES = {
+    "llama-bf16-8k": ("llama", LLAMA, "bfloat16", 1, 8192, 24, 8),
+    "llama-bf16-64k": ("llama", LLAMA, "bfloat16", 1, 65536, 1, 1),
+    "llama-fp32-8k": ("llama", LLAMA, "float32", 1, 8192, 2, 2),
+    "mamba2-fp32-8k": ("mamba2", MAMBA2, "float32", 1, 8192, 8, 1),
+    "mamba2-fp32-64k": ("mamba2", MAMBA2, "float32", 1, 65536, 1, 0),
+    "mamba2-bf16-8k": ("mamba2", MAMBA2, "bfloat16", 1, 8192, 16, 1),
+}
+
+
+def build(family, settings, directory):
+    with torch.device(DEVICE):
+        if family == "llama":
+            model = transformers.LlamaForCausalLM._from_config(transformers.LlamaConfig(**settings), attn_implementation="sdpa")
+        else:
+            model = transformers.Mamba2ForCausalLM(transformers.Mamba2Config(**settings))
+    model = model.eval().to(torch.float32)
+    model.save_pretrained(directory)
+    return model
+
+
+class Ours:
+    def __init__(self, directory, batch, steps, dtype):
+        command = [arguments.bin / "forward_bench", directory, str(batch), str(steps), str(os.cpu_count()), arguments.device, dtype]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ask(self, line):
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"forward_bench ended at: {line}")
+        return float(answer)
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def theirs(model, tokens, passes):
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(passes):
+        model(tokens, use_cache=False)
+    torch.cuda.synchronize()
+    return (time.perf_counter() - start) / passes
+
+
+def row(name):
+    family, settings, dtype, batch, steps, passes, public = CASES[name]
+    tokens = torch.tensor([(i * 7919 + 13) % settings["vocab_size"] for i in range(batch * steps)]).view(batch, steps).to(DEVICE)
+    with tempfile.TemporaryDirectory(dir=arguments.scratch) as directory, torch.inference_mode():
+        whole = build(family, settings, directory)
+        parameters = sum(p.numel() for p in whole.parameters())
+        body = whole.base_model.to(getattr(torch, dtype))
+        ours = Ours(directory, batch, steps, dtype)
+        times = {"theirs": [], "prefill": [], "analyze": [], "tap": []}
+        for number in range(arguments.rounds + 2):
+            sample = {}
+            if public:
+                try:
+                    sample["theirs"] = theirs(body, tokens, public)
+                except torch.OutOfMemoryError:
+                    public = 0
+                    times["theirs"].clear()
+                torch.cuda.empty_cache()
+            sample["prefill"] = ours.ask(f"prefill {passes}")
+            sample["analyze"] = ours.ask(f"analyze {passes}")
+            sample["tap"] = ours.ask("tap")
+            if number >= 2:  # the first ones warm up
+                for key, value in sample.items():
+                    times[key].append(value)
+        ours.ask("memory")
+        ours.ask("prefill 1")
+        plain = ours.ask("memory")
+        ours.ask("analyze 1")
+        analysed = ours.ask("memory")
+        ours.close()
+        del whole, body
+        gc.collect()
+        torch.cuda.empty_cache()
+    result = {"name": name, "parameters": parameters, "dtype": dtype, "batch": batch, "steps": steps}
+    for key, values in times.items():
+        result[key] = 1e3 * statistics.median(values) if values else None
+    for label, top, bottom in [("speed", "theirs", "prefill"), ("overhead", "analyze", "prefill")]:
+        ratios = sorted(a / b for a, b in zip(times[top], times[bottom]))
+        result[label] = [statistics.median(ratios), ratios[0], ratios[-1]] if ratios else None
+    result["memory"] = [plain, analysed]
+    return result
+
+
+def spread(ratios, digits):
+    return "–" if ratios is None else "{:.{d}f} ({:.{d}f}..{:.{d}f})".format(*ratios, d=digits)
+
+
+def load_row():
+    """A checkpoint that is not in the page cache, against a direct read of its file."""
+    with tempfile.TemporaryDirectory(dir=arguments.scratch) as directory:
+        build("llama", dict(LLAMA, num_hidden_layers=48, hidden_size=1536, intermediate_size=4096), directory)
+        torch.cuda.empty_cache()
+        files = sorted(pathlib.Path(directory).glob("*.safetensors"))
+        size = sum(path.stat().st_size for path in files)
+        ours = Ours(directory, 1, 16, "float32")
+        times = {"cold": [], "warm": [], "direct": []}
+        for _ in range(3):
+            os.sync()
+            pathlib.Path("/proc/sys/vm/drop_caches").write_text("3")
+            start = time.perf_counter()
+            for path in files:
+                subprocess.run(["dd", f"if={path}", "of=/dev/null", "bs=16M", "iflag=direct"], check=True, capture_output=True)
+            times["direct"].append(size / (time.perf_counter() - start))
+            pathlib.Path("/proc/sys/vm/drop_caches").write_text("3")
+            times["cold"].append(size / ours.ask("load"))
+            times["warm"].append(size / ours.ask("load"))
+        ours.close()
+    return {key: statistics.median(values) / 1e9 for key, values in times.items()}, size
+
+
+names = list(CASES) if arguments.cases == "all" else [name for name in arguments.cases.split(",") if name in CASES]
+print(f"{torch.cuda.get_device_name(DEVICE)}, torch {torch.__version__}, transformers {transformers.__version__}, medians of "
+      f"{arguments.rounds} interleaved rounds (min..max)", flush=True)
+rows = []
+if names:
+    print("| model | batch × steps | transformers ms | ours ms | theirs / ours | with analysis ms | analysis / plain | host's "
+          "part of it, ms an analysis | peak MB, plain and analysed |\n|---|---|---|---|---|---|---|---|---|", flush=True)
+for name in names:
+    result = row(name)
+    rows.append(result)
+    print("| {0} {1:.0f} M {2} | {3} × {4} | {5} | {6:.2f} | {7} | {8:.2f} | {9} | {10:.1f} | {11:.0f}, {12:.0f} |".format(
+        name.split("-")[0], result["parameters"] / 1e6, result["dtype"], result["batch"], result["steps"],
+        "–" if result["theirs"] is None else f"{result['theirs']:.2f}", result["prefill"], spread(result["speed"], 2),
+        result["analyze"], spread(result["overhead"], 3), result["tap"], *(value / 1e6 for value in result["memory"])), flush=True)
+if arguments.cases == "all" or "load" in arguments.cases.split(","):
+    rates, size = load_row()
+    rows.append({"name": "load", "bytes": size, **rates})
+    print("\nloading {:.2f} GB: direct read {:.2f} GB/s, cold load {:.2f} GB/s ({:.2f} of it), warm load {:.2f} GB/s".format(
+        size / 1e9, rates["direct"], rates["cold"], rates["cold"] / rates["direct"], rates["warm"]))
+if arguments.report:
+    arguments.report.write_text(json.dumps(rows))
