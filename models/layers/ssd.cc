@@ -7,6 +7,8 @@
 #include "ATen/TensorOperators.h"
 #include "ATen/core/IListRef.h"
 #include "ATen/ops/addcmul.h"
+#include "ATen/ops/cat.h"
+#include "ATen/ops/constant_pad_nd.h"
 #include "ATen/ops/cumsum.h"
 #include "ATen/ops/exp.h"
 #include "ATen/ops/full.h"
@@ -35,9 +37,41 @@ at::Tensor DecayMatrix(const at::Tensor& running, at::ScalarType type) {
   return exponent.add_(at::triu(at::full({block, block}, -infinity, head.options()), 1)).exp_();
 }
 
+// The states at the starts of blocks [B,K,H,P,N], from what each block adds to the state by its own end, its
+// total decay in logarithms [B,K,H] float64 and the state before; the state behind the last block is left in
+// `state` [B,H,P,N].
+at::Tensor Starts(const at::Tensor& added, const at::Tensor& total, int64_t blocks_at_once,
+                  at::Tensor& state) {
+  const int64_t blocks = added.size(1);
+  std::vector<at::Tensor> starts;
+  if (blocks_at_once <= 1) {
+    const at::Tensor decay = at::exp(total).to(added.scalar_type()).unsqueeze(-1).unsqueeze(-1);
+    for (int64_t k = 0; k < blocks; ++k) {
+      starts.push_back(state);
+      state = at::addcmul(added.select(1, k), state, decay.select(1, k));
+    }
+    return at::stack(starts, 1);
+  }
+  for (int64_t begin = 0; begin < blocks; begin += blocks_at_once) {
+    // The state before is what a block before the first would have added.
+    const int64_t count = std::min(blocks_at_once, blocks - begin);
+    const at::Tensor terms =
+        at::cat({state.unsqueeze(1), added.narrow(1, begin, count)}, 1);  // [B,1+K,H,P,N]
+    const at::Tensor running = at::constant_pad_nd(
+        at::cumsum(total.narrow(1, begin, count).transpose(1, 2), -1), {1, 0});  // [B,H,1+K]
+    const at::Tensor summed = at::matmul(DecayMatrix(running.unsqueeze(1), added.scalar_type()).squeeze(1),
+                                         terms.transpose(1, 2).flatten(3, 4))
+                                  .unflatten(-1, {added.size(3), added.size(4)})
+                                  .transpose(1, 2);  // [B,1+K,H,P,N]
+    starts.push_back(summed.narrow(1, 0, count));
+    state = summed.select(1, count);
+  }
+  return starts.size() == 1 ? starts[0] : at::cat(starts, 1);
+}
+
 }  // namespace
 
-SsdOutput Ssd(const SsdInput& input, int64_t block) {
+SsdOutput Ssd(const SsdInput& input, int64_t block, int64_t blocks_at_once) {
   const int64_t batch = input.x.size(0), steps = input.x.size(1), heads = input.x.size(2),
                 width = input.x.size(3);
   const int64_t groups = input.b.size(2), order = input.b.size(3), shared = heads / groups;
@@ -70,20 +104,14 @@ SsdOutput Ssd(const SsdInput& input, int64_t block) {
                                .unflatten(3, {shared, width})
                                .flatten(2, 3);  // [B,K,H,P,N]
 
-  const at::Tensor block_decay = at::exp(total).to(type).unsqueeze(-1);  // [B,K,H,1,1]
   at::Tensor state = input.initial_state.defined()
                          ? input.initial_state
                          : at::zeros({batch, heads, width, order}, input.x.options());
-  std::vector<at::Tensor> starts;
-  starts.reserve(blocks);
-  for (int64_t k = 0; k < blocks; ++k) {
-    starts.push_back(state);
-    state = at::addcmul(added.select(1, k), state, block_decay.select(1, k));
-  }
+  if (blocks_at_once == 0) blocks_at_once = input.x.is_cuda() ? 64 : 1;
+  const at::Tensor starts = Starts(added, total.squeeze(-1), blocks_at_once, state);
 
   // What the state at a block's start gives to its steps: decay·(C hᵀ).
-  const at::Tensor start =
-      at::stack(starts, 1).unflatten(2, {groups, shared}).flatten(3, 4);  // [B,K,G,(H/G)·P,N]
+  const at::Tensor start = starts.unflatten(2, {groups, shared}).flatten(3, 4);  // [B,K,G,(H/G)·P,N]
   const at::Tensor carried = at::matmul(c, start.transpose(-1, -2))
                                  .unflatten(-1, {shared, width})
                                  .transpose(2, 3)

@@ -27,7 +27,9 @@ struct SsdOutput {
 // state.
 inline constexpr int64_t kSsdBlock = 64;
 
-// All inputs of one dtype, float32 or float64. Never exponentiates a positive number.
-SsdOutput Ssd(const SsdInput& input, int64_t block = kSsdBlock);
+// All inputs of one dtype, float32 or float64. Never exponentiates a positive number. `blocks_at_once`: the
+// states at the starts of so many blocks come of one matrix product; 1: of one addition after the other; 0:
+// as suits the device, where either arithmetic (CPU) or the number of launches (CUDA) is what costs.
+SsdOutput Ssd(const SsdInput& input, int64_t block = kSsdBlock, int64_t blocks_at_once = 0);
 
 }  // namespace eigsvc

@@ -88,13 +88,16 @@ class SsdTest : public ::testing::TestWithParam<Shape> {};
 TEST_P(SsdTest, EqualsTheRecurrence) {
   const Shape s = GetParam();
   const SsdInput input = Draw(7, s.batch, s.steps, s.heads, s.groups, s.width, s.order, s.initial);
-  const SsdOutput exact = Recurrence(input), found = Ssd(input, s.block),
-                  single = Ssd(ToFloat(input), s.block);
-  EXPECT_EQ(found.y.sizes(), exact.y.sizes());
-  EXPECT_LE(RelativeDifference(found.y, exact.y), 1e-13);
-  EXPECT_LE(RelativeDifference(found.final_state, exact.final_state), 1e-13);
-  EXPECT_LE(RelativeDifference(single.y, exact.y), 2e-6);
-  EXPECT_LE(RelativeDifference(single.final_state, exact.final_state), 2e-6);
+  const SsdOutput exact = Recurrence(input);
+  for (const int64_t blocks_at_once : {1, 2, 3, 64}) {
+    const SsdOutput found = Ssd(input, s.block, blocks_at_once),
+                    single = Ssd(ToFloat(input), s.block, blocks_at_once);
+    EXPECT_EQ(found.y.sizes(), exact.y.sizes());
+    EXPECT_LE(RelativeDifference(found.y, exact.y), 1e-13);
+    EXPECT_LE(RelativeDifference(found.final_state, exact.final_state), 1e-13);
+    EXPECT_LE(RelativeDifference(single.y, exact.y), 2e-6);
+    EXPECT_LE(RelativeDifference(single.final_state, exact.final_state), 2e-6);
+  }
 }
 
 TEST_P(SsdTest, ChunksThatCarryTheStateEqualTheWhole) {
@@ -138,13 +141,15 @@ TEST(SsdPrecisionTest, TotalForgettingAndPerfectMemoryStayFinite) {
   EXPECT_LE(RelativeDifference(Ssd(ToFloat(input), 8).y, exact.y), 2e-6);
 }
 
-TEST(SsdGradientTest, EqualsFiniteDifferences) {
+class SsdGradientTest : public ::testing::TestWithParam<int64_t> {};
+
+TEST_P(SsdGradientTest, EqualsFiniteDifferences) {
   const SsdInput input = Draw(11, 2, 7, 4, 2, 2, 3, true);
   Random random({12});
   const at::Tensor direction_y = NormalTensor(random, input.x.sizes());
   const at::Tensor direction_state = NormalTensor(random, input.initial_state.sizes());
   const auto loss = [&](const SsdInput& at_point) {
-    const SsdOutput output = Ssd(at_point, 3);
+    const SsdOutput output = Ssd(at_point, 3, /*blocks_at_once=*/GetParam());
     return (output.y * direction_y).sum() + (output.final_state * direction_state).sum();
   };
   const std::vector<at::Tensor SsdInput::*> members = {&SsdInput::x, &SsdInput::dt, &SsdInput::log_decay,
@@ -163,6 +168,8 @@ TEST(SsdGradientTest, EqualsFiniteDifferences) {
     EXPECT_NEAR(analytic, numeric, 1e-7 * (1 + std::abs(numeric))) << "input " << m;
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(BlocksAtOnce, SsdGradientTest, ::testing::Values(1, 2));
 
 }  // namespace
 }  // namespace eigsvc
