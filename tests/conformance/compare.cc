@@ -43,7 +43,7 @@ constexpr double kWorstCondition = 1e6;
 
 // DESIGN section 4, for a model in `dtype` against an oracle that ran in at least that.
 struct Tolerances {
-  double logits;       // relative to the largest
+  double logits;       // and activations, relative to the largest
   double closed;       // of log λ and arg λ, times max(1, |log λ|)
   double softmax;      // of log λ, times max(1, the largest log-sum-exp) in float32
   double solver;       // of |Δλ|, times |λ|, beside the next
@@ -174,15 +174,13 @@ class Comparison {
     EIGSVC_ASSIGN_OR_RETURN(const auto model, LoadModel(archive, files_.overrides, options));
     EIGSVC_ASSIGN_OR_RETURN(at::Tensor inputs, files_.Tensor(files_.Has("inputs") ? "inputs" : "tokens"));
     inputs = inputs.to(device_, inputs.scalar_type());
-    EIGSVC_ASSIGN_OR_RETURN(const Outcome whole, Run(*model, inputs, {}));
-    EIGSVC_RETURN_IF_ERROR(Compare(whole, ""));
+    EIGSVC_RETURN_IF_ERROR(CheckRun(*model, inputs, {}, ""));
     EIGSVC_RETURN_IF_ERROR(CheckStreamed(options, inputs));
     const int64_t steps = inputs.size(1);
     std::set<int64_t> cuts = {1, 3, steps / 2, steps - 1};
     while (!cuts.empty() && *cuts.begin() < 1) cuts.erase(cuts.begin());
     while (!cuts.empty() && *cuts.rbegin() >= steps) cuts.erase(*cuts.rbegin());
-    EIGSVC_ASSIGN_OR_RETURN(const Outcome chunks, Run(*model, inputs, cuts));
-    return Compare(chunks, " in chunks of time");
+    return CheckRun(*model, inputs, cuts, " in chunks of time");
   }
 
  private:
@@ -218,21 +216,54 @@ class Comparison {
     return absl::OkStatus();
   }
 
-  absl::Status Compare(const Outcome& outcome, const std::string& how) {
+  // Where a case gives the layers' inputs, float32 is judged by what the embedding, every layer and the head
+  // make of the oracle's own input of them: README.md says why.
+  absl::Status CheckRun(const SequenceModel& model, const at::Tensor& inputs, const std::set<int64_t>& cuts,
+                        const std::string& how) {
+    EIGSVC_ASSIGN_OR_RETURN(const Outcome outcome, Run(model, inputs, cuts));
     EIGSVC_ASSIGN_OR_RETURN(const at::Tensor logits, files_.Tensor("logits"));
-    if (logits.sizes() != outcome.logits.sizes()) {
-      return absl::FailedPreconditionError(absl::StrCat("logits have shape ", Shape(outcome.logits),
-                                                        " where ", Shape(logits), " is expected"));
-    }
-    const at::Tensor exact = logits.to(at::kDouble);
-    const double error =
-        Largest((outcome.logits.to(at::kDouble) - exact).abs()) / exact.abs().max().item<double>();
+    EIGSVC_ASSIGN_OR_RETURN(const double error, ErrorOf(outcome.logits, logits));
     double& largest = dtype_ == at::kDouble ? result_.logits_float64 : result_.logits_float32;
     largest = std::max(largest, error);
-    if (!(error <= tolerances_.logits)) {
-      Fail(absl::StrCat("logits", how, " are off by ", error, " of the largest; ", tolerances_.logits,
-                        " is allowed"));
+    const bool by_layer = dtype_ == at::kFloat && files_.Has(LayerInput(0));
+    Judge(error, tolerances_.logits, absl::StrCat("a logit", how));
+    if (!by_layer) return CompareSites(outcome, how);
+
+    std::vector<at::Tensor> given;
+    for (size_t layer = 0; layer < outcome.activations.size(); ++layer) {
+      EIGSVC_ASSIGN_OR_RETURN(given.emplace_back(), files_.Tensor(LayerInput(layer)));
     }
+    EIGSVC_ASSIGN_OR_RETURN(const Outcome layers, Run(model, inputs, cuts, given));
+    for (size_t layer = 0; layer < given.size(); ++layer) {
+      EIGSVC_ASSIGN_OR_RETURN(const double off, ErrorOf(layers.activations[layer], given[layer]));
+      Judge(off, tolerances_.logits,
+            layer == 0 ? absl::StrCat("the embedding", how)
+                       : absl::StrCat("the output of layer ", layer - 1, how));
+    }
+    EIGSVC_ASSIGN_OR_RETURN(const double off, ErrorOf(layers.logits, logits));
+    Judge(off, tolerances_.logits, absl::StrCat("a logit of the head alone", how));
+    return CompareSites(layers, how);
+  }
+
+  // x of layer `layer`; one more than there are layers: what the last one gives.
+  static std::string LayerInput(size_t layer) { return absl::StrCat("layers.", layer, ".input"); }
+
+  // Relative to the largest.
+  static absl::StatusOr<double> ErrorOf(const at::Tensor& found, const at::Tensor& expected) {
+    if (expected.sizes() != found.sizes()) {
+      return absl::FailedPreconditionError(absl::StrCat("activations or logits have shape ", Shape(found),
+                                                        " where ", Shape(expected), " is expected"));
+    }
+    const at::Tensor exact = expected.to(at::kDouble);
+    return Largest((found.to(at::kDouble) - exact).abs()) / exact.abs().max().item<double>();
+  }
+
+  void Judge(double error, double allowed, const std::string& what) {
+    if (error <= allowed) return;
+    Fail(absl::StrCat(what, " is off by ", error, " of the largest; ", allowed, " is allowed"));
+  }
+
+  absl::Status CompareSites(const Outcome& outcome, const std::string& how) {
     for (const auto& [site, found] : outcome.sites) EIGSVC_RETURN_IF_ERROR(CompareSite(site, found, how));
     for (const auto& [key, tensor] : files_.expected->tensors()) {
       for (const std::string suffix : {".log_magnitude", ".eigenvalues.re"}) {

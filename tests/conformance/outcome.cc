@@ -58,22 +58,30 @@ absl::Status Join(const RecordingTap& tap, Outcome& outcome) {
 }  // namespace
 
 absl::StatusOr<Outcome> Run(const SequenceModel& model, const at::Tensor& inputs,
-                            const std::set<int64_t>& cuts) {
+                            const std::set<int64_t>& cuts, const std::vector<at::Tensor>& layer_inputs) {
   std::set<int64_t> ends = cuts;
   ends.insert(inputs.size(1));
   Outcome outcome;
   RecordingTap tap;
   std::vector<LayerState> states(model.weights().layers.size());
   for (LayerState& state : states) state.length = inputs.size(1);
-  std::vector<at::Tensor> parts;  // of the last layer's output
+  std::vector<at::Tensor> parts;  // of what the head is given
+  std::vector<std::vector<at::Tensor>> activations(states.size() + 1);
   int64_t begin = 0;
   for (const int64_t end : ends) {
     EIGSVC_ASSIGN_OR_RETURN(at::Tensor x,
                             model.Embed(model.weights(), inputs.narrow(1, begin, end - begin), begin));
+    const auto pass_on = [&](size_t layer) {
+      activations[layer].push_back(x);
+      if (layer_inputs.empty()) return;
+      x = layer_inputs[layer].narrow(1, begin, end - begin).to(x.device(), model.dtype());
+    };
+    pass_on(0);
     for (size_t i = 0; i < states.size(); ++i) {
       const int layer = static_cast<int>(i);
       EIGSVC_ASSIGN_OR_RETURN(const Weights weights, model.weights().Layer(layer));
       EIGSVC_ASSIGN_OR_RETURN(x, model.Layer(layer, weights, x, &states[i], {&tap}));
+      pass_on(i + 1);
     }
     parts.push_back(std::move(x));
     begin = end;
@@ -85,6 +93,9 @@ absl::StatusOr<Outcome> Run(const SequenceModel& model, const at::Tensor& inputs
   }
   EIGSVC_ASSIGN_OR_RETURN(outcome.logits, model.Head(model.weights(), x));
   outcome.logits = outcome.logits.to(at::kCPU);
+  for (const std::vector<at::Tensor>& of_layer : activations) {
+    outcome.activations.push_back(at::cat(of_layer, 1).to(at::kCPU));
+  }
   EIGSVC_RETURN_IF_ERROR(Join(tap, outcome));
   return outcome;
 }

@@ -5,6 +5,7 @@
 #include <map>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "ATen/core/Tensor.h"
 #include "absl/status/statusor.h"
@@ -21,11 +22,13 @@ struct Outcome {
     EigenvalueLayout layout;
   };
   std::map<std::string, Reported> sites;  // "layers.0.attention"
+  std::vector<at::Tensor> activations;    // x [B,T,D] as embedded and after every layer
 };
 
 // Tokens [B,T] or real inputs [B,T,C], run in chunks that end at `cuts` and at T. INTERNAL for steps that are
-// left out between chunks and for a constant transition that changes.
+// left out between chunks and for a constant transition that changes. What a layer and the head are given is
+// what is below them or, where there are `layer_inputs` [B,T,D], their own of those.
 absl::StatusOr<Outcome> Run(const SequenceModel& model, const at::Tensor& inputs,
-                            const std::set<int64_t>& cuts);
+                            const std::set<int64_t>& cuts, const std::vector<at::Tensor>& layer_inputs = {});
 
 }  // namespace eigsvc::testing
