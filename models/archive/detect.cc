@@ -27,7 +27,6 @@ struct Telltale {
 };
 constexpr Telltale kTelltales[] = {
     {".mixer.B_bias", "Mamba-3"},
-    {".mamba.beta", "the paper's time-invariant SSD"},
     {".mixer.A_b_log", "a bidirectional Mamba"},
     {".block_sparse_moe.gate.", "a mixture of experts (Mixtral)"},
     {".mlp.experts.0.", "a mixture of experts"},

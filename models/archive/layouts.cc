@@ -57,6 +57,12 @@ absl::Span<const Layout> Layouts() {
        .embeddings = {"encoder.word_embeddings.weight", "encoder.weight"},
        .layer_keys = {"blocks.#.mamba.A_log", "blocks.#.mamba.in_proj.weight", "blocks.#.mamba.conv1d.weight",
                       "blocks.#.mamba.dt_bias", "blocks.#.mamba.D", "blocks.#.mamba.out_proj.weight"}},
+      {.family = "mamba2",  // pseudo-LTI
+       .name = "paper",
+       .mixer = "mamba2",
+       .embeddings = {"encoder.word_embeddings.weight", "encoder.weight"},
+       .layer_keys = {"blocks.#.mamba.A", "blocks.#.mamba.beta", "blocks.#.mamba.in_proj.weight",
+                      "blocks.#.mamba.dt_bias", "blocks.#.mamba.D", "blocks.#.mamba.out_proj.weight"}},
       {.family = "llama",
        .name = "meta",
        .mixer = "attention",

@@ -28,6 +28,14 @@ absl::Status Mamba2Spec::Check() const {
                                                    ") do not divide into ", parts, " = ", count));
   };
   EIGSVC_RETURN_IF_ERROR(divides("heads", heads, "groups (ngroups, n_groups)", groups));
+  if (time_invariant) {
+    EIGSVC_RETURN_IF_ERROR(divides("channels of B", groups * order, "heads (num_heads)", heads));
+    // Δ's rows are added to a bias a head.
+    if (groups != 1 && groups != heads) {
+      return absl::InvalidArgumentError(absl::StrCat("settings disagree: pseudoLTI with ngroups = ", groups,
+                                                     " and ", heads, " heads; ngroups must be 1 or as many"));
+    }
+  }
   EIGSVC_RETURN_IF_ERROR(divides("channels", inner(), "gated_norm_groups", norm_groups));
   if (!(dt_min >= 0 && dt_min <= dt_max)) {
     return absl::InvalidArgumentError(
@@ -48,9 +56,16 @@ void Mamba2::Plan(const WeightPlanner& planner) const {
       1 / std::sqrt(static_cast<double>(spec_.inner() + spec_.gated_mlp) * static_cast<double>(spec_.depth));
   planner.Add(Name("in_proj.weight"), {spec_.projection_rows(), spec_.width}, DrawLinear(spec_.width));
   if (spec_.input_bias) planner.Add(Name("in_proj.bias"), {spec_.projection_rows()}, DrawConstant(0));
-  const Draw a_log = [](Random& random) { return std::log(1 + 15 * random.Unit()); };
   const int64_t skip_size = spec_.skip_per_channel ? spec_.inner() : spec_.heads;
-  planner.Add(Name("A_log"), {spec_.heads}, a_log).keep_float32 = true;
+  if (spec_.time_invariant) {
+    planner.Add(Name("A"), {spec_.heads}, DrawUniform(-8, -2)).keep_float32 = true;
+    WeightSpec& beta = planner.Add(Name("beta"), {spec_.heads}, DrawConstant(1));
+    beta.keep_float32 = true;
+    beta.trained = false;
+  } else {
+    const Draw a_log = [](Random& random) { return std::log(1 + 15 * random.Unit()); };
+    planner.Add(Name("A_log"), {spec_.heads}, a_log).keep_float32 = true;
+  }
   planner.Add(Name("D"), {skip_size}, DrawConstant(1)).keep_float32 = true;
   planner.Add(Name("dt_bias"), {spec_.heads}, DrawStepBias(0.001, 0.1)).keep_float32 = true;
   if (spec_.taps > 0)
@@ -68,11 +83,14 @@ void Mamba2::Plan(const WeightPlanner& planner) const {
 absl::StatusOr<at::Tensor> Mamba2::Run(const LayerCall& call, const at::Tensor& x) const {
   at::Tensor projected = Linear(call, "in_proj", x);
   if (!spec_.multipliers.empty()) projected = projected * Multipliers(projected);
-  const std::vector<at::Tensor> parts = projected.split_with_sizes(
-      {spec_.gated_mlp, spec_.gated_mlp, spec_.gate ? spec_.inner() : 0, spec_.conv_rows(), spec_.heads}, -1);
+  const std::vector<at::Tensor> parts =
+      projected.split_with_sizes({spec_.gated_mlp, spec_.gated_mlp, spec_.gate ? spec_.inner() : 0,
+                                  spec_.conv_rows(), spec_.step_rows()},
+                                 -1);
   const Scanned scanned = Scan(call, parts[3], parts[4]);
-  if (call.Wants(kMamba2Mixer)) {
+  if (spec_.time_invariant ? call.WantsConstant(kMamba2Mixer) : call.Wants(kMamba2Mixer)) {
     Transition transition;
+    transition.constant = spec_.time_invariant;
     transition.kind = ScalarPerUnit{scanned.log_decay.detach(), spec_.head_width * spec_.order};
     transition.first_step = call.state.position;
     transition.noise_floor = RoundingNoise(projected.scalar_type());
@@ -87,7 +105,7 @@ absl::StatusOr<at::Tensor> Mamba2::Run(const LayerCall& call, const at::Tensor& 
 at::Tensor Mamba2::Multipliers(const at::Tensor& projected) const {
   std::vector<double> values(2 * spec_.gated_mlp, 1);
   const int64_t bc = spec_.groups * spec_.order;
-  const int64_t sizes[] = {spec_.gate ? spec_.inner() : 0, spec_.inner(), bc, bc, spec_.heads};
+  const int64_t sizes[] = {spec_.gate ? spec_.inner() : 0, spec_.inner(), bc, bc, spec_.step_rows()};
   for (size_t part = 0; part < spec_.multipliers.size(); ++part) {
     values.insert(values.end(), sizes[part], spec_.multipliers[part]);
   }
@@ -100,17 +118,26 @@ Mamba2::Scanned Mamba2::Scan(const LayerCall& call, const at::Tensor& xbc, const
   if (spec_.taps > 0) mixed = at::silu(ShortConvolution(call, Name("conv1d"), mixed));
   at::Tensor dt = at::softplus(dt_raw.to(type) + Weight(call, "dt_bias"), 1, 20);
   if (spec_.dt_min > 0 || std::isfinite(spec_.dt_max)) dt = at::clamp(dt, spec_.dt_min, spec_.dt_max);
-  const at::Tensor log_decay = dt * -at::exp(Weight(call, "A_log"));
 
   const int64_t bc = spec_.groups * spec_.order;
   const std::vector<at::Tensor> parts = mixed.split_with_sizes({spec_.inner(), bc, bc}, -1);
   const at::Tensor x = parts[0].unflatten(-1, {spec_.heads, spec_.head_width});
+  at::Tensor b = parts[1], log_decay;
+  if (spec_.time_invariant) {
+    b = b * dt.repeat_interleave(bc / spec_.heads, -1);
+    const at::Tensor beta = Weight(call, "beta").to(type).view({1, 1, -1});
+    log_decay = beta * -at::softplus(Weight(call, "A").to(type));
+    dt = beta.expand(dt.sizes());
+  } else {
+    log_decay = dt * -at::exp(Weight(call, "A_log"));
+  }
   at::Tensor& state = State(call, "ssm");
   if (!state.defined() && spec_.learned_start) {
     state = Weight(call, "init_states").to(type).expand({x.size(0), -1, -1, -1});
   }
-  const SsdOutput scanned = Ssd({x, dt, log_decay, parts[1].unflatten(-1, {spec_.groups, spec_.order}),
-                                 parts[2].unflatten(-1, {spec_.groups, spec_.order}), state});
+  const SsdOutput scanned =
+      Ssd({x, dt, log_decay.expand(dt.sizes()), b.unflatten(-1, {spec_.groups, spec_.order}),
+           parts[2].unflatten(-1, {spec_.groups, spec_.order}), state});
   state = scanned.final_state;
   const at::Tensor skip = Weight(call, "D").view({spec_.heads, -1});  // [H,1], or [H,P]
   return {at::addcmul(scanned.y, x, skip).flatten(-2), log_decay};
@@ -123,7 +150,8 @@ at::Tensor Mamba2::Gated(const LayerCall& call, const at::Tensor& y, const at::T
 }
 
 std::vector<MixerDescription> Mamba2::Mixers() const {
-  return {{std::string(kMamba2Mixer), UnitKind::kHead, spec_.heads, 1, spec_.head_width * spec_.order}};
+  return {{std::string(kMamba2Mixer), UnitKind::kHead, spec_.heads, 1, spec_.head_width * spec_.order,
+           spec_.time_invariant}};
 }
 
 double Mamba2::ExtraOperations() const {

@@ -29,21 +29,26 @@ struct Mamba2Spec {
   double norm_eps = 1e-5;
   int64_t norm_groups = 1;  // slices of the channels that are normalised by themselves
   bool input_bias = false, output_bias = false, conv_bias = true;
-  bool skip_per_channel = false;    // D has a value a channel, not a head
-  bool learned_start = false;       // init_states: h before the first step
+  bool skip_per_channel = false;  // D has a value a channel, not a head
+  bool learned_start = false;     // init_states: h before the first step
+  // The pseudo-LTI of arXiv 2510.09379: λ = exp(-β·softplus(A)) at every step, and B's channels in place of
+  // the decay take Δ, whose rows are one a group.
+  bool time_invariant = false;
   std::vector<double> multipliers;  // of z, x, B, C and Δ's rows, before Δ's bias; none: all 1
   int64_t depth = 1;                // layers of the model: a fresh output projection shrinks with it
 
   int64_t inner() const { return heads * head_width; }
-  int64_t conv_rows() const { return inner() + 2 * groups * order; }  // channels [x | B | C]
-  int64_t projection_rows() const { return 2 * gated_mlp + (gate ? inner() : 0) + conv_rows() + heads; }
+  int64_t conv_rows() const { return inner() + 2 * groups * order; }     // channels [x | B | C]
+  int64_t step_rows() const { return time_invariant ? groups : heads; }  // of Δ
+  int64_t projection_rows() const { return 2 * gated_mlp + (gate ? inner() : 0) + conv_rows() + step_rows(); }
   // INVALID_ARGUMENT naming the sizes that do not go together.
   absl::Status Check() const;
 };
 
 inline constexpr absl::string_view kMamba2Mixer = "mamba2";
 
-// Weights in_proj, conv1d, out_proj (.weight, .bias), A_log, D, dt_bias, norm.weight and init_states.
+// Weights in_proj, conv1d, out_proj (.weight, .bias), A_log (time-invariant: A and beta), D, dt_bias,
+// norm.weight and init_states.
 class Mamba2 final : public Module {
  public:
   // REQUIRES spec.Check() is OK.
@@ -56,7 +61,7 @@ class Mamba2 final : public Module {
  private:
   struct Scanned {
     at::Tensor y;          // [B,T,H·P] in at least float32
-    at::Tensor log_decay;  // log λ [B,T,H]
+    at::Tensor log_decay;  // log λ [B,T,H]; [1,1,H] where it is the same at every step
   };
   at::Tensor Multipliers(const at::Tensor& projected) const;
   // xbc: the channels [x | B | C] before the convolution; dt_raw: Δ before its bias.

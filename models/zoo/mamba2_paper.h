@@ -1,4 +1,5 @@
-// The Mamba-2 block of arXiv 2510.09379 (layout "paper"), as its authors' repository defines and stores it.
+// The Mamba-2 of arXiv 2510.09379 (layout "paper"), as its authors' repository defines and stores it, with
+// its pseudo-LTI variant.
 #pragma once
 
 #include <cstdint>

@@ -28,6 +28,8 @@ constexpr Variant kVariants[] = {
     {"mamba2", "paper", "post_norm",
      R"({"hidden_dim": 24, "num_heads": 2, "expansion": 2, "state_dim": 5, "prenorm": false, "glu": false,
          "learnable_init_states": true})"},
+    {"mamba2", "paper", "pseudo_lti",
+     R"({"hidden_dim": 24, "num_heads": 2, "state_dim": 6, "pseudoLTI": true, "dropout": 0.1})"},
     {"mamba", "state-spaces", "options",
      R"({"d_model": 24, "d_state": 3, "d_conv": 3, "expand": 1.5, "dt_rank": 5, "rms_norm": false, "bias": true,
          "conv_bias": false, "tie_embeddings": false, "n_layer": 1})"},

@@ -80,7 +80,8 @@ def norm(weights, name, x, rms, eps=1e-5):
 
 
 def ssm(weights, prefix, xbc, dt_raw, heads, groups, width, limit):
-    """width: channels of x. Returns y before any gate, and Δ·A."""
+    """width: channels of x. Returns y before any gate, and Δ·A; with a weight A in place of A_log (pseudo-LTI), Δ goes into B
+    and the log-decays [1,1,H] are the same at every step."""
     batch, steps, _ = xbc.shape
     kernel = weights[prefix + "conv1d.weight"][:, 0, :]
     taps = kernel.shape[1]
@@ -92,7 +93,13 @@ def ssm(weights, prefix, xbc, dt_raw, heads, groups, width, limit):
     b = mixed[..., width:width + groups * order].reshape(batch, steps, groups, order).repeat(heads // groups, axis=2)
     c = mixed[..., width + groups * order:].reshape(batch, steps, groups, order).repeat(heads // groups, axis=2)
     dt = np.clip(softplus(dt_raw + weights[prefix + "dt_bias"]), *limit)
-    log_decay = dt * -np.exp(weights[prefix + "A_log"])
+    if prefix + "A" in weights:
+        assert groups == 1
+        b = b * np.repeat(dt, order // heads, axis=-1)[:, :, None]
+        dt = np.broadcast_to(weights[prefix + "beta"], dt.shape)
+        log_decay = dt * -softplus(weights[prefix + "A"])
+    else:
+        log_decay = dt * -np.exp(weights[prefix + "A_log"])
     h = np.zeros((batch, heads, x.shape[3], order)) + weights.get(prefix + "init_states", 0)
     y = np.zeros_like(x)
     for t in range(steps):
@@ -130,16 +137,17 @@ def official(weights, tokens, layers, *, width, groups, norm_groups, rms, limit,
     return norm(weights, "backbone.norm_f", x, rms, eps) @ weights.get("lm_head.weight", weights[embedding]).T, decays
 
 
-def paper(weights, tokens, layers, *, prenorm):
-    x = weights["encoder.word_embeddings.weight"][tokens]
+def paper(weights, inputs, layers, *, prenorm, pooling="none"):
+    real = "encoder.weight" in weights
+    x = linear(weights, "encoder", inputs) if real else weights["encoder.word_embeddings.weight"][inputs]
     decays = []
     for layer in range(layers):
         block = f"blocks.{layer}."
         mixer = block + "mamba."
-        heads = weights[mixer + "A_log"].shape[0]
+        lti, heads = mixer + "A" in weights, weights[mixer + "D"].shape[0]
         width = weights[mixer + "out_proj.weight"].shape[1]
         y = norm(weights, block + "norm", x, False) if prenorm else x
-        xbc, dt_raw = np.split(linear(weights, mixer + "in_proj", y), [-heads], axis=-1)
+        xbc, dt_raw = np.split(linear(weights, mixer + "in_proj", y), [-1 if lti else -heads], axis=-1)
         y, log_decay = ssm(weights, mixer, xbc, dt_raw, heads, 1, width, (0, math.inf))
         y = gelu(linear(weights, mixer + "out_proj", y))
         if block + "glu.linear.weight" in weights:
@@ -148,8 +156,9 @@ def paper(weights, tokens, layers, *, prenorm):
         x = x + y
         if not prenorm:
             x = norm(weights, block + "norm", x, False)
-        decays.append(log_decay)
-    return linear(weights, "decoder", x), decays
+        decays.append(log_decay[0, 0] if lti else log_decay)
+    pooled = {"none": x, "mean": x.mean(1, keepdims=True), "max": x.max(1, keepdims=True), "last": x[:, -1:]}[pooling]
+    return linear(weights, "decoder", pooled), decays
 
 
 def draw(rng, shapes):
@@ -276,30 +285,42 @@ def make_fla(directory, rng, *, groups, wide_skip=False, norm_first=False, gated
     write(directory, tokens, logits, decays)
 
 
-def make_paper(directory, rng, *, prenorm, glu, expansion, heads, learned_start=False):
-    """A .pth of a bare state dict, as the authors save them; what it does not say is passed as settings."""
+def make_paper(directory, rng, *, prenorm, glu, expansion, heads, learned_start=False, lti=False, channels=0, classes=48,
+               pooling="none"):
+    """A .pth of a bare state dict, as the authors save them; what it does not say is passed as settings. channels: real
+    inputs a step; 0: tokens."""
     head_width, order, taps, layers, vocabulary = 2 * int(rng.integers(2, 6)), int(rng.integers(3, 10)), 4, 2, 48
+    if lti:
+        order *= expansion * heads
     width = heads * head_width
     inner, conv = expansion * width, expansion * width + 2 * order
-    shapes = {"encoder.word_embeddings.weight": (vocabulary, width), "decoder.weight": (vocabulary, width),
-              "decoder.bias": (vocabulary,)}
+    shapes = {"decoder.weight": (classes, width), "decoder.bias": (classes,)}
+    if channels:
+        shapes.update({"encoder.weight": (width, channels), "encoder.bias": (width,)})
+    else:
+        shapes["encoder.word_embeddings.weight"] = (vocabulary, width)
     for layer in range(layers):
         block = f"blocks.{layer}."
         mixer = block + "mamba."
         shapes.update({block + "norm.weight": (width,), block + "norm.bias": (width,),
-                       mixer + "in_proj.weight": (conv + expansion * heads, width),
+                       mixer + "in_proj.weight": (conv + (1 if lti else expansion * heads), width),
                        mixer + "out_proj.weight": (width, inner), mixer + "conv1d.weight": (conv, 1, taps),
-                       mixer + "conv1d.bias": (conv,), mixer + "A_log": (expansion * heads,),
+                       mixer + "conv1d.bias": (conv,), mixer + ("A" if lti else "A_log"): (expansion * heads,),
                        mixer + "dt_bias": (expansion * heads,), mixer + "D": (expansion * heads,)})
         if glu:
             shapes.update({block + "glu.linear.weight": (2 * width, width), block + "glu.linear.bias": (2 * width,)})
         if learned_start:
             shapes[mixer + "init_states"] = (expansion * heads, head_width, order)
+        if lti:
+            shapes[mixer + "beta"] = (expansion * heads,)
     weights = draw(rng, shapes)
-    tokens = rng.integers(0, vocabulary, (2, int(rng.integers(20, 60))))
-    logits, decays = paper(double(weights), tokens, layers, prenorm=prenorm)
+    weights.update({key: 1 + abs(value) for key, value in weights.items() if key.endswith(".beta")})
+    steps = int(rng.integers(20, 60))
+    inputs = rng.normal(size=(2, steps, channels)) if channels else rng.integers(0, vocabulary, (2, steps))
+    logits, decays = paper(double(weights), inputs, layers, prenorm=prenorm, pooling=pooling)
     save_torch(weights, directory / "ssd.pth")
-    write(directory, tokens, logits, decays, checkpoint="ssd.pth", settings={"prenorm": prenorm})
+    settings = {"prenorm": prenorm} | ({"pooling": pooling} if pooling != "none" or channels else {})
+    write(directory, inputs, logits, decays, checkpoint="ssd.pth", settings=settings)
 
 
 CASES = {
@@ -330,4 +351,11 @@ CASES = {
     "mamba2/paper/plain": functools.partial(make_paper, prenorm=True, glu=True, expansion=1, heads=2),
     "mamba2/paper/post_norm": functools.partial(make_paper, prenorm=False, glu=False, expansion=2, heads=2,
                                                 learned_start=True),
+    "mamba2/paper/classifier": functools.partial(make_paper, prenorm=True, glu=True, expansion=1, heads=4, classes=5,
+                                                 pooling="mean"),
+    "mamba2/paper/real_inputs": functools.partial(make_paper, prenorm=False, glu=True, expansion=1, heads=2, classes=10,
+                                                  channels=3, pooling="max"),
+    "mamba2/paper/pseudo_lti": functools.partial(make_paper, prenorm=False, glu=True, expansion=1, heads=4, lti=True,
+                                                 classes=10, channels=1, pooling="last"),
+    "mamba2/paper/pseudo_lti_tokens": functools.partial(make_paper, prenorm=True, glu=False, expansion=2, heads=2, lti=True),
 }
