@@ -225,11 +225,10 @@ class Engine {
   absl::Status Begin(Piece& piece) const {
     PieceTimer timer(stop_);
     EIGSVC_RETURN_IF_ERROR(stop_.Check());
-    EIGSVC_RETURN_IF_ERROR(
-        CheckBatch(task_, piece.batch, options_.split, piece.first, model_.description().vocab_size));
-    EIGSVC_ASSIGN_OR_RETURN(const at::Tensor tokens,
-                            CallTorch("tokens", [&] { return TokenTensor(piece.batch, device_); }));
-    EIGSVC_ASSIGN_OR_RETURN(piece.x, model_.Embed(weights_, tokens, /*first_position=*/0));
+    EIGSVC_RETURN_IF_ERROR(CheckBatch(task_, piece.batch, options_.split, piece.first, model_.description()));
+    EIGSVC_ASSIGN_OR_RETURN(const at::Tensor inputs,
+                            CallTorch("inputs", [&] { return InputTensor(piece.batch, device_); }));
+    EIGSVC_ASSIGN_OR_RETURN(piece.x, model_.Embed(weights_, inputs, /*first_position=*/0));
     return Passed(timer, piece);
   }
 

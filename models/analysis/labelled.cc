@@ -35,6 +35,16 @@ absl::Status AppendPredictions(const at::Tensor& logits, const Batch& batch, con
   });
 }
 
+template <typename T>
+at::Tensor ToDevice(const std::vector<T>& values, at::ScalarType type, c10::Device device) {
+  // From page-locked memory a copy to a CUDA device runs beside the computation.
+  const bool remote = device.is_cuda();
+  at::Tensor tensor =
+      at::empty({static_cast<int64_t>(values.size())}, at::TensorOptions(type).pinned_memory(remote));
+  std::copy(values.begin(), values.end(), tensor.mutable_data_ptr<T>());
+  return tensor.to(device, type, /*non_blocking=*/remote);
+}
+
 }  // namespace
 
 Labelled FindLabelled(const Batch& batch) {
@@ -49,49 +59,60 @@ Labelled FindLabelled(const Batch& batch) {
 
 absl::Status CheckFits(const Task& task, const ModelDescription& model) {
   const TaskSignature& signature = task.signature();
-  if (signature.channels > 0) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "task \"", task.name(), "\" feeds ", signature.channels, " real numbers a step, but this ",
-        model.family, " model takes tokens; choose the task's token input, or a model of real inputs"));
+  const auto refuse = [&](auto... parts) {
+    return absl::FailedPreconditionError(absl::StrCat("task \"", task.name(), "\" ", parts...));
+  };
+  const std::string this_model = absl::StrCat("this ", model.family, " model");
+  if (signature.channels != 0 && signature.channels != model.channels) {
+    return refuse("feeds ", signature.channels, " real numbers a step, but ", this_model, " takes ",
+                  model.channels > 0 ? absl::StrCat(model.channels) : "tokens",
+                  "; choose another input of the task, or a model of such inputs");
+  }
+  if (signature.channels == 0 && model.vocab_size == 0) {
+    return refuse("feeds tokens, but ", this_model, " takes ", model.channels,
+                  " real numbers a step; choose another input of the task, or a model of tokens");
   }
   if (signature.vocab_size > model.vocab_size) {
     const absl::string_view remedy =
         task.parameters().Has("vocab_size")
             ? "lower the task's parameter vocab_size, or give a model with a larger vocabulary"
             : "give data of smaller token ids (another tokenizer?), or a model with a larger vocabulary";
-    return absl::FailedPreconditionError(absl::StrCat(
-        "task \"", task.name(), "\" uses token ids up to ", signature.vocab_size - 1, ", but this ",
-        model.family, " model has a vocabulary of ", model.vocab_size, "; ", remedy));
+    return refuse("uses token ids up to ", signature.vocab_size - 1, ", but ", this_model,
+                  " has a vocabulary of ", model.vocab_size, "; ", remedy);
   }
-  if (signature.classes > model.vocab_size) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("task \"", task.name(), "\" has ", signature.classes, " classes, but this ",
-                     model.family, " model tells ", model.vocab_size, " apart; give one with more outputs"));
+  if (signature.classes > model.classes) {
+    return refuse("has ", signature.classes, " classes, but ", this_model, " tells ", model.classes,
+                  " apart; give one with more outputs");
+  }
+  if (!signature.per_sequence && !model.pooling.empty()) {
+    return refuse("asks at every step, but ", this_model, " answers once a sequence (pooling \"",
+                  model.pooling, "\"); give one without pooling, or a classification task");
   }
   return absl::OkStatus();
 }
 
 absl::Status CheckBatch(const Task& task, const Batch& batch, Split split, int64_t first_example,
-                        int64_t vocab_size) {
+                        const ModelDescription& model) {
   // `width`: entries a row.
   const auto where = [&](size_t at, int64_t width) {
     const int64_t row = static_cast<int64_t>(at) / width;
     return absl::StrCat("task ", task.name(), ", ", SplitName(split), " example ", first_example + row,
                         ", position ", static_cast<int64_t>(at) - row * width);
   };
-  const auto check_ids = [&](absl::string_view kind, const std::vector<int64_t>& ids,
-                             int64_t width) -> absl::Status {
-    for (size_t i = 0; i < ids.size(); ++i) {
-      if (ids[i] >= 0 && ids[i] < vocab_size) continue;
-      if (kind == "target" && ids[i] == kIgnoredTarget) continue;
-      return absl::InvalidArgumentError(absl::StrCat(
-          where(i, width), ": ", kind, " ", ids[i], " does not lie below the model's vocabulary of ",
-          vocab_size, "; use a task or data with a smaller vocabulary, or another checkpoint"));
-    }
-    return absl::OkStatus();
-  };
-  EIGSVC_RETURN_IF_ERROR(check_ids("token id", batch.tokens, batch.steps));
-  EIGSVC_RETURN_IF_ERROR(check_ids("target", batch.targets, batch.target_steps()));
+  for (size_t i = 0; i < batch.tokens.size(); ++i) {
+    if (batch.tokens[i] >= 0 && batch.tokens[i] < model.vocab_size) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat(where(i, batch.steps), ": token id ", batch.tokens[i],
+                     " does not lie below the model's vocabulary of ", model.vocab_size,
+                     "; use a task or data with a smaller vocabulary, or another checkpoint"));
+  }
+  for (size_t i = 0; i < batch.targets.size(); ++i) {
+    const int64_t target = batch.targets[i];
+    if (target == kIgnoredTarget || (target >= 0 && target < model.classes)) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat(where(i, batch.target_steps()), ": target ", target, " does not lie below the model's ",
+                     model.classes, " classes; use a task of fewer classes, or another checkpoint"));
+  }
   for (size_t i = 0; i < batch.values.size(); ++i) {
     if (std::isfinite(batch.values[i])) continue;
     return absl::InvalidArgumentError(absl::StrCat(where(i / batch.channels, batch.steps), ": the input is ",
@@ -101,23 +122,22 @@ absl::Status CheckBatch(const Task& task, const Batch& batch, Split split, int64
 }
 
 at::Tensor IndexTensor(const std::vector<int64_t>& values, c10::Device device) {
-  // From page-locked memory a copy to a CUDA device runs beside the computation.
-  const bool remote = device.is_cuda();
-  at::Tensor tensor =
-      at::empty({static_cast<int64_t>(values.size())}, at::TensorOptions(at::kLong).pinned_memory(remote));
-  std::copy(values.begin(), values.end(), tensor.mutable_data_ptr<int64_t>());
-  return tensor.to(device, at::kLong, /*non_blocking=*/remote);
+  return ToDevice(values, at::kLong, device);
 }
 
-at::Tensor TokenTensor(const Batch& batch, c10::Device device) {
+at::Tensor InputTensor(const Batch& batch, c10::Device device) {
+  if (batch.channels > 0) {
+    return ToDevice(batch.values, at::kFloat, device).view({batch.rows, batch.steps, batch.channels});
+  }
   return IndexTensor(batch.tokens, device).view({batch.rows, batch.steps});
 }
 
-at::Tensor AskedStates(const at::Tensor& x, const Batch& batch) {
-  if (batch.target_steps() == batch.steps) return x;
-  std::vector<int64_t> last;
-  for (int64_t row = 0; row < batch.rows; ++row) last.push_back(row * batch.steps + batch.lengths[row] - 1);
-  return GatherPositions(x, IndexTensor(last, x.device())).transpose(0, 1);
+absl::StatusOr<at::Tensor> AskedStates(const SequenceModel& model, const ModelWeights& weights,
+                                       const at::Tensor& x, const Batch& batch) {
+  if (model.description().pooling.empty() && batch.target_steps() == batch.steps) return x;
+  EIGSVC_ASSIGN_OR_RETURN(const at::Tensor lengths,
+                          CallTorch("lengths", [&] { return IndexTensor(batch.lengths, x.device()); }));
+  return model.Pool(weights, x, lengths);
 }
 
 at::Tensor GatherPositions(const at::Tensor& x, const at::Tensor& positions) {
@@ -127,12 +147,11 @@ at::Tensor GatherPositions(const at::Tensor& x, const at::Tensor& positions) {
 absl::StatusOr<std::vector<Prediction>> Predict(const SequenceModel& model, const ModelWeights& weights,
                                                 const Batch& batch, int64_t first_example,
                                                 const at::Tensor& x, const StopToken& stop) {
-  EIGSVC_ASSIGN_OR_RETURN(const at::Tensor asked,
-                          CallTorch("labelled positions", [&] { return AskedStates(x, batch); }));
+  EIGSVC_ASSIGN_OR_RETURN(const at::Tensor asked, AskedStates(model, weights, x, batch));
   const Labelled labelled = FindLabelled(batch);
   const int64_t total = static_cast<int64_t>(labelled.positions.size());
   const int64_t step =
-      std::max<int64_t>(1, kLogitsAtOnce / std::max<int64_t>(1, model.description().vocab_size));
+      std::max<int64_t>(1, kLogitsAtOnce / std::max<int64_t>(1, model.description().classes));
   std::vector<Prediction> predictions;
   predictions.reserve(total);
   for (int64_t from = 0; from < total; from += step) {

@@ -21,21 +21,24 @@ struct Labelled {
 Labelled FindLabelled(const Batch& batch);
 
 // FAILED_PRECONDITION unless the model can run the task: it takes what the task feeds (tokens of a vocabulary
-// that is large enough) and tells as many classes apart as the task has. Names both sides and the remedy.
+// that is large enough, or as many real numbers a step), tells as many classes apart as the task has, and
+// answers as often as it is asked. Names both sides and the remedy.
 absl::Status CheckFits(const Task& task, const ModelDescription& model);
 
-// INVALID_ARGUMENT unless every token and target of the batch lies in [0, vocab_size) and every value is
-// finite; names task, example, position and both numbers. What a device would do with such an id is
-// undefined, so this runs first.
+// INVALID_ARGUMENT unless every token of the batch lies below the model's vocabulary, every target below its
+// classes, and every value is finite; names task, example, position and both numbers. What a device would do
+// with such an id is undefined, so this runs first.
 absl::Status CheckBatch(const Task& task, const Batch& batch, Split split, int64_t first_example,
-                        int64_t vocab_size);
+                        const ModelDescription& model);
 
-// Throws like LibTorch. [B,T] int64 on `device`; a list of numbers likewise.
-at::Tensor TokenTensor(const Batch& batch, c10::Device device);
+// Throws like LibTorch, on `device`: tokens [B,T] int64, or real numbers [B,T,channels] float32; a list of
+// numbers.
+at::Tensor InputTensor(const Batch& batch, c10::Device device);
 at::Tensor IndexTensor(const std::vector<int64_t>& values, c10::Device device);
 // What the targets of the batch are asked of, of the last hidden states x [B,T,D]: x itself, or where the
-// task asks once a sequence [B,1,D], the last real step of each row.
-at::Tensor AskedStates(const at::Tensor& x, const Batch& batch);
+// task asks once a sequence [B,1,D], what the model makes of each row's real steps.
+absl::StatusOr<at::Tensor> AskedStates(const SequenceModel& model, const ModelWeights& weights,
+                                       const at::Tensor& x, const Batch& batch);
 // x [B,S,D] -> [1,M,D], the rows at `positions` [M].
 at::Tensor GatherPositions(const at::Tensor& x, const at::Tensor& positions);
 

@@ -14,9 +14,9 @@ absl::StatusOr<at::Tensor> TrainingLoss(const SequenceModel& model, const ModelW
     return absl::FailedPreconditionError("a training batch has no position to learn from");
   }
   const c10::Device device = weights.Distinct().front().device();
-  EIGSVC_ASSIGN_OR_RETURN(const at::Tensor tokens,
-                          CallTorch("tokens", [&] { return TokenTensor(batch, device); }));
-  EIGSVC_ASSIGN_OR_RETURN(at::Tensor x, model.Embed(weights, tokens, /*first_position=*/0));
+  EIGSVC_ASSIGN_OR_RETURN(const at::Tensor inputs,
+                          CallTorch("inputs", [&] { return InputTensor(batch, device); }));
+  EIGSVC_ASSIGN_OR_RETURN(at::Tensor x, model.Embed(weights, inputs, /*first_position=*/0));
   LayerContext context;
   context.stop = &stop;
   context.training = training;
@@ -25,9 +25,9 @@ absl::StatusOr<at::Tensor> TrainingLoss(const SequenceModel& model, const ModelW
     EIGSVC_ASSIGN_OR_RETURN(
         x, model.Layer(static_cast<int>(layer), weights.layers[layer], x, /*state=*/nullptr, context));
   }
+  EIGSVC_ASSIGN_OR_RETURN(const at::Tensor asked, AskedStates(model, weights, x, batch));
   EIGSVC_ASSIGN_OR_RETURN(const at::Tensor chosen, CallTorch("labelled positions", [&] {
-                            return GatherPositions(AskedStates(x, batch),
-                                                   IndexTensor(labelled.positions, device));
+                            return GatherPositions(asked, IndexTensor(labelled.positions, device));
                           }));
   EIGSVC_ASSIGN_OR_RETURN(const at::Tensor logits, model.Head(weights, chosen));
   return CallTorch("loss",

@@ -10,8 +10,8 @@
 namespace eigsvc {
 
 // Mean cross-entropy over the batch's labelled positions, nats; a scalar with a graph behind it where
-// `weights` need gradients. Only labelled positions go through the head. The batch's ids lie below the
-// model's vocabulary. FAILED_PRECONDITION: no position of the batch is labelled.
+// `weights` need gradients. Only labelled positions go through the head. Inputs and targets are what the
+// model takes (CheckBatch). FAILED_PRECONDITION: no position of the batch is labelled.
 // `training`: what only training does; null: the model runs as it is used.
 absl::StatusOr<at::Tensor> TrainingLoss(const SequenceModel& model, const ModelWeights& weights,
                                         const Batch& batch, const StopToken& stop,

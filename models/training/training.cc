@@ -131,8 +131,7 @@ class Trainer {
     for (int64_t step = record_.step; step < last; ++step) batches_.Expect(RangeAt(step));
     const Prefetch::Range range = RangeAt(record_.step);
     EIGSVC_ASSIGN_OR_RETURN(const Batch batch, batches_.Take(range));
-    EIGSVC_RETURN_IF_ERROR(
-        CheckBatch(task_, batch, Split::kTrain, range.first, model_.description().vocab_size));
+    EIGSVC_RETURN_IF_ERROR(CheckBatch(task_, batch, Split::kTrain, range.first, model_.description()));
     const c10::AutoGradMode with_gradients(true);
     // A function of seed and step alone, so that a resumed training goes on as if it had not stopped.
     EIGSVC_ASSIGN_OR_RETURN(

@@ -38,6 +38,7 @@ absl::StatusOr<std::shared_ptr<const Task>> SizeFreshModel(const v1::TaskSpec& s
   EIGSVC_ASSIGN_OR_RETURN(request.parameters, Parameters(spec, Settings()));
   request.seed = spec.seed();
   EIGSVC_ASSIGN_OR_RETURN(std::shared_ptr<const Task> task, MakeTask(spec.name(), request));
+  if (task->signature().vocab_size == 0) return task;
   settings.Set("vocab_size", std::max(task->signature().vocab_size, task->signature().classes));
   ref.set_settings_json(settings.ToJson());
   return task;

@@ -369,7 +369,7 @@ TEST(AnalysisTest, TiesGoToTheLowestClass) {
       .rows = 1, .steps = 5, .tokens = {0, 1, 2, 3, 4}, .targets = {0, 1, 2, 3, 4}, .lengths = {5}};
   const Tied model;
   EIGSVC_ASSERT_OK_AND_ASSIGN(const at::Tensor x,
-                              model.Embed(model.weights(), TokenTensor(batch, at::kCPU), 0));
+                              model.Embed(model.weights(), InputTensor(batch, at::kCPU), 0));
   EIGSVC_ASSERT_OK_AND_ASSIGN(const std::vector<Prediction> predictions,
                               Predict(model, model.weights(), batch, 100, x, StopToken()));
   ASSERT_EQ(predictions.size(), 5u);
@@ -451,7 +451,7 @@ TEST(AnalysisTest, WhatAModelCannotRunIsNamed) {
   };
   ModelDescription model;
   model.family = "fake";
-  model.vocab_size = 20;
+  model.vocab_size = model.classes = 20;
   EIGSVC_EXPECT_OK(CheckFits(Wants({.vocab_size = 20, .classes = 20}), model));
   EXPECT_THAT(CheckFits(Wants({.vocab_size = 21, .classes = 2}), model),
               StatusIs(StatusCode::kFailedPrecondition,
@@ -465,15 +465,17 @@ TEST(AnalysisTest, WhatAModelCannotRunIsNamed) {
 
 TEST(AnalysisTest, InputsThatAreNoNumbersAreNamed) {
   const FakeTask task(2, kVocab, 2, 2);
+  ModelDescription model;
+  model.vocab_size = model.classes = kVocab;
   Batch batch{.rows = 2,
               .steps = 2,
               .channels = 3,
               .values = std::vector<float>(12, 0.5f),
               .targets = {1, 2},
               .lengths = {2, 2}};
-  EIGSVC_EXPECT_OK(CheckBatch(task, batch, Split::kTest, 7, kVocab));
+  EIGSVC_EXPECT_OK(CheckBatch(task, batch, Split::kTest, 7, model));
   batch.values[10] = std::numeric_limits<float>::quiet_NaN();
-  EXPECT_THAT(CheckBatch(task, batch, Split::kTest, 7, kVocab),
+  EXPECT_THAT(CheckBatch(task, batch, Split::kTest, 7, model),
               StatusIs(StatusCode::kInvalidArgument,
                        AllOf(HasSubstr("test example 8, position 1"), HasSubstr("the input is nan"))));
 }
@@ -739,7 +741,7 @@ TEST_P(ZooAnalysisTest, CountsTheTransitionsOfTheForwardPass) {
   testing::RecordingTap tap;
   LayerContext context;
   context.tap = &tap;
-  EIGSVC_ASSERT_OK(model->Forward(model->weights(), TokenTensor(batch, c10::kCPU), context));
+  EIGSVC_ASSERT_OK(model->Forward(model->weights(), InputTensor(batch, c10::kCPU), context));
   struct Expected {
     Spectrum spectrum;
     std::vector<int64_t> multiplicities;
