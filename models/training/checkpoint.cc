@@ -32,6 +32,10 @@ Settings Extra(const Task& task, const TrainingOptions& options, const TrainingR
   training.Set("final_learning_rate", options.final_learning_rate);
   training.Set("warmup_steps", options.warmup_steps);
   training.Set("weight_decay", options.weight_decay);
+  if (options.recurrence_learning_rate > 0)
+    training.Set("recurrence_learning_rate", options.recurrence_learning_rate);
+  if (options.decay_recurrence) training.Set("decay_recurrence", true);
+  training.Set("beta2", options.beta2);
   training.Set("gradient_clip", options.gradient_clip);
   training.Set("seed", static_cast<int64_t>(options.seed));
   if (record.evaluated) {

@@ -16,20 +16,22 @@
 namespace eigsvc {
 namespace {
 
-bool Decays(const std::string& name, const at::Tensor& value) {
+bool NamesRecurrence(const std::string& name) {
   const absl::string_view last = absl::string_view(name).substr(name.rfind('.') + 1);
   for (absl::string_view exempt : {"a_log", "d", "dt_bias", "init_states"}) {
-    if (absl::EqualsIgnoreCase(last, exempt)) return false;
+    if (absl::EqualsIgnoreCase(last, exempt)) return true;
   }
-  return value.dim() >= 2;
+  return false;
 }
 
-// Applies the fused operator to the parameters that decay, or to the others, that have a gradient.
-void Update(const std::vector<Parameter>& parameters, bool decays, const TrainingOptions& options,
-            int64_t step) {
+// Applies the fused operator to those parameters of one kind that have a gradient.
+void Update(const std::vector<Parameter>& parameters, bool recurrence, bool decays,
+            const TrainingOptions& options, int64_t step) {
   std::vector<at::Tensor> values, gradients, first, second, steps;
   for (const Parameter& parameter : parameters) {
-    if (parameter.decays != decays || !parameter.value.grad().defined()) continue;
+    const bool shrinks = parameter.decays || (parameter.recurrence && options.decay_recurrence);
+    if (parameter.recurrence != recurrence || shrinks != decays || !parameter.value.grad().defined())
+      continue;
     values.push_back(parameter.value);
     gradients.push_back(parameter.value.grad());
     first.push_back(parameter.first_moment);
@@ -39,7 +41,7 @@ void Update(const std::vector<Parameter>& parameters, bool decays, const Trainin
   }
   if (values.empty()) return;
   at::_fused_adamw_(values, gradients, first, second, /*max_exp_avg_sqs=*/{}, steps,
-                    LearningRate(options, step), options.beta1, options.beta2,
+                    LearningRate(options, step, recurrence), options.beta1, options.beta2,
                     decays ? options.weight_decay : 0.0, options.epsilon,
                     /*amsgrad=*/false, /*maximize=*/false);
 }
@@ -53,21 +55,24 @@ std::vector<Parameter> ListParameters(const SequenceModel& model, const ModelWei
     const Weights& place = spec.layer == WeightSpec::kOuter ? weights.outer : weights.layers[spec.layer];
     const at::Tensor& value = place[spec.name];
     const at::Tensor plain = value.detach();
+    const bool recurrence = !spec.decays || NamesRecurrence(spec.name);
     parameters.push_back({spec.key, value, at::zeros_like(plain), at::zeros_like(plain),
-                          spec.decays && Decays(spec.name, value)});
+                          !recurrence && value.dim() >= 2, recurrence});
   }
   return parameters;
 }
 
-double LearningRate(const TrainingOptions& options, int64_t step) {
+double LearningRate(const TrainingOptions& options, int64_t step, bool recurrence) {
+  const double peak = recurrence && options.recurrence_learning_rate > 0 ? options.recurrence_learning_rate
+                                                                         : options.learning_rate;
   if (step < options.warmup_steps) {
-    return options.learning_rate * static_cast<double>(step + 1) / static_cast<double>(options.warmup_steps);
+    return peak * static_cast<double>(step + 1) / static_cast<double>(options.warmup_steps);
   }
   const int64_t last = std::max<int64_t>(options.steps - 1 - options.warmup_steps, 1);
   const double done =
       std::min(1.0, static_cast<double>(step - options.warmup_steps) / static_cast<double>(last));
   const double share = 0.5 * (1 + std::cos(std::numbers::pi * done));
-  return options.final_learning_rate + share * (options.learning_rate - options.final_learning_rate);
+  return options.final_learning_rate + share * (peak - options.final_learning_rate);
 }
 
 double AdamWStep(std::vector<Parameter>& parameters, const TrainingOptions& options, int64_t step) {
@@ -82,8 +87,9 @@ double AdamWStep(std::vector<Parameter>& parameters, const TrainingOptions& opti
     if (options.gradient_clip > 0 && norm > options.gradient_clip) {
       at::_foreach_mul_(gradients, options.gradient_clip / norm);
     }
-    Update(parameters, /*decays=*/true, options, step);
-    Update(parameters, /*decays=*/false, options, step);
+    for (const bool recurrence : {false, true}) {
+      for (const bool decays : {false, true}) Update(parameters, recurrence, decays, options, step);
+    }
   }
   for (Parameter& parameter : parameters) parameter.value.mutable_grad().reset();
   return norm;

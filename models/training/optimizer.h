@@ -17,15 +17,18 @@ struct Parameter {
   std::string key;  // in the checkpoint
   at::Tensor value, first_moment, second_moment;
   bool decays = false;
+  // What the eigenvalues are made of, and what goes with it: Λ, ν, θ, Δ, B, D and the like.
+  bool recurrence = false;
 };
 
 // The parameters of `weights`, in the plan's order, with zero moments. Weight decay shrinks matrices; gains,
-// biases, decay rates and step sizes have no scale it could mean.
+// biases, decay rates and step sizes have no scale it could mean (TrainingOptions::decay_recurrence: the
+// latter two shrink as well).
 std::vector<Parameter> ListParameters(const SequenceModel& model, const ModelWeights& weights);
 
 // Linear from 0 over the warm-up, then half a cosine from the peak to the final rate, reached at the last
-// step. `step` counts from 0.
-double LearningRate(const TrainingOptions& options, int64_t step);
+// step. `step` counts from 0. Of a recurrence's parameters the same from their own peak.
+double LearningRate(const TrainingOptions& options, int64_t step, bool recurrence = false);
 
 // Throws like LibTorch; `step` counts from 0. Takes the gradients, clips them to the global norm and updates
 // value and moments. Returns the norm before clipping; when that is not finite, nothing is changed.

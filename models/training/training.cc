@@ -40,6 +40,9 @@ absl::Status CheckOptions(const TrainingOptions& o) {
   EIGSVC_RETURN_IF_ERROR(
       check("warmup_steps", static_cast<double>(o.warmup_steps), 0, static_cast<double>(o.steps)));
   EIGSVC_RETURN_IF_ERROR(check("weight_decay", o.weight_decay, 0, 100));
+  if (o.recurrence_learning_rate != 0) {
+    EIGSVC_RETURN_IF_ERROR(check("recurrence_learning_rate", o.recurrence_learning_rate, 1e-12, 100));
+  }
   EIGSVC_RETURN_IF_ERROR(check("beta1", o.beta1, 0, 1 - 1e-12));
   EIGSVC_RETURN_IF_ERROR(check("beta2", o.beta2, 0, 1 - 1e-12));
   EIGSVC_RETURN_IF_ERROR(check("epsilon", o.epsilon, 1e-30, 1));

@@ -23,6 +23,9 @@ struct TrainingOptions {
   double final_learning_rate = 0;  // at the last step of the cosine
   int64_t warmup_steps = 0;
   double weight_decay = 0.1;  // of matrices; not of decay rates and the like
+  // Of what the eigenvalues are made of (Parameter::recurrence): the peak, and whether they decay too.
+  double recurrence_learning_rate = 0;  // 0: learning_rate
+  bool decay_recurrence = false;
   double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
   double gradient_clip = 1.0;   // global L2 norm; 0: off
   uint64_t seed = 1;            // of the order of batches; the model's own seed made its initial weights

@@ -234,6 +234,9 @@ absl::Status CheckSpec(const v1::TrainingSpec& spec, const Known& known) {
   EIGSVC_RETURN_IF_ERROR(real(spec.has_learning_rate(), "learning_rate", spec.learning_rate(), 10));
   EIGSVC_RETURN_IF_ERROR(
       real(spec.has_final_learning_rate(), "final_learning_rate", spec.final_learning_rate(), 10));
+  EIGSVC_RETURN_IF_ERROR(real(spec.has_recurrence_learning_rate(), "recurrence_learning_rate",
+                              spec.recurrence_learning_rate(), 10));
+  EIGSVC_RETURN_IF_ERROR(real(spec.has_beta2(), "beta2", spec.beta2(), 1));
   EIGSVC_RETURN_IF_ERROR(real(spec.has_weight_decay(), "weight_decay", spec.weight_decay(), 1000));
   EIGSVC_RETURN_IF_ERROR(real(spec.has_gradient_clip(), "gradient_clip", spec.gradient_clip(), 1e9));
   EIGSVC_RETURN_IF_ERROR(real(spec.has_stop_at_score(), "stop_at_score", spec.stop_at_score(), 1));

@@ -23,6 +23,9 @@ TrainingOptions Options(const worker::v1::RunTrainingRequest& request) {
   if (spec.has_final_learning_rate()) options.final_learning_rate = spec.final_learning_rate();
   if (spec.has_warmup_steps()) options.warmup_steps = spec.warmup_steps();
   if (spec.has_weight_decay()) options.weight_decay = spec.weight_decay();
+  if (spec.has_recurrence_learning_rate()) options.recurrence_learning_rate = spec.recurrence_learning_rate();
+  options.decay_recurrence = spec.decay_recurrence();
+  if (spec.has_beta2()) options.beta2 = spec.beta2();
   if (spec.has_gradient_clip()) options.gradient_clip = spec.gradient_clip();
   if (spec.has_eval_every()) options.eval_every = spec.eval_every();
   if (spec.has_eval_examples()) options.eval_examples = spec.eval_examples();

@@ -180,6 +180,8 @@ TEST_F(SpecChecksTest, BadTrainingsNameTheFault) {
       {[=](auto& s) { s.set_final_learning_rate(-inf); }, "final_learning_rate -inf"},
       {[=](auto& s) { s.set_weight_decay(nan); }, "weight_decay nan"},
       {[](auto& s) { s.set_gradient_clip(-1); }, "gradient_clip -1"},
+      {[](auto& s) { s.set_recurrence_learning_rate(-1); }, "recurrence_learning_rate -1"},
+      {[](auto& s) { s.set_beta2(1.5); }, "beta2 1.5"},
       {[](auto& s) { s.set_stop_at_score(1.5); }, "stop_at_score 1.5"},
   };
   for (const Case& c : cases) {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "ATen/TensorOperators.h"
+#include "ATen/ops/ones_like.h"
 #include "ATen/ops/zeros_like.h"
 #include "absl/time/clock.h"
 #include "c10/core/GradMode.h"
@@ -361,6 +362,43 @@ TEST(OptimizerTest, FollowsAdamWsFormula) {
       EXPECT_LT(testing::MaxDifference(parameters[i].first_moment, first[i]), 1e-10);
       EXPECT_LT(testing::MaxDifference(parameters[i].second_moment, second[i]), 1e-10);
       EXPECT_FALSE(parameters[i].value.grad().defined());
+    }
+  }
+}
+
+// A step of AdamW on every gradient 1: each number moves by its rate, after it has shrunk by rate times
+// decay.
+TEST(OptimizerTest, ARecurrenceMayHaveItsOwnRateAndDecayToo) {
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const FamilyEntry* family, FindFamily("lru"));
+  LoadOptions load;
+  load.dtype = at::kDouble;
+  EIGSVC_ASSERT_OK_AND_ASSIGN(
+      const auto model,
+      family->initialize(Parse(R"({"hidden_dim": 8, "state_dim": 4, "vocab_size": 12})"), 1, load));
+  const c10::NoGradGuard no_grad;
+  for (const bool decay_recurrence : {false, true}) {
+    TrainingOptions options;
+    options.learning_rate = 0.01;
+    options.recurrence_learning_rate = 0.002;
+    options.decay_recurrence = decay_recurrence;
+    options.gradient_clip = 0;
+    const ModelWeights weights = model->weights().Clone(/*requires_grad=*/true);
+    std::vector<Parameter> parameters = ListParameters(*model, weights);
+    std::vector<at::Tensor> before;
+    std::set<std::string> recurrence;
+    for (Parameter& parameter : parameters) {
+      before.push_back(parameter.value.clone());
+      parameter.value.mutable_grad() = at::ones_like(parameter.value);
+      if (parameter.recurrence) recurrence.insert(parameter.key.substr(parameter.key.rfind('.') + 1));
+    }
+    EXPECT_EQ(recurrence, (std::set<std::string>{"nu_log", "theta_log", "gamma_log", "B_re", "B_im", "D"}));
+    AdamWStep(parameters, options, 0);
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      const Parameter& parameter = parameters[i];
+      const double rate = parameter.recurrence ? 0.002 : 0.01;
+      const bool shrinks = parameter.recurrence ? decay_recurrence : before[i].dim() >= 2;
+      const at::Tensor expected = before[i] * (shrinks ? 1 - rate * options.weight_decay : 1) - rate;
+      EXPECT_LT(testing::MaxDifference(parameter.value, expected), 1e-9) << parameter.key;
     }
   }
 }
