@@ -19,6 +19,7 @@ void AddAnalyzeCommand(CLI::App& app, Command& chosen);
 void AddTrainCommand(CLI::App& app, Command& chosen);
 void AddModelsCommand(CLI::App& app, Command& chosen);
 void AddTasksCommand(CLI::App& app, Command& chosen);
+void AddRecipesCommand(CLI::App& app, Command& chosen);
 void AddCheckpointsCommand(CLI::App& app, Command& chosen);
 void AddInspectCommand(CLI::App& app, Command& chosen);
 void AddJobsCommand(CLI::App& app, Command& chosen);

@@ -104,6 +104,7 @@ absl::StatusOr<Parsed> Parse(const std::vector<std::string>& arguments, const Te
   AddTrainCommand(app, parsed.command);
   AddModelsCommand(app, parsed.command);
   AddTasksCommand(app, parsed.command);
+  AddRecipesCommand(app, parsed.command);
   AddCheckpointsCommand(app, parsed.command);
   AddInspectCommand(app, parsed.command);
   AddJobsCommand(app, parsed.command);

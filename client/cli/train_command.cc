@@ -5,6 +5,7 @@
 #include <memory>
 #include <sstream>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "client/cli/analysis_json.h"
@@ -16,19 +17,26 @@
 #include "client/cli/training_run.h"
 #include "models/base/status_macros.h"
 #include "models/base/status_util.h"
+#include "models/recipes/recipes.h"
 
 namespace eigsvc::cli {
 namespace {
 
 constexpr int64_t kMost = int64_t{1} << 40;
 
+// Flags that a recipe cannot give.
+bool IsOfRecipes(absl::string_view name) {
+  return name == "help" || name == "recipe" || name == "scale" || name == "as-published";
+}
+
 struct TrainFlags {
   ModelFlags model;
   TaskFlags task;
   std::optional<int64_t> steps, batch_size, warmup_steps, eval_every, eval_examples;
   std::optional<double> learning_rate, final_learning_rate, weight_decay, gradient_clip, stop_at_score;
-  std::string device, out, out_last, recipe;
-  bool resume = false, detach = false;
+  std::optional<double> recurrence_learning_rate, beta2;
+  std::string device, out, out_last, recipe, scale;
+  bool resume = false, detach = false, decay_recurrence = false, as_published = false;
   absl::Status recipe_status;  // of reading --recipe
 
   // Unless given: "m.last.safetensors" for "m.safetensors".
@@ -41,23 +49,48 @@ struct TrainFlags {
 };
 
 // A recipe is a JSON object whose keys are the names of flags (with - or _), `param` an object of parameters.
+// It is a file's, FILE.json, or one of those that are built in, by name.
+absl::StatusOr<Json> ReadRecipe(const TrainFlags& flags) {
+  const std::string& recipe = flags.recipe;
+  if (!absl::EndsWith(recipe, ".json")) {
+    const absl::StatusOr<Settings> settings =
+        ResolveRecipe(recipe, flags.scale.empty() ? "paper" : flags.scale, flags.as_published);
+    if (!settings.ok()) {
+      return UsageError(absl::StrCat("--recipe: ", std::string(settings.status().message()),
+                                     "; or name a file, FILE.json"));
+    }
+    return Json(settings->object());
+  }
+  if (!flags.scale.empty() || flags.as_published) {
+    return UsageError(absl::StrCat(
+        "--scale and --as-published go with a recipe's name (`eigsvc recipes`), not with ", recipe));
+  }
+  EIGSVC_ASSIGN_OR_RETURN(const std::string content, ReadTextFile("--recipe", recipe));
+  Json object = Json::parse(content, nullptr, /*allow_exceptions=*/false);
+  if (!object.is_object()) return UsageError(absl::StrCat("--recipe: ", recipe, " holds no JSON object"));
+  return object;
+}
+
 // A flag on the command line wins over the recipe.
-absl::Status ApplyRecipe(CLI::App& command, const std::string& path) {
-  EIGSVC_ASSIGN_OR_RETURN(const std::string content, ReadTextFile("--recipe", path));
-  const Json recipe = Json::parse(content, nullptr, /*allow_exceptions=*/false);
-  if (!recipe.is_object()) return UsageError(absl::StrCat("--recipe: ", path, " holds no JSON object"));
+absl::Status ApplyRecipe(CLI::App& command, const TrainFlags& flags) {
+  if (flags.recipe.empty()) {
+    if (flags.scale.empty() && !flags.as_published) return absl::OkStatus();
+    return UsageError("--scale and --as-published go with --recipe NAME (`eigsvc recipes`)");
+  }
+  const std::string& path = flags.recipe;
+  EIGSVC_ASSIGN_OR_RETURN(const Json recipe, ReadRecipe(flags));
   const bool start_given =
       command.get_option("--checkpoint")->count() + command.get_option("--model")->count() > 0;
   std::vector<std::string> known;
   for (const CLI::Option* option : command.get_options()) {
     for (const std::string& name : option->get_lnames()) {
-      if (name != "help" && name != "recipe") known.push_back(name);
+      if (!IsOfRecipes(name)) known.push_back(name);
     }
   }
   for (const auto& [key, value] : recipe.items()) {
     const std::string name = absl::StrReplaceAll(key, {{"_", "-"}});
     CLI::Option* option = command.get_option_no_throw(absl::StrCat("--", name));
-    if (option == nullptr || name == "help" || name == "recipe") {
+    if (option == nullptr || IsOfRecipes(name)) {
       return UsageError(
           absl::StrCat("--recipe ", path, ": ", std::string(UnknownName("key", key, known).message())));
     }
@@ -116,6 +149,11 @@ absl::StatusOr<v1::TrainingSpec> ToSpec(Session& session, const TrainFlags& flag
   if (flags.final_learning_rate.has_value()) spec.set_final_learning_rate(*flags.final_learning_rate);
   if (flags.warmup_steps.has_value()) spec.set_warmup_steps(*flags.warmup_steps);
   if (flags.weight_decay.has_value()) spec.set_weight_decay(*flags.weight_decay);
+  if (flags.recurrence_learning_rate.has_value()) {
+    spec.set_recurrence_learning_rate(*flags.recurrence_learning_rate);
+  }
+  spec.set_decay_recurrence(flags.decay_recurrence);
+  if (flags.beta2.has_value()) spec.set_beta2(*flags.beta2);
   if (flags.gradient_clip.has_value()) spec.set_gradient_clip(*flags.gradient_clip);
   if (flags.eval_every.has_value()) spec.set_eval_every(*flags.eval_every);
   if (flags.eval_examples.has_value()) spec.set_eval_examples(*flags.eval_examples);
@@ -202,6 +240,13 @@ void AddTrainCommand(CLI::App& app, Command& chosen) {
   command->add_option("--warmup-steps", flags->warmup_steps, "Steps of linear warm-up (0)")->check(from_zero);
   command->add_option("--weight-decay", flags->weight_decay, "Decoupled weight decay (0.1)")
       ->check(CLI::NonNegativeNumber);
+  command
+      ->add_option("--recurrence-learning-rate", flags->recurrence_learning_rate,
+                   "Peak of what the eigenvalues are made of (--learning-rate)")
+      ->check(CLI::NonNegativeNumber);
+  command->add_flag("--decay-recurrence", flags->decay_recurrence, "Weight decay shrinks those too");
+  command->add_option("--beta2", flags->beta2, "AdamW's decay rate of the second moment (0.999)")
+      ->check(CLI::Range(0.0, 1.0));
   command->add_option("--gradient-clip", flags->gradient_clip, "Global norm of gradients; 0: off (1)")
       ->check(CLI::NonNegativeNumber);
   command->add_option("--eval-every", flags->eval_every, "Steps between evaluations (200)")->check(whole);
@@ -213,12 +258,18 @@ void AddTrainCommand(CLI::App& app, Command& chosen) {
   command->add_option("--device", flags->device, "cpu, cuda:0, ... (any worker)");
   command->add_flag("--resume", flags->resume,
                     "Restore optimiser and step from --checkpoint, a run's last one");
-  command->add_option("--recipe", flags->recipe, "JSON object of these flags; the command line wins")
-      ->type_name("FILE.json");
+  command
+      ->add_option(
+          "--recipe", flags->recipe,
+          "These flags by a name of `eigsvc recipes`, or a JSON object of them; the command line wins")
+      ->type_name("NAME|FILE.json");
+  command->add_option("--scale", flags->scale, "Of a recipe by name: paper, gpu or small (paper)");
+  command->add_flag("--as-published", flags->as_published,
+                    "The recipe as its paper's configuration had it, mistakes included");
   command->add_flag("--detach", flags->detach, "Print the job's id and leave it to the server");
   // Here the parser still lives, whose options the recipe sets.
   command->callback([&chosen, flags, command] {
-    if (!flags->recipe.empty()) flags->recipe_status = ApplyRecipe(*command, flags->recipe);
+    flags->recipe_status = ApplyRecipe(*command, *flags);
     chosen = [flags](Session& session) { return Train(session, *flags); };
   });
 }

@@ -381,6 +381,53 @@ TEST_F(CommandTest, TheRecipeInTheRepositoryIsUnderstood) {
   EXPECT_TRUE(spec.has_steps() && spec.has_learning_rate() && spec.has_stop_at_score());
 }
 
+TEST_F(CommandTest, ARecipeByNameIsUnderstoodAtEveryScale) {
+  server_.checkpoints = {{Digest("best"), "best"}};
+  const std::string out = directory_.path() + "/m.safetensors";
+  for (const char* scale : {"paper", "gpu", "small"}) {
+    for (const char* name :
+         {"mqar/mamba2", "cifar-10/norm-attention-gating", "imdb/s4", "wikitext-103/lru"}) {
+      const CliResult result =
+          Run({"train", "--recipe", name, "--scale", scale, "--batch-size", "3", "--out", out});
+      ASSERT_EQ(result.exit_code, 0) << name << " " << scale << ": " << result.err;
+    }
+  }
+  const v1::TrainingSpec lru = server_.train_requests().back().spec();
+  EXPECT_EQ(lru.start().initializer().family(), "lru");
+  EXPECT_EQ(lru.start().initializer().seed(), 1919u);
+  EXPECT_EQ(Json::parse(lru.start().settings_json())["hidden_dim"], 64);
+  EXPECT_EQ(lru.task().name(), "wikitext-103");
+  EXPECT_EQ(Json::parse(lru.task().parameters_json())["block_length"], 256);
+  EXPECT_EQ(lru.recurrence_learning_rate(), 1e-3);
+  EXPECT_EQ(lru.beta2(), 0.95);
+  EXPECT_FALSE(lru.decay_recurrence());
+  EXPECT_EQ(lru.batch_size(), 3);
+
+  ASSERT_EQ(Run({"train", "--recipe", "imdb/lru", "--as-published", "--out", out}).exit_code, 0);
+  const v1::TrainingSpec published = server_.train_requests().back().spec();
+  EXPECT_TRUE(published.decay_recurrence());
+  EXPECT_FALSE(published.has_recurrence_learning_rate());
+  EXPECT_EQ(published.steps(), 125010);
+}
+
+TEST_F(CommandTest, RecipesAreListedAndDescribed) {
+  const CliResult listed = Run({"recipes", "-o", "json"});
+  ASSERT_EQ(listed.exit_code, 0) << listed.err;
+  EXPECT_EQ(Json::parse(listed.out)["recipes"].size(), 39u);
+  EXPECT_THAT(Run({"recipes"}).out, HasSubstr("wikitext-103/s4"));
+  const CliResult described = Run({"recipes", "describe", "mqar/mamba2", "--scale", "small"});
+  ASSERT_EQ(described.exit_code, 0) << described.err;
+  EXPECT_EQ(Json::parse(described.out)["config"]["hidden_dim"], 64);
+  // What is printed is what --recipe takes.
+  server_.checkpoints = {{Digest("best"), "best"}};
+  const std::string file = directory_.Write("mine.json", described.out),
+                    out = directory_.path() + "/m.safetensors";
+  ASSERT_EQ(Run({"train", "--recipe", file, "--out", out}).exit_code, 0);
+  ASSERT_EQ(Run({"train", "--recipe", "mqar/mamba2", "--scale", "small", "--out", out}).exit_code, 0);
+  const auto requests = server_.train_requests();
+  EXPECT_EQ(requests[0].spec().SerializeAsString(), requests[1].spec().SerializeAsString());
+}
+
 TEST_F(CommandTest, AStartOnTheCommandLineReplacesTheRecipes) {
   server_.checkpoints = {{Digest("best"), "best"}};
   const CliResult result = Run(
@@ -721,6 +768,12 @@ INSTANTIATE_TEST_SUITE_P(
         UsageCase{{"train", "--resume", "--model", "m", "--task", "t", "--out", "x.safetensors"},
                   "--checkpoint"},
         UsageCase{{"train", "--recipe", "/nowhere.json"}, "cannot read /nowhere.json"},
+        UsageCase{{"train", "--recipe", "mqar/mamba3"}, "did you mean \"mqar/mamba2\"?"},
+        UsageCase{{"train", "--recipe", "mqar/mamba2", "--scale", "tiny"}, "known: paper, gpu, small"},
+        UsageCase{{"train", "--recipe", "listops/lru", "--as-published"}, "KeyError"},
+        UsageCase{{"train", "--recipe", "r.json", "--scale", "small"}, "go with a recipe's name"},
+        UsageCase{{"train", "--task", "mqar", "--scale", "small"}, "--recipe NAME"},
+        UsageCase{{"recipes", "describe", "mqar"}, "unknown recipe \"mqar\""},
         UsageCase{{"jobs", "list"}, "EIGSVC_SERVER"}, UsageCase{{"checkpoints", "list"}, "EIGSVC_SERVER"},
         UsageCase{{"models", "loaded"}, "EIGSVC_SERVER"}, UsageCase{{"inspect"}, "path"},
         UsageCase{{"inspect", "a", "b"}, "unexpected argument \"b\""}));

@@ -30,6 +30,7 @@ const std::map<std::string, Rooms, std::less<>>& Arrows() {
       {"models/base", {}},
       {"models/spectrum", {"models/base"}},
       {"models/archive", {"models/base"}},
+      {"models/recipes", {"models/base"}},
       // matter
       {"models/kernels", {"models/base", "models/spectrum"}},
       {"models/tensor", {"models/base", "models/archive"}},
@@ -58,7 +59,8 @@ const std::map<std::string, Rooms, std::less<>>& Arrows() {
        {"models/base", "server/rpc", "server/http", "server/plane", "server/jobs", "server/workers",
         "server/store", "server/metrics", "server/config"}},
       // doors: talk only through proto; `inspect` works offline on the ground floor
-      {"client/cli", {"models/base", "models/spectrum", "models/archive", "server/inspection"}},
+      {"client/cli",
+       {"models/base", "models/spectrum", "models/archive", "models/recipes", "server/inspection"}},
   };
   return *arrows;
 }

@@ -8,6 +8,7 @@
 #include "models/zoo/registry.h"
 #include "tests/testing/paths.h"
 #include "tests/testing/status_matchers.h"
+#include "tests/training/recipe_flags.h"
 
 namespace eigsvc {
 namespace {
@@ -24,17 +25,7 @@ TEST(RecipeTest, TheDemosRecipeLearnsWithinTenMinutes) {
   EIGSVC_ASSERT_OK_AND_ASSIGN(
       const auto task,
       MakeTask(recipe.Text("task").value(), {.parameters = recipe.Child("param").value(), .seed = seed}));
-  TrainingOptions options;
-  options.steps = recipe.Int("steps").value();
-  options.batch_size = recipe.Int("batch_size").value();
-  options.learning_rate = recipe.Real("learning_rate").value();
-  options.final_learning_rate = recipe.Real("final_learning_rate").value();
-  options.warmup_steps = recipe.Int("warmup_steps").value();
-  options.weight_decay = recipe.Real("weight_decay").value();
-  options.gradient_clip = recipe.Real("gradient_clip").value();
-  options.eval_every = recipe.Int("eval_every").value();
-  options.eval_examples = recipe.Int("eval_examples").value();
-  options.seed = seed;
+  TrainingOptions options = testing::OptionsOf(recipe);
   options.stop_at_score = 0.95;
   const StopToken ten_minutes(absl::Now() + absl::Minutes(10));
   EIGSVC_ASSERT_OK_AND_ASSIGN(const TrainingResult result,
