@@ -54,9 +54,13 @@ void DeltaNet::Plan(const WeightPlanner& planner) const {
       return stored.empty() ? std::vector<int64_t>{size} : stored;
     };
     const Draw a_log = [](Random& random) { return std::log(1 + 15 * random.Unit()); };
-    planner.Add(Name("A_log"), shape(spec_.a_log_shape, spec_.value_heads), a_log).keep_float32 = true;
-    planner.Add(Name("dt_bias"), shape(spec_.dt_bias_shape, gates), DrawStepBias(0.001, 0.1)).keep_float32 =
-        true;
+    const auto add = [&](const char* name, std::vector<int64_t> stored, Draw draw) {
+      WeightSpec& spec = planner.Add(Name(name), std::move(stored), std::move(draw));
+      spec.keep_float32 = true;
+      spec.decays = false;
+    };
+    add("A_log", shape(spec_.a_log_shape, spec_.value_heads), a_log);
+    add("dt_bias", shape(spec_.dt_bias_shape, gates), DrawStepBias(0.001, 0.1));
   }
   if (spec_.gate == DeltaNetSpec::Gate::kSilu)
     planner.Linear(Name("g_proj"), values, spec_.width, /*bias=*/false);

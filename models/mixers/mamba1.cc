@@ -51,6 +51,7 @@ void Mamba1::Plan(const WeightPlanner& planner) const {
   planner.Add(Name("dt_proj.bias"), {spec_.channels}, DrawStepBias(0.001, 0.1)).keep_float32 = true;
   WeightSpec& a_log = planner.Add(Name("A_log"), {spec_.channels, spec_.order}, nullptr);
   a_log.keep_float32 = true;
+  a_log.decays = false;
   a_log.draw_tensor = DrawByIndex(
       [order = spec_.order](int64_t i) { return std::log(1.0 + static_cast<double>(i % order)); });
   planner.Add(Name("D"), {spec_.channels}, DrawConstant(1)).keep_float32 = true;

@@ -71,7 +71,8 @@ void Mamba2::Plan(const WeightPlanner& planner) const {
   if (spec_.taps > 0)
     PlanShortConvolution(planner, Name("conv1d"), spec_.conv_rows(), spec_.taps, spec_.conv_bias);
   if (spec_.learned_start) {
-    planner.Add(Name("init_states"), {spec_.heads, spec_.head_width, spec_.order}, DrawConstant(0));
+    planner.Add(Name("init_states"), {spec_.heads, spec_.head_width, spec_.order}, DrawConstant(0)).decays =
+        false;
   }
   if (spec_.gate && spec_.norm != Mamba2Spec::Norm::kNone)
     planner.Add(Name("norm.weight"), {spec_.inner()}, DrawConstant(1));

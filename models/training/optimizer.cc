@@ -10,19 +10,10 @@
 #include "ATen/ops/full.h"
 #include "ATen/ops/stack.h"
 #include "ATen/ops/zeros_like.h"
-#include "absl/strings/match.h"
 #include "c10/core/GradMode.h"
 
 namespace eigsvc {
 namespace {
-
-bool NamesRecurrence(const std::string& name) {
-  const absl::string_view last = absl::string_view(name).substr(name.rfind('.') + 1);
-  for (absl::string_view exempt : {"a_log", "d", "dt_bias", "init_states"}) {
-    if (absl::EqualsIgnoreCase(last, exempt)) return true;
-  }
-  return false;
-}
 
 // Applies the fused operator to those parameters of one kind that have a gradient.
 void Update(const std::vector<Parameter>& parameters, bool recurrence, bool decays,
@@ -55,9 +46,8 @@ std::vector<Parameter> ListParameters(const SequenceModel& model, const ModelWei
     const Weights& place = spec.layer == WeightSpec::kOuter ? weights.outer : weights.layers[spec.layer];
     const at::Tensor& value = place[spec.name];
     const at::Tensor plain = value.detach();
-    const bool recurrence = !spec.decays || NamesRecurrence(spec.name);
     parameters.push_back({spec.key, value, at::zeros_like(plain), at::zeros_like(plain),
-                          !recurrence && value.dim() >= 2, recurrence});
+                          spec.decays && value.dim() >= 2, !spec.decays});
   }
   return parameters;
 }

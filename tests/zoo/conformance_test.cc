@@ -372,6 +372,16 @@ TEST_P(FamilyTest, GivesEveryWeightAGradient) {
   }
 }
 
+// Decay rates, step sizes, skips and first states, whatever shape a family gives them.
+TEST_P(FamilyTest, DecaysNoWeightWithoutAScale) {
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const auto model, MakeTiny(GetParam()));
+  for (const WeightSpec& spec : model->plan()) {
+    const std::string last = spec.name.substr(spec.name.rfind('.') + 1);
+    if (last != "A_log" && last != "D" && last != "dt_bias" && last != "init_states") continue;
+    EXPECT_TRUE(!spec.decays || spec.shape.size() < 2) << spec.name;
+  }
+}
+
 // Along one random direction a weight, in float64: the slope of a random functional of the logits.
 TEST_P(FamilyTest, GradientsEqualFiniteDifferences) {
   EIGSVC_ASSERT_OK_AND_ASSIGN(const auto model, MakeTiny(GetParam(), 1, c10::kDouble));
