@@ -108,9 +108,11 @@ bool HasItsGates(const Archive& archive, const Settings& settings, const Layout&
   return shape.size() == 2 && shape[0] == layout.gates * shape[1];
 }
 
+// Whether the settings show a layout with the keys of another, or name it.
 bool HasItsSettings(const Settings& settings, const Layout& layout) {
-  return layout.settings.empty() || std::any_of(layout.settings.begin(), layout.settings.end(),
-                                                [&](absl::string_view key) { return settings.Has(key); });
+  return layout.settings.empty() || settings.TextOr("layout", "").value_or("") == layout.name ||
+         std::any_of(layout.settings.begin(), layout.settings.end(),
+                     [&](absl::string_view key) { return settings.Has(key); });
 }
 
 absl::Status Unknown(const Archive& archive) {
@@ -160,11 +162,30 @@ absl::Status RefuseTelltales(const Archive& archive) {
   return absl::OkStatus();
 }
 
+bool IsOneOf(absl::string_view value, const std::vector<absl::string_view>& values) {
+  return std::find(values.begin(), values.end(), value) != values.end();
+}
+
 absl::Status Contradiction(absl::string_view setting, absl::string_view value, const Settings& settings,
                            const Layout& layout) {
   return absl::FailedPreconditionError(absl::StrCat(
       settings.origin().empty() ? "the settings" : settings.origin(), " has ", setting, " ", Quoted(value),
       ", but the keys are those of ", Named(layout), "; a model of another family is not run as this one"));
+}
+
+// Which of the settings that Allowed looks at are not those of `layout`.
+absl::Status Contradicted(const Settings& settings, const Layout& layout) {
+  const std::pair<absl::string_view, std::vector<absl::string_view>> allowed[] = {
+      {"attention_fn", layout.attention_fns},
+      {"family", {layout.family}},
+      {"layout", {layout.name}},
+      {"model_type", layout.model_types}};
+  for (const auto& [setting, values] : allowed) {
+    if (!settings.Has(setting) || (setting == "attention_fn" && values.empty())) continue;
+    EIGSVC_ASSIGN_OR_RETURN(const std::string value, settings.Text(setting));
+    if (!IsOneOf(value, values)) return Contradiction(setting, value, settings, layout);
+  }
+  return absl::OkStatus();
 }
 
 // The number of layers, each of which must have all keys that the layout has in every layer.
@@ -187,10 +208,6 @@ absl::StatusOr<int64_t> CountLayers(const Archive& archive, const Layout& layout
     }
   }
   return layers - layout.first_layer;
-}
-
-bool IsOneOf(absl::string_view value, const std::vector<absl::string_view>& values) {
-  return std::find(values.begin(), values.end(), value) != values.end();
 }
 
 // The layouts that the settings' family, layout, model_type and attention_fn allow; all of them where they
@@ -325,11 +342,7 @@ absl::StatusOr<Detection> Detect(const Archive& archive, const Settings& overrid
     for (const Layout& other : Layouts()) all.push_back(&other);
     layout = BestMatch(archive, settings, all);
     if (layout == nullptr) return Unknown(archive);
-    for (const absl::string_view setting : {"family", "model_type"}) {
-      if (!settings.Has(setting)) continue;
-      EIGSVC_ASSIGN_OR_RETURN(const std::string value, settings.Text(setting));
-      return Contradiction(setting, value, settings, *layout);
-    }
+    EIGSVC_RETURN_IF_ERROR(Contradicted(settings, *layout));
   }
   EIGSVC_RETURN_IF_ERROR(CheckFamily(archive, *layout, settings));
   EIGSVC_ASSIGN_OR_RETURN(const int64_t layers, CountLayers(archive, *layout));

@@ -24,27 +24,20 @@ namespace eigsvc {
 absl::Status Mamba2Spec::Check() const {
   const auto divides = [](absl::string_view what, int64_t size, absl::string_view parts, int64_t count) {
     if (count > 0 && size % count == 0) return absl::OkStatus();
-    return absl::InvalidArgumentError(absl::StrCat("settings disagree: Mamba-2's ", what, " (", size,
-                                                   ") do not divide into ", parts, " = ", count));
+    return absl::InvalidArgumentError(absl::StrCat("settings disagree: Mamba-2's ", size, " ", what,
+                                                   " do not divide into ", count, " ", parts));
   };
-  EIGSVC_RETURN_IF_ERROR(divides("heads", heads, "groups (ngroups, n_groups)", groups));
+  EIGSVC_RETURN_IF_ERROR(divides("heads", heads, "groups", groups));
   if (time_invariant) {
-    EIGSVC_RETURN_IF_ERROR(divides("channels of B", groups * order, "heads (num_heads)", heads));
+    EIGSVC_RETURN_IF_ERROR(divides("channels of B", groups * order, "heads", heads));
     // Δ's rows are added to a bias a head.
     if (groups != 1 && groups != heads) {
-      return absl::InvalidArgumentError(absl::StrCat("settings disagree: pseudoLTI with ngroups = ", groups,
-                                                     " and ", heads, " heads; ngroups must be 1 or as many"));
+      return absl::InvalidArgumentError(absl::StrCat("settings disagree: the pseudo-LTI has ", groups,
+                                                     " groups and ", heads,
+                                                     " heads; groups must be 1 or as many"));
     }
   }
-  EIGSVC_RETURN_IF_ERROR(divides("channels", inner(), "gated_norm_groups", norm_groups));
-  if (!(dt_min >= 0 && dt_min <= dt_max)) {
-    return absl::InvalidArgumentError(
-        "setting \"dt_limit\" (time_step_limit) must be [low, high] with 0 <= low <= high");
-  }
-  if (!multipliers.empty() && multipliers.size() != 5) {
-    return absl::InvalidArgumentError(absl::StrCat("setting \"ssm_multipliers\" has ", multipliers.size(),
-                                                   " numbers; it needs five: of z, x, B, C and dt"));
-  }
+  EIGSVC_RETURN_IF_ERROR(divides("channels", inner(), "groups of the gated norm", norm_groups));
   return absl::OkStatus();
 }
 

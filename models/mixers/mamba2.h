@@ -34,14 +34,14 @@ struct Mamba2Spec {
   // The pseudo-LTI of arXiv 2510.09379: λ = exp(-β·softplus(A)) at every step, and B's channels in place of
   // the decay take Δ, whose rows are one a group.
   bool time_invariant = false;
-  std::vector<double> multipliers;  // of z, x, B, C and Δ's rows, before Δ's bias; none: all 1
+  std::vector<double> multipliers;  // five, of z, x, B, C and Δ's rows, before Δ's bias; none: all 1
   int64_t depth = 1;                // layers of the model: a fresh output projection shrinks with it
 
   int64_t inner() const { return heads * head_width; }
   int64_t conv_rows() const { return inner() + 2 * groups * order; }     // channels [x | B | C]
   int64_t step_rows() const { return time_invariant ? groups : heads; }  // of Δ
   int64_t projection_rows() const { return 2 * gated_mlp + (gate ? inner() : 0) + conv_rows() + step_rows(); }
-  // INVALID_ARGUMENT naming the sizes that do not go together.
+  // INVALID_ARGUMENT with the sizes that do not go together.
   absl::Status Check() const;
 };
 

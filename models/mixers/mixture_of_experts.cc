@@ -26,14 +26,14 @@ absl::Status MixtureOfExpertsSpec::Check() const {
     return absl::InvalidArgumentError(absl::StrCat("settings disagree: ", what, " is ", value,
                                                    "; it must be between 1 and ", whole, " = ", most));
   };
+  EIGSVC_RETURN_IF_ERROR(within("the number of groups of experts", groups, "the number of experts", experts));
   EIGSVC_RETURN_IF_ERROR(
-      within("the number of groups of experts (n_group)", groups, "the number of experts", experts));
-  EIGSVC_RETURN_IF_ERROR(within("topk_group", chosen_groups, "n_group", groups));
+      within("the number of groups a step chooses", chosen_groups, "that of all groups", groups));
   if (experts % groups != 0 || (groups > 1 && experts / groups < 2)) {
-    return absl::InvalidArgumentError(absl::StrCat("settings disagree: ", experts, " experts in ", groups,
-                                                   " groups (n_group) of two or more"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("settings disagree: ", experts, " experts in ", groups, " groups of two or more"));
   }
-  return within("the experts a step goes to (num_experts_per_tok)", chosen, "the experts it may choose from",
+  return within("the number of experts a step goes to", chosen, "the experts it may choose from",
                 experts / groups * chosen_groups);
 }
 

@@ -28,7 +28,7 @@ struct MixtureOfExpertsSpec {
   // Experts lie in groups of which only the best may be chosen from, each judged by its two best experts.
   int64_t groups = 1, chosen_groups = 1;
 
-  // INVALID_ARGUMENT naming what does not go together.
+  // INVALID_ARGUMENT with what does not go together.
   absl::Status Check() const;
 };
 

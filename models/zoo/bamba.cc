@@ -61,8 +61,10 @@ absl::StatusOr<DecoderSpec> BambaSpec(const Settings& settings, const Settings& 
 absl::StatusOr<std::vector<bool>> ReadAttends(SettingsReader& reader, int64_t layers, bool fresh) {
   std::vector<std::string> usual(layers, "linear_attention");
   if (fresh && layers > 1) usual[1] = "full_attention";
-  const std::vector<std::string> types = reader.Texts({"layer_types", "layers_block_type"}, usual);
+  const std::vector<absl::string_view> names = {"layer_types", "layers_block_type"};
+  const std::vector<std::string> types = reader.Texts(names, usual);
   EIGSVC_RETURN_IF_ERROR(reader.status());
+  const absl::string_view spelt = reader.Spelt(names);
   std::vector<bool> attends;
   for (const std::string& type : types) {
     if (type == "attention" || type == "full_attention") {
@@ -71,13 +73,13 @@ absl::StatusOr<std::vector<bool>> ReadAttends(SettingsReader& reader, int64_t la
       attends.push_back(false);
     } else {
       return absl::FailedPreconditionError(
-          absl::StrCat("setting \"layer_types\" has a layer \"", type,
+          absl::StrCat("setting \"", spelt, "\" has a layer \"", type,
                        "\"; supported: mamba (linear_attention), attention (full_attention)"));
     }
   }
   if (static_cast<int64_t>(attends.size()) != layers) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("setting \"layer_types\" names ", attends.size(), " layers where there are ", layers));
+    return reader.Disagree(absl::StrCat(attends.size(), " kinds for ", layers, " layers"),
+                           {spelt, "num_hidden_layers"});
   }
   return attends;
 }
@@ -126,7 +128,9 @@ absl::StatusOr<DecoderSpec> GraniteHybridSpec(const Settings& settings, const Se
   mixture.chosen = reader.IntWithin({"num_experts_per_tok"}, 0, 65536, 2);
   mixture.stacked = mixture.renormalised = true;
   EIGSVC_ASSIGN_OR_RETURN(const std::vector<bool> attends, ReadAttends(reader, layers, source.fresh()));
-  if (mixture.experts > 0) EIGSVC_RETURN_IF_ERROR(mixture.Check());
+  if (mixture.experts > 0) {
+    EIGSVC_RETURN_IF_ERROR(reader.Naming(mixture.Check(), {"num_local_experts", "num_experts_per_tok"}));
+  }
   for (int64_t layer = 0; layer < layers; ++layer) {
     std::vector<Sublayer>& sublayers = spec.layers.emplace_back();
     Branch mixer = MixerBranch(attends[layer], attention, mamba);

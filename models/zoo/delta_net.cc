@@ -30,26 +30,17 @@ FlaMixer ReadDeltaNet(const FlaRequest& request, DecoderSpec&) {
   spec.has_beta = reader.Bool({"use_beta"}, true);
   spec.double_beta = reader.Bool({"allow_neg_eigval"}, false);
   spec.gate = reader.Bool({"use_gate"}, false) ? DeltaNetSpec::Gate::kSilu : DeltaNetSpec::Gate::kNone;
-  spec.norm_eps = reader.Real({"norm_eps"}, 1e-6);
-  const std::string activation = reader.Text({"qk_activation"}, "silu"),
-                    norm = reader.Text({"qk_norm"}, "l2");
-  if (activation == "silu") {
-    spec.key_activation = Activation::kSilu;
-  } else if (activation == "relu") {
+  spec.norm_eps = reader.NonNegative({"norm_eps"}, 1e-6);
+  const std::string activation =
+      reader.Choice({"qk_activation"}, {"silu", "relu", "elu", "identity"}, "silu");
+  if (activation == "relu") {
     spec.key_activation = Activation::kRelu;
   } else if (activation == "elu") {
     spec.key_activation = Activation::kEluPlusOne;
-  } else if (activation == "identity") {
-    spec.key_activation = Activation::kIdentity;
   } else {
-    reader.Fail(absl::FailedPreconditionError(absl::StrCat("setting \"qk_activation\" is \"", activation,
-                                                           "\"; supported: silu, relu, elu, identity")));
+    spec.key_activation = activation == "silu" ? Activation::kSilu : Activation::kIdentity;
   }
-  if (norm != "l2" && norm != "sum") {
-    reader.Fail(absl::FailedPreconditionError(
-        absl::StrCat("setting \"qk_norm\" is \"", norm, "\"; supported: l2, sum")));
-  }
-  spec.sum_norm = norm == "sum";
+  spec.sum_norm = reader.Choice({"qk_norm"}, {"l2", "sum"}, "l2") == "sum";
   return Make(std::move(spec));
 }
 
@@ -65,17 +56,16 @@ DeltaNetSpec ReadGatedSpec(const FlaRequest& request, double expand_v) {
   spec.heads = reader.IntWithin({"num_heads"}, 1, 65536, needed(2));
   if (!reader.status().ok()) return spec;
   spec.value_heads = reader.IntWithin({"num_v_heads"}, 1, 65536, spec.heads);
-  spec.value_size =
-      static_cast<int64_t>(static_cast<double>(spec.key_size) * reader.Real({"expand_v"}, expand_v));
+  spec.value_size = WholePart(static_cast<double>(spec.key_size) * reader.Real({"expand_v"}, expand_v));
   if (reader.status().ok() &&
       (spec.value_heads % spec.heads != 0 || spec.value_size < 1 || spec.value_size > kLargestSize)) {
-    reader.Fail(absl::InvalidArgumentError(absl::StrCat(
-        "settings \"num_v_heads\" (", spec.value_heads, ") must be a multiple of \"num_heads\" (", spec.heads,
-        "), and \"expand_v\" times \"head_dim\" (", spec.value_size, ") a size of a head")));
+    reader.Fail(reader.Disagree(absl::StrCat("the heads of values must be a multiple of the heads, and ",
+                                             spec.value_size, " the size of one"),
+                                {"num_v_heads", "num_heads", "expand_v", "head_dim"}));
   }
   spec.taps = ReadTaps(reader, true);
   spec.double_beta = reader.Bool({"allow_neg_eigval"}, false);
-  spec.norm_eps = reader.Real({"norm_eps"}, 1e-6);
+  spec.norm_eps = reader.NonNegative({"norm_eps"}, 1e-6);
   return spec;
 }
 

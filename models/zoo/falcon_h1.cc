@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "models/base/status_macros.h"
 #include "models/mixers/attention.h"
 #include "models/mixers/feed_forward.h"
@@ -45,7 +46,11 @@ absl::StatusOr<DecoderSpec> FalconH1Spec(const Settings& settings, const Setting
   }
   reader.Ignore({"mamba_norm_before_gate", "mamba_chunk_size", "rope_scaling", "mamba_use_mlp"});
   EIGSVC_RETURN_IF_ERROR(reader.status());
-  EIGSVC_RETURN_IF_ERROR(mamba.Check());
+  if (mamba.multipliers.size() != 5) {
+    return absl::InvalidArgumentError(absl::StrCat("setting \"ssm_multipliers\" has ",
+                                                   mamba.multipliers.size(),
+                                                   " numbers; it needs five: of z, x, B, C and dt"));
+  }
 
   const std::vector<double> mlp_scales = reader.Reals({"mlp_multipliers"}, {1, 1});
   FeedForwardSpec network{width, source.Size({"intermediate_size"}, 96),

@@ -30,26 +30,25 @@ Hybrid ReadHybrid(const FlaRequest& request) {
   hybrid.layers.insert(layers.begin(), layers.end());
   for (const int64_t layer : layers) {
     if (layer < 0 || layer >= request.layers) {
-      reader.Fail(absl::InvalidArgumentError(
-          absl::StrCat("setting \"attn.layers\" names layer ", layer, " of ", request.layers)));
+      reader.Fail(reader.Disagree(absl::StrCat("there is no layer ", layer, " of ", request.layers),
+                                  {"attn.layers", "num_hidden_layers"}));
     }
   }
   AttentionSpec& spec = hybrid.attention;
   spec.width = request.width;
   spec.heads = reader.IntWithin({"attn.num_heads"}, 1, 65536);
   if (!reader.status().ok()) return hybrid;
-  spec.groups = reader.IntWithin({"attn.num_kv_heads"}, 1, spec.heads, spec.heads);
+  spec.groups = reader.IntWithin({"attn.num_kv_heads"}, 1, spec.heads, spec.heads, {"attn.num_heads"});
   spec.qkv_bias = reader.Bool({"attn.qkv_bias"}, false);
   if (reader.Has({"attn.window_size"})) {
     reader.Fail(absl::FailedPreconditionError(
         "setting \"attn.window_size\" asks for attention within a window, which is not supported yet here"));
   }
-  const double base = reader.Real({"attn.rope_theta"}, 10000.0);
+  const double base = reader.Positive({"attn.rope_theta"}, 10000.0);
   if (reader.status().ok() && (request.width % spec.heads != 0 || spec.heads % spec.groups != 0 ||
                                request.width / spec.heads % 2 != 0)) {
-    reader.Fail(absl::InvalidArgumentError(absl::StrCat(
-        "settings \"attn.num_heads\" (", spec.heads, ") and \"attn.num_kv_heads\" (", spec.groups,
-        ") do not divide hidden_size (", request.width, ") into heads of an even size")));
+    reader.Fail(reader.Disagree("the width does not divide into heads of an even size",
+                                {"hidden_size", "attn.num_heads", "attn.num_kv_heads"}));
   }
   if (!reader.status().ok()) return hybrid;
   spec.key_size = spec.value_size = request.width / spec.heads;
@@ -63,14 +62,11 @@ FeedForwardSpec ReadNetwork(const FlaRequest& request, double hidden_ratio) {
   spec.width = request.width;
   const double ratio = reader.Real({"hidden_ratio"}, hidden_ratio);
   // A multiple of 256, near two thirds of the ratio, as in LLaMA.
-  const auto wanted = static_cast<int64_t>(static_cast<double>(request.width) * ratio * 2 / 3);
+  const int64_t wanted = WholePart(static_cast<double>(request.width) * ratio * 2 / 3);
   const int64_t rounded = std::max<int64_t>(256 * ((wanted + 255) / 256), 1);
-  spec.hidden = reader.IntWithin({"intermediate_size"}, 1, kLargestSize, request.archive ? rounded : 48);
-  if (const std::string activation = reader.Text({"hidden_act"}, "swish");
-      activation != "swish" && activation != "silu") {
-    reader.Fail(absl::FailedPreconditionError(
-        absl::StrCat("setting \"hidden_act\" is \"", activation, "\"; supported: swish")));
-  }
+  spec.hidden = reader.IntWithin({"intermediate_size"}, 1, kLargestSize, request.archive ? rounded : 48,
+                                 {"hidden_ratio", "hidden_size"});
+  reader.Choice({"hidden_act"}, {"swish", "silu"}, "swish");
   // Files written before February 2025 hold [gate | up] in one.
   spec.fused_gate =
       request.archive != nullptr && !request.archive->tensors().contains("model.layers.0.mlp.up_proj.weight");
@@ -94,9 +90,9 @@ absl::StatusOr<DecoderSpec> FlaDecoderSpec(const FlaFamily& family, const Settin
   spec.description.vocab_size = reader.IntWithin(
       {"vocab_size"}, 1, kLargestSize,
       archive ? StoredSize(*archive, "model.embeddings.weight", 0) : std::optional<int64_t>(64));
-  spec.norm = {NormSpec::Kind::kRms, reader.Real({"norm_eps"}, 1e-6)};
+  spec.norm = {NormSpec::Kind::kRms, reader.NonNegative({"norm_eps"}, 1e-6)};
   spec.tied = reader.Bool({"tie_word_embeddings"}, false);
-  spec.draw_deviation = reader.Real({"initializer_range"}, 0.02);
+  spec.draw_deviation = reader.NonNegative({"initializer_range"}, 0.02);
   spec.embedding_key = "model.embeddings";
   const FeedForwardSpec network = ReadNetwork(request, family.hidden_ratio);
   const Hybrid hybrid = ReadHybrid(request);
@@ -152,16 +148,16 @@ FlaHeads ReadExpandedHeads(const FlaRequest& request, double expand_k, double ex
   sizes.heads =
       reader.IntWithin({"num_heads"}, 1, 65536, request.archive ? std::nullopt : std::optional<int64_t>(2));
   if (!reader.status().ok()) return sizes;
-  sizes.groups = reader.IntWithin({"num_kv_heads"}, 1, sizes.heads, sizes.heads);
+  sizes.groups = reader.IntWithin({"num_kv_heads"}, 1, sizes.heads, sizes.heads, {"num_heads"});
   const auto width = static_cast<double>(request.width);
-  const auto keys = static_cast<int64_t>(width * reader.Real({"expand_k"}, expand_k)),
-             values = static_cast<int64_t>(width * reader.Real({"expand_v"}, expand_v));
+  const int64_t keys = WholePart(width * reader.Real({"expand_k"}, expand_k)),
+                values = WholePart(width * reader.Real({"expand_v"}, expand_v));
   if (!reader.status().ok()) return sizes;
   if (keys < sizes.heads || values < sizes.heads || keys % sizes.heads != 0 || values % sizes.heads != 0 ||
       sizes.heads % sizes.groups != 0 || keys > kLargestSize || values > kLargestSize) {
-    reader.Fail(absl::InvalidArgumentError(absl::StrCat(
-        "settings \"num_heads\" (", sizes.heads, ") and \"num_kv_heads\" (", sizes.groups, ") do not divide ",
-        keys, " keys and ", values, " values (hidden_size times \"expand_k\" and \"expand_v\") into heads")));
+    reader.Fail(
+        reader.Disagree(absl::StrCat(keys, " keys and ", values, " values do not divide into the heads"),
+                        {"num_heads", "num_kv_heads", "hidden_size", "expand_k", "expand_v"}));
     return sizes;
   }
   sizes.key_size = keys / sizes.heads;

@@ -1,6 +1,7 @@
 // RetNet (arXiv 2307.08621), GLA (arXiv 2312.06635), HGRN (arXiv 2311.04823) and HGRN2 (arXiv 2404.07904) as
 // flash-linear-attention stores them.
 #include <cmath>
+#include <limits>
 #include <memory>
 #include <string>
 
@@ -35,7 +36,7 @@ LinearAttentionSpec ReadLinearAttention(const FlaRequest& request, double expand
   // One kernel for norm and gate has another key than two.
   spec.norm = reader.Bool({"fuse_norm"}, true) && spec.gated ? "g_norm_swish_gate" : "g_norm";
   spec.affine = reader.Bool({"elementwise_affine"}, true);
-  spec.norm_eps = reader.Real({"norm_eps"}, 1e-6);
+  spec.norm_eps = reader.NonNegative({"norm_eps"}, 1e-6);
   return spec;
 }
 
@@ -51,9 +52,9 @@ FlaMixer ReadRetNet(const FlaRequest& request, DecoderSpec& decoder) {
     spec.log_decays.push_back(std::log1p(-std::exp2(-5 - static_cast<double>(head))));
   }
   if (request.reader.status().ok() && spec.key_size % 2 != 0) {
-    request.reader.Fail(absl::InvalidArgumentError(
-        absl::StrCat("settings \"num_heads\" and \"expand_k\" make heads of size ", spec.key_size,
-                     ", which rotary embeddings cannot turn: it must be even")));
+    request.reader.Fail(request.reader.Disagree(
+        absl::StrCat("rotary embeddings cannot turn heads of size ", spec.key_size, ", which is odd"),
+        {"hidden_size", "num_heads", "expand_k"}));
   }
   spec.rotary = std::make_shared<Rotary>(RotarySpec{spec.key_size, 10000}, request.dtype);
   return Make(std::move(spec));
@@ -66,7 +67,13 @@ FlaMixer ReadGla(const FlaRequest& request, DecoderSpec&) {
   spec.decay = LinearAttentionSpec::Decay::kPerDimension;
   spec.taps = ReadTaps(reader, false);
   spec.gate_rank = 16;
-  if (reader.Has({"clamp_min"})) spec.least_log_decay = reader.Real({"clamp_min"});
+  if (reader.Has({"clamp_min"})) {
+    spec.least_log_decay = reader.Real({"clamp_min"});
+    if (!(*spec.least_log_decay <= 0 && *spec.least_log_decay >= std::numeric_limits<float>::lowest())) {
+      reader.Fail(absl::InvalidArgumentError(absl::StrCat("setting \"clamp_min\" is ", *spec.least_log_decay,
+                                                          "; a log decay's bound is a float of at most 0")));
+    }
+  }
   return Make(std::move(spec));
 }
 
@@ -99,7 +106,7 @@ FlaMixer MakeHgrn(HgrnSpec spec) {
 FlaMixer ReadHgrn(const FlaRequest& request, DecoderSpec& spec) {
   const int64_t size = request.width * request.reader.IntWithin({"expand_ratio"}, 1, 1024, 1);
   HgrnSpec mixer = ReadHgrnSpec(request, spec, size);
-  mixer.norm_eps = request.reader.Real({"norm_eps"}, 1e-6);
+  mixer.norm_eps = request.reader.NonNegative({"norm_eps"}, 1e-6);
   return MakeHgrn<Hgrn>(mixer);
 }
 
@@ -107,17 +114,18 @@ FlaMixer ReadHgrn2(const FlaRequest& request, DecoderSpec& spec) {
   SettingsReader& reader = request.reader;
   // fla: expand_ratio, the size of a head's keys, decides the heads; without it they decide it.
   int64_t key_size = 0, heads = 0;
+  absl::string_view decided = "expand_ratio";
   if (request.archive != nullptr && !reader.Has({"expand_ratio"}) && reader.Has({"num_heads"})) {
-    heads = reader.IntWithin({"num_heads"}, 1, request.width);
+    heads = reader.IntWithin({"num_heads"}, 1, request.width, std::nullopt, {"hidden_size"});
+    decided = "num_heads";
     key_size = heads > 0 ? request.width / heads : 0;
   } else {
     key_size = reader.IntWithin({"expand_ratio"}, 1, kLargestSize, request.archive ? 128 : 8);
     heads = key_size > 0 ? request.width / key_size : 0;
   }
   if (reader.status().ok() && (heads == 0 || request.width % heads != 0)) {
-    reader.Fail(absl::InvalidArgumentError(
-        absl::StrCat("setting \"expand_ratio\" is ", key_size, ", which makes ", heads,
-                     " heads; they must divide hidden_size (", request.width, ")")));
+    reader.Fail(reader.Disagree(absl::StrCat("the width does not divide into ", heads, " heads"),
+                                {decided, "hidden_size"}));
   }
   HgrnSpec mixer = ReadHgrnSpec(request, spec, heads * key_size);
   mixer.heads = heads;

@@ -7,7 +7,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
 #include "models/base/status_macros.h"
 #include "models/mixers/attention.h"
 #include "models/mixers/feed_forward.h"
@@ -52,9 +51,9 @@ absl::StatusOr<DecoderSpec> Gpt2Spec(const Settings& settings, const Settings& t
   reader.Bool({"reorder_and_upcast_attn"}, false);  // scores are always formed in at least float32
   spec.description.max_positions =
       reader.IntWithin({"n_positions", "n_ctx"}, 1, kLargestSize, stored("wpe.weight", 0).value_or(1024));
-  spec.norm = {NormSpec::Kind::kLayer, reader.Real({"layer_norm_epsilon"}, 1e-5)};
+  spec.norm = {NormSpec::Kind::kLayer, reader.NonNegative({"layer_norm_epsilon"}, 1e-5)};
   spec.tied = reader.Bool({"tie_embeddings", "tie_word_embeddings"}, true);
-  spec.draw_deviation = reader.Real({"initializer_range"}, 0.02);
+  spec.draw_deviation = reader.NonNegative({"initializer_range"}, 0.02);
   EIGSVC_RETURN_IF_ERROR(reader.status());
   if (cross_attention) {
     return absl::FailedPreconditionError(
@@ -62,12 +61,7 @@ absl::StatusOr<DecoderSpec> Gpt2Spec(const Settings& settings, const Settings& t
   }
   EIGSVC_ASSIGN_OR_RETURN(mlp.activation, ActivationOf("activation_function", activation));
   if (attention.width % attention.heads != 0) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "n_embd ", attention.width, " does not divide into n_head = ", attention.heads, " heads"));
-  }
-  if (!(spec.norm.eps >= 0 && std::isfinite(spec.norm.eps)) || !(spec.draw_deviation >= 0)) {
-    return absl::InvalidArgumentError(
-        "layer_norm_epsilon and initializer_range must be non-negative numbers");
+    return reader.Disagree("the width does not divide into the heads", {"n_embd", "n_head"});
   }
   EIGSVC_RETURN_IF_ERROR(reader.RefuseUnknown(typed, "gpt2"));
 

@@ -1,14 +1,12 @@
 // GPT-NeoX and Pythia (arXiv 2204.06745, 2304.01373) as Hugging Face stores them: LayerNorm, one projection
 // to q, k and v of each head in turn, rotary embeddings over a part of each head, attention and MLP side by
 // side on the residual stream.
-#include <cmath>
 #include <memory>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
 #include "models/base/status_macros.h"
 #include "models/mixers/attention.h"
 #include "models/mixers/feed_forward.h"
@@ -51,25 +49,21 @@ absl::StatusOr<DecoderSpec> GptNeoxSpec(const Settings& settings, const Settings
   const bool parallel = reader.Bool({"use_parallel_residual"}, true);
   spec.description.vocab_size =
       reader.StoredSize({"vocab_size"}, stored("gpt_neox.embed_in.weight", 0), 1, kLargestSize, 64);
-  spec.norm = {NormSpec::Kind::kLayer, reader.Real({"layer_norm_eps"}, 1e-5)};
+  spec.norm = {NormSpec::Kind::kLayer, reader.NonNegative({"layer_norm_eps"}, 1e-5)};
   spec.tied = reader.Bool({"tie_embeddings", "tie_word_embeddings"}, headless);
-  spec.draw_deviation = reader.Real({"initializer_range"}, 0.02);
+  spec.draw_deviation = reader.NonNegative({"initializer_range"}, 0.02);
   EIGSVC_RETURN_IF_ERROR(reader.status());
   if (attention.width % attention.heads != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("hidden_size ", attention.width,
-                     " does not divide into num_attention_heads = ", attention.heads, " heads"));
+    return reader.Disagree("the width does not divide into the heads",
+                           {"hidden_size", "num_attention_heads"});
   }
   attention.key_size = attention.value_size = attention.width / attention.heads;
-  RotaryDefaults rotary{attention.key_size};
+  RotaryDefaults rotary{attention.key_size, {"hidden_size", "num_attention_heads"}};
   rotary.trained_positions = static_cast<double>(reader.Int({"max_position_embeddings"}, 2048));
   rotary.share = 0.25;
   attention.rotary = std::make_shared<Rotary>(ReadRotary(reader, rotary), dtype);
   EIGSVC_RETURN_IF_ERROR(reader.status());
   EIGSVC_ASSIGN_OR_RETURN(mlp.activation, ActivationOf("hidden_act", activation));
-  if (!(spec.norm.eps >= 0 && std::isfinite(spec.norm.eps)) || !(spec.draw_deviation >= 0)) {
-    return absl::InvalidArgumentError("layer_norm_eps and initializer_range must be non-negative numbers");
-  }
   EIGSVC_RETURN_IF_ERROR(reader.RefuseUnknown(typed, "gpt_neox"));
 
   spec.description.family = "gpt_neox";

@@ -1,17 +1,14 @@
 #include "models/zoo/hybrid_settings.h"
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
 #include <memory>
 #include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "models/base/status_macros.h"
+#include "models/zoo/mamba_settings.h"
 
 namespace eigsvc {
-namespace {}  // namespace
-
 int64_t HybridReader::Size(SettingsReader::Names names, int64_t small) {
   return reader.IntWithin(names, 1, kLargestSize, fresh() ? std::optional<int64_t>(small) : std::nullopt);
 }
@@ -24,14 +21,11 @@ DecoderSpec HybridReader::ReadShell(absl::string_view family, absl::string_view 
   spec.description.conventions.gauges = {Gauge::kDsf, Gauge::kRaw};
   spec.description.width = Size({"hidden_size"}, 64);
   spec.description.vocab_size = Size({"vocab_size"}, 64);
-  spec.norm.eps = reader.Real({eps}, usual_eps);
-  if (!(spec.norm.eps >= 0 && std::isfinite(spec.norm.eps))) {
-    reader.Fail(absl::InvalidArgumentError(absl::StrCat("setting \"", eps, "\" must be a number >= 0")));
-  }
+  spec.norm.eps = reader.NonNegative({eps}, usual_eps);
   const bool has_head = archive_ != nullptr && archive_->tensors().contains("lm_head.weight");
   spec.tied = reader.Bool({"tie_word_embeddings"}, !fresh() && !has_head);
   spec.norm_key = "model.final_layernorm";
-  spec.draw_deviation = reader.Real({"initializer_range"}, 0.02);
+  spec.draw_deviation = reader.NonNegative({"initializer_range"}, 0.02);
   return spec;
 }
 
@@ -48,29 +42,23 @@ AttentionSpec HybridReader::ReadAttention(int64_t width) {
   spec.key_size = reader.IntWithin({"head_dim"}, 1, kLargestSize, std::max<int64_t>(width / spec.heads, 1));
   spec.value_size = spec.key_size;
   if (spec.heads % spec.groups != 0) {
-    reader.Fail(absl::InvalidArgumentError(absl::StrCat("settings disagree: ", spec.heads,
-                                                        " heads (num_attention_heads) do not divide into "
-                                                        "num_key_value_heads = ",
-                                                        spec.groups)));
+    reader.Fail(reader.Disagree("the heads do not divide into those of keys and values",
+                                {"num_attention_heads", "num_key_value_heads"}));
   }
   return spec;
 }
 
 void HybridReader::ReadRotary(double share, at::ScalarType dtype, AttentionSpec& attention) {
-  const double base = reader.Real({"rope_parameters.rope_theta", "rope_theta"}, 10000);
-  const std::string kind =
-      reader.Text({"rope_parameters.rope_type", "rope_scaling.rope_type", "rope_scaling.type"}, "default");
-  if (reader.status().ok() && kind != "default") {
-    reader.Fail(absl::FailedPreconditionError(
-        absl::StrCat("setting \"rope_parameters.rope_type\" (rope_scaling) is \"", kind,
-                     "\"; this family is run with \"default\"")));
-  }
-  const auto size = static_cast<int64_t>(share * static_cast<double>(attention.key_size));
-  if (reader.status().ok() && (size < 2 || size % 2 != 0 || !(base > 0))) {
-    reader.Fail(absl::InvalidArgumentError(
-        absl::StrCat("the rotation turns ", size, " of a head's ", attention.key_size,
-                     " dimensions (head_dim) by rope_theta ", base,
-                     "; it needs an even number of them and a positive base")));
+  const double base = reader.Positive({"rope_parameters.rope_theta", "rope_theta"}, 10000);
+  reader.Choice({"rope_parameters.rope_type", "rope_scaling.rope_type", "rope_scaling.type"}, {"default"},
+                "default");
+  const int64_t size = WholePart(share * static_cast<double>(attention.key_size));
+  if (reader.status().ok() && (size < 2 || size % 2 != 0 || size > attention.key_size)) {
+    reader.Fail(
+        reader.Disagree(absl::StrCat("the rotation would turn ", size, " of a head's ", attention.key_size,
+                                     " dimensions, and turns an even number of them"),
+                        {"hidden_size", "num_attention_heads", "head_dim",
+                         reader.Spelt({"rope_parameters.partial_rotary_factor", "partial_rotary_factor"})}));
   }
   if (!reader.status().ok()) return;
   attention.rotary = std::make_shared<const Rotary>(RotarySpec{size, base, {}, RotaryPairs::kHalves}, dtype);
@@ -81,8 +69,9 @@ absl::StatusOr<Mamba2Spec> HybridReader::ReadMamba2(int64_t width, int64_t depth
   spec.width = width;
   spec.depth = depth;
   const double expand = reader.Real({"mamba_expand"}, 2);
-  const auto channels = static_cast<int64_t>(expand * static_cast<double>(width));
-  const int64_t inner = reader.IntWithin({"mamba_d_ssm"}, 1, kLargestSize, std::max<int64_t>(channels, 1));
+  const int64_t inner =
+      reader.IntWithin({"mamba_d_ssm"}, 1, kLargestSize, WholePart(expand * static_cast<double>(width)),
+                       {"mamba_expand", "hidden_size"});
   spec.heads = Size({"mamba_n_heads"}, 8);
   EIGSVC_RETURN_IF_ERROR(reader.status());
   spec.head_width =
@@ -94,27 +83,17 @@ absl::StatusOr<Mamba2Spec> HybridReader::ReadMamba2(int64_t width, int64_t depth
   spec.input_bias = spec.output_bias = reader.Bool({"mamba_proj_bias"}, false);
   spec.norm_eps = norm_eps;
   spec.norm_groups = reader.IntWithin({"gated_norm_groups"}, 1, kLargestSize, spec.groups);
-  ReadStepLimit(spec);
+  ReadStepLimit(reader, {"time_step_limit"}, spec);
   EIGSVC_RETURN_IF_ERROR(reader.status());
   if (spec.inner() != inner) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "settings disagree: ", spec.heads, " heads (mamba_n_heads) of ", spec.head_width,
-        " channels (mamba_d_head) are not ", inner, " (mamba_d_ssm, or mamba_expand·hidden_size)"));
+    return reader.Disagree(
+        absl::StrCat(spec.heads, " heads of ", spec.head_width, " channels are not ", inner),
+        {"mamba_n_heads", "mamba_d_head", "mamba_d_ssm", "mamba_expand", "hidden_size"});
   }
-  EIGSVC_RETURN_IF_ERROR(spec.Check());
+  EIGSVC_RETURN_IF_ERROR(
+      reader.Naming(spec.Check(), {"mamba_n_heads", "mamba_n_groups", "mamba_d_head", "mamba_d_ssm",
+                                   "mamba_expand", "hidden_size", "gated_norm_groups"}));
   return spec;
-}
-
-void HybridReader::ReadStepLimit(Mamba2Spec& spec) {
-  const std::vector<double> limit =
-      reader.Reals({"time_step_limit"}, {0, std::numeric_limits<double>::infinity()});
-  if (reader.status().ok() && limit.size() != 2) {
-    reader.Fail(absl::InvalidArgumentError("setting \"time_step_limit\" must be [low, high]"));
-    return;
-  }
-  if (!reader.status().ok()) return;
-  spec.dt_min = limit[0];
-  spec.dt_max = limit[1];
 }
 
 Activation HybridReader::ReadActivation(absl::string_view name, absl::string_view usual) {

@@ -34,12 +34,11 @@ class HybridReader {
   int64_t ReadLayers(int64_t layers, int64_t small);
   // num_attention_heads, num_key_value_heads and head_dim of `width`, without rotation.
   AttentionSpec ReadAttention(int64_t width);
-  // Turns the first `share` of a head's dimensions by rope_theta. FAILED_PRECONDITION for stretched contexts.
+  // Turns the first `share` of a head's dimensions by rope_theta: partial_rotary_factor, where a family reads
+  // it. FAILED_PRECONDITION for stretched contexts.
   void ReadRotary(double share, at::ScalarType dtype, AttentionSpec& attention);
   // The settings that Bamba's relatives call mamba_*. INVALID_ARGUMENT where they do not go together.
   absl::StatusOr<Mamba2Spec> ReadMamba2(int64_t width, int64_t depth, double norm_eps);
-  // Δ's limits under time_step_limit.
-  void ReadStepLimit(Mamba2Spec& spec);
   // The activation of `name`, which is silu where a convolution and a gate need it.
   Activation ReadActivation(absl::string_view name, absl::string_view usual);
 

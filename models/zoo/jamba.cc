@@ -27,8 +27,7 @@ EveryFew ReadEvery(SettingsReader& reader, absl::string_view period, absl::strin
                    EveryFew usual) {
   EveryFew every;
   every.period = reader.IntWithin({period}, 1, 4096, usual.period);
-  every.offset =
-      reader.IntWithin({offset}, 0, every.period - 1, usual.offset % std::max<int64_t>(every.period, 1));
+  every.offset = reader.IntWithin({offset}, 0, every.period - 1, usual.offset % every.period, {period});
   return every;
 }
 
@@ -48,8 +47,8 @@ absl::StatusOr<DecoderSpec> JambaSpec(const Settings& settings, const Settings& 
   mamba.width = width;
   mamba.depth = layers;
   mamba.channels = width * reader.IntWithin({"mamba_expand"}, 1, 64, 2);
-  mamba.order = reader.IntWithin({"mamba_d_state"}, 1, int64_t{1} << 24, 16);
-  mamba.rank = reader.IntOrAuto({"mamba_dt_rank"}, 1, int64_t{1} << 24, (width + 15) / 16);
+  mamba.order = reader.IntWithin({"mamba_d_state"}, 1, kLargestSize, 16);
+  mamba.rank = reader.IntOrAuto({"mamba_dt_rank"}, 1, kLargestSize, (width + 15) / 16);
   mamba.taps = reader.IntWithin({"mamba_d_conv"}, 1, 64, 4);
   mamba.conv_bias = reader.Bool({"mamba_conv_bias"}, true);
   mamba.projection_bias = reader.Bool({"mamba_proj_bias"}, false);
@@ -65,13 +64,16 @@ absl::StatusOr<DecoderSpec> JambaSpec(const Settings& settings, const Settings& 
     return absl::FailedPreconditionError("setting \"hidden_act\" of jamba must be \"silu\" or \"swish\"");
   }
   MixtureOfExpertsSpec mixture;
-  mixture.experts = source.Size({"num_experts", "num_local_experts"}, 4);
+  const std::vector<absl::string_view> experts = {"num_experts", "num_local_experts"};
+  mixture.experts = source.Size(experts, 4);
   mixture.chosen = source.Size({"num_experts_per_tok"}, 2);
   mixture.expert = network;
   reader.Ignore({"use_associative_scan", "use_mambapy"});
   EIGSVC_RETURN_IF_ERROR(reader.status());
   const bool has_mixtures = mixture.experts > 1;
-  if (has_mixtures) EIGSVC_RETURN_IF_ERROR(mixture.Check());
+  if (has_mixtures) {
+    EIGSVC_RETURN_IF_ERROR(reader.Naming(mixture.Check(), {reader.Spelt(experts), "num_experts_per_tok"}));
+  }
 
   for (int64_t layer = 0; layer < layers; ++layer) {
     std::vector<Sublayer>& sublayers = spec.layers.emplace_back();

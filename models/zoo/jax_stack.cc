@@ -70,7 +70,7 @@ absl::StatusOr<StackSpec> JaxStack(
     activation = reader.Text({"activation"}, from_keys);
   }
   block.prenorm = reader.Bool({"prenorm"}, fresh ? std::optional<bool>(false) : std::nullopt);
-  block.dropout = reader.Real({"dropout", "p_dropout"}, 0);
+  block.dropout = reader.Dropout({"dropout", "p_dropout"});
   const std::string pooling = reader.Text({"pooling"}, stated("none"));
   const bool dual = reader.Bool({"dual"}, false);
   // How it was trained, and what another kind of the same code reads.
@@ -90,10 +90,6 @@ absl::StatusOr<StackSpec> JaxStack(
   if (dual) {
     return absl::FailedPreconditionError(
         "setting \"dual\" is true (two documents are matched); false is supported");
-  }
-  if (block.dropout < 0 || block.dropout >= 1) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("setting \"dropout\" is ", block.dropout, "; it must be at least 0 and below 1"));
   }
   EIGSVC_ASSIGN_OR_RETURN(const auto make, mixer(description.width));
   for (int64_t layer = 0; layer < count; ++layer) {

@@ -55,7 +55,7 @@ class LlamaReader {
 
   absl::StatusOr<LlamaSettings> Read(int64_t layers) {
     LlamaSettings result;
-    result.layers = Size({"num_hidden_layers", "n_layers"}, fresh_ ? 2 : layers, /*most=*/4096);
+    result.layers = Size(kLayers, fresh_ ? 2 : layers, /*most=*/4096);
     ReadSizes(result);
     if (reader_.status().ok()) ReadAttention(result);
     if (reader_.status().ok()) ReadRotations(result);
@@ -64,7 +64,7 @@ class LlamaReader {
     ReadScales(result);
     result.tied =
         reader_.Bool({"tie_embeddings", "tie_word_embeddings"}, kin_.tied || (!fresh_ && !shapes_.has_head));
-    result.draw_deviation = NonNegative({"initializer_range"}, 0.02);
+    result.draw_deviation = reader_.NonNegative({"initializer_range"}, 0.02);
     const std::string activation = reader_.Text({kin_.activation}, std::string(kin_.default_activation));
     RefuseVariants(result);
     EIGSVC_RETURN_IF_ERROR(reader_.status());
@@ -81,6 +81,8 @@ class LlamaReader {
   struct Names {
     Name hugging_face, meta, fla;
   };
+  static constexpr Names kWidth = {"hidden_size", "dim"}, kLayers = {"num_hidden_layers", "n_layers"},
+                         kHeads = {"num_attention_heads", "n_heads", "num_heads"};
   std::vector<Name> InOrder(const Names& names) const {
     std::vector<Name> all;
     for (const Name name : {meta_  ? names.meta
@@ -91,23 +93,18 @@ class LlamaReader {
     }
     return all;
   }
-  int64_t Size(const Names& names, std::optional<int64_t> fallback, int64_t most = kLargestSize) {
-    return reader_.IntWithin(InOrder(names), 1, most, fallback);
+  int64_t Size(const Names& names, std::optional<int64_t> fallback, int64_t most = kLargestSize,
+               const std::vector<Name>& bounds = {}) {
+    return reader_.IntWithin(InOrder(names), 1, most, fallback, bounds);
   }
-  double NonNegative(const Names& names, double fallback) {
-    const double value = reader_.Real(InOrder(names), fallback);
-    if (!(value >= 0 && std::isfinite(value)))
-      Refuse(absl::StatusCode::kInvalidArgument, InOrder(names)[0], value,
-             "it must be a non-negative number");
-    return value;
-  }
+  Name Spelt(const Names& names) const { return reader_.Spelt(InOrder(names)); }
   template <typename T>
   void Refuse(absl::StatusCode code, Name setting, const T& value, Name why) {
     reader_.Fail(absl::Status(code, absl::StrCat("setting \"", setting, "\" is ", value, "; ", why)));
   }
 
   void ReadSizes(LlamaSettings& result) {
-    const int64_t width = Size({"hidden_size", "dim"}, shapes_.width.value_or(64));
+    const int64_t width = Size(kWidth, shapes_.width.value_or(64));
     result.attention.width = result.mlp.width = width;
     // Files of Meta's say -1 where the tokenizer is to tell.
     const bool unstated = meta_ && settings_.IntOr("vocab_size", 0).value_or(0) == -1;
@@ -123,24 +120,23 @@ class LlamaReader {
     result.mlp.hidden = reader_.StoredSize(InOrder({"intermediate_size", "hidden_dim"}), shapes_.mlp_width, 1,
                                            kLargestSize, hidden);
     result.mlp.bias = kin_.mlp_bias && reader_.Bool({"mlp_bias"}, false);
-    result.norm = {kin_.norm,
-                   NonNegative({"rms_norm_eps", "norm_eps", "norm_eps"}, meta_ ? 1e-5 : kin_.norm_eps)};
+    result.norm = {kin_.norm, reader_.NonNegative(InOrder({"rms_norm_eps", "norm_eps", "norm_eps"}),
+                                                  meta_ ? 1e-5 : kin_.norm_eps)};
   }
 
   void ReadAttention(LlamaSettings& result) {
     AttentionSpec& attention = result.attention;
-    attention.heads = Size({"num_attention_heads", "n_heads", "num_heads"},
-                           fresh_ ? std::optional<int64_t>(4) : std::nullopt, /*most=*/65536);
-    if (!reader_.status().ok()) return;
+    attention.heads = Size(kHeads, fresh_ ? std::optional<int64_t>(4) : std::nullopt, /*most=*/65536);
     const int64_t rows = shapes_.query_rows.value_or(attention.width);
-    attention.key_size = attention.value_size = Size({"head_dim"}, rows / attention.heads);
-    if (!reader_.status().ok()) return;
+    attention.key_size = attention.value_size =
+        Size({"head_dim"}, rows / attention.heads, kLargestSize, {Spelt(kWidth), Spelt(kHeads)});
+    const Names groups = {"num_key_value_heads", "n_kv_heads", "num_kv_heads"};
     attention.groups =
-        Size({"num_key_value_heads", "n_kv_heads", "num_kv_heads"},
-             shapes_.key_rows ? *shapes_.key_rows / attention.key_size : attention.heads, attention.heads);
+        Size(groups, shapes_.key_rows ? *shapes_.key_rows / attention.key_size : attention.heads,
+             attention.heads, {Spelt(kHeads), "head_dim"});
     if (reader_.status().ok() && attention.heads % attention.groups != 0) {
-      reader_.Fail(absl::InvalidArgumentError(absl::StrCat(
-          attention.heads, " query heads do not divide into ", attention.groups, " key and value heads")));
+      reader_.Fail(reader_.Disagree("the query heads do not divide into those of keys and values",
+                                    {Spelt(kHeads), Spelt(groups)}));
     }
     const bool biased = kin_.attention_bias && reader_.Bool({"attention_bias"}, kin_.sinks);
     attention.qkv_bias = biased || kin_.qkv_bias;
@@ -156,7 +152,8 @@ class LlamaReader {
   }
 
   void ReadRotations(LlamaSettings& result) {
-    RotaryDefaults defaults{result.attention.key_size, kin_.rotary_base};
+    RotaryDefaults defaults{
+        result.attention.key_size, {Spelt(kWidth), Spelt(kHeads), "head_dim"}, kin_.rotary_base};
     defaults.trained_positions = static_cast<double>(
         reader_.Int({"max_position_embeddings", "max_seq_len", "seq_len"}, kin_.trained_positions));
     if (kin_.nested_rotary) defaults.layer_type = "full_attention";
@@ -189,8 +186,8 @@ class LlamaReader {
     }
     types = reader_.Texts({"layer_types"}, types);
     if (static_cast<int64_t>(types.size()) != layers) {
-      Refuse(absl::StatusCode::kInvalidArgument, "layer_types", absl::StrCat("of ", types.size(), " layers"),
-             absl::StrCat("the model has ", layers));
+      reader_.Fail(reader_.Disagree(absl::StrCat(types.size(), " kinds for ", layers, " layers"),
+                                    {"layer_types", Spelt(kLayers)}));
     }
     for (int64_t layer = 0; layer < layers && reader_.status().ok(); ++layer) {
       if (types[layer] == "full_attention") continue;
@@ -198,8 +195,11 @@ class LlamaReader {
         Refuse(absl::StatusCode::kFailedPrecondition, "layer_types", absl::StrCat("\"", types[layer], "\""),
                "supported: full_attention, sliding_attention");
       } else if (!window) {
-        Refuse(absl::StatusCode::kFailedPrecondition, "layer_types", "sliding_attention",
-               "but there is no sliding_window");
+        std::vector<Name> decided = {"layer_types", "sliding_window"};
+        if (kin_.windows == LlamaKin::Windows::kUpperLayers) decided.push_back("use_sliding_window");
+        reader_.Fail(reader_.Naming(
+            absl::FailedPreconditionError("a layer is of sliding_attention, but there is no sliding_window"),
+            decided));
       }
       result.windows[layer] = window.value_or(0);
     }
@@ -214,7 +214,7 @@ class LlamaReader {
     const std::vector<Name> names = InOrder({"sliding_window", "", "window_size"});
     const std::optional<int64_t> window = reader_.OptionalInt(names, fallback);
     if (window && (*window < 1 || *window > kLargestSize)) {
-      Refuse(absl::StatusCode::kInvalidArgument, names[0], *window, "it must be at least 1");
+      Refuse(absl::StatusCode::kInvalidArgument, reader_.Spelt(names), *window, "it must be at least 1");
     }
     if (kin_.windows == LlamaKin::Windows::kUpperLayers && !reader_.Bool({"use_sliding_window"}, false)) {
       return std::nullopt;
@@ -227,16 +227,15 @@ class LlamaReader {
     experts.width = result.mlp.width;
     experts.hidden = result.mlp.hidden;
     experts.experts = Size({"num_local_experts", "num_experts"}, fresh_ ? 4 : 128, /*most=*/65536);
-    experts.active = Size({"num_experts_per_tok"}, fresh_ ? 2 : 4, std::max<int64_t>(1, experts.experts));
+    experts.active = Size({"num_experts_per_tok"}, fresh_ ? 2 : 4, experts.experts,
+                          {reader_.Spelt({"num_local_experts", "num_experts"})});
     experts.alpha = reader_.Real({"swiglu_alpha"}, 1.702);
-    experts.limit = NonNegative({"swiglu_limit"}, 7);
+    experts.limit = reader_.NonNegative({"swiglu_limit"}, 7);
   }
 
   void ReadScales(LlamaSettings& result) {
     if (kin_.query_scalar > 0) {
-      const double scalar = NonNegative({"query_pre_attn_scalar"}, kin_.query_scalar);
-      if (scalar == 0)
-        Refuse(absl::StatusCode::kInvalidArgument, "query_pre_attn_scalar", scalar, "it must be positive");
+      const double scalar = reader_.Positive({"query_pre_attn_scalar"}, kin_.query_scalar);
       result.attention.scale = 1 / std::sqrt(scalar);
     }
     if (kin_.score_cap > 0) {
@@ -251,7 +250,7 @@ class LlamaReader {
       const double divisor = reader_.Real({"logits_scaling"}, 1.0);
       for (const auto& [name, value] : {std::pair<Name, double>("logits_scaling", divisor),
                                         {"attention_multiplier", result.attention.scale}}) {
-        if (value == 0 || !std::isfinite(value))
+        if (value == 0)
           Refuse(absl::StatusCode::kInvalidArgument, name, value, "it must be a number other than 0");
       }
       result.logits_scale = 1 / divisor;
@@ -261,8 +260,7 @@ class LlamaReader {
   // Null is none.
   double Cap(Name name, double fallback) {
     const std::optional<double> cap = reader_.OptionalReal({name}, fallback);
-    if (cap && !(*cap > 0 && std::isfinite(*cap)))
-      Refuse(absl::StatusCode::kInvalidArgument, name, *cap, "it must be positive");
+    if (cap && *cap <= 0) Refuse(absl::StatusCode::kInvalidArgument, name, *cap, "it must be positive");
     return cap.value_or(0);
   }
 

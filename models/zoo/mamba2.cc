@@ -3,7 +3,6 @@
 #include "models/mixers/mamba2.h"
 
 #include <algorithm>
-#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -21,8 +20,11 @@
 namespace eigsvc {
 namespace {
 
-// Which of B's and C's 2·G·N channels are groups and which are state: shapes alone cannot tell.
-void ReadGroups(MambaSettings& source, bool has_mixer_settings, Mamba2Spec& spec) {
+using SettingNames = std::vector<absl::string_view>;
+
+// Which of B's and C's 2·G·N channels are groups and which are state: shapes alone cannot tell. `heads`: what
+// the settings of the heads are called.
+void ReadGroups(MambaSettings& source, bool has_mixer_settings, const SettingNames& heads, Mamba2Spec& spec) {
   SettingsReader& reader = source.reader;
   const auto groups = source.Names("ssm_cfg.ngroups", "n_groups");
   const auto order = source.Names("ssm_cfg.d_state", "state_size");
@@ -34,9 +36,10 @@ void ReadGroups(MambaSettings& source, bool has_mixer_settings, Mamba2Spec& spec
   const int64_t channels = source.MixerSize("conv1d.weight").value_or(0);
   const int64_t product = (channels - spec.inner()) / 2;
   if (product < 1) {
-    reader.Fail(absl::FailedPreconditionError(absl::StrCat("backbone.layers.0.mixer.conv1d.weight has ",
-                                                           channels, " channels, too few for x (",
-                                                           spec.inner(), ") beside B and C")));
+    reader.Fail(reader.Naming(absl::FailedPreconditionError(absl::StrCat(
+                                  "backbone.layers.0.mixer.conv1d.weight has ", channels,
+                                  " channels, too few for x (", spec.inner(), ") beside B and C")),
+                              heads));
     return;
   }
   // In state-spaces/mamba a configuration that does not mention ngroups means 1.
@@ -59,10 +62,12 @@ void ReadGroups(MambaSettings& source, bool has_mixer_settings, Mamba2Spec& spec
   }
 }
 
-// `channels`: of the state-space model, which the heads share.
-void ReadHeads(MambaSettings& source, int64_t channels, Mamba2Spec& spec) {
+// `channels`: of the state-space model, which the heads share; `names`: of the settings that they come from,
+// and those of the heads from here on.
+void ReadHeads(MambaSettings& source, int64_t channels, SettingNames& names, Mamba2Spec& spec) {
   SettingsReader& reader = source.reader;
   const auto width = source.Names("ssm_cfg.headdim", "head_dim");
+  names.insert(names.end(), {reader.Spelt(width), reader.Spelt({"num_heads", "nheads"})});
   std::optional<int64_t> heads = source.MixerSize("A_log");
   if (reader.Has({"num_heads", "nheads"})) heads = reader.IntWithin({"num_heads", "nheads"}, 1, kLargestSize);
   const int64_t usual = heads && *heads > 0 ? std::max<int64_t>(channels / *heads, 1) : 16;
@@ -70,9 +75,9 @@ void ReadHeads(MambaSettings& source, int64_t channels, Mamba2Spec& spec) {
   spec.heads = heads.value_or(channels / std::max<int64_t>(spec.head_width, 1));
   reader.Ignore({"num_heads", "nheads"});
   if (reader.status().ok() && spec.inner() != channels) {
-    reader.Fail(absl::InvalidArgumentError(absl::StrCat(
-        "settings disagree: ", spec.heads, " heads (num_heads) of ", spec.head_width,
-        " channels (headdim, head_dim) are not the SSM's width ", channels, " (expand·d_model, or d_ssm)")));
+    reader.Fail(reader.Disagree(absl::StrCat(spec.heads, " heads of ", spec.head_width,
+                                             " channels are not the ", channels, " of the state-space model"),
+                                names));
   }
 }
 
@@ -86,24 +91,20 @@ absl::StatusOr<DecoderSpec> Mamba2Decoder(const Settings& settings, const Settin
   Mamba2Spec spec;
   spec.width = shell.width;
   spec.depth = shell.layers;
-  const int64_t channels =
-      reader.IntWithin(source.Names("ssm_cfg.d_ssm", "d_ssm"), 1, shell.inner,
-                       std::min(source.MixerSize("norm.weight").value_or(shell.inner), shell.inner));
+  const int64_t channels = reader.IntWithin(
+      source.Names("ssm_cfg.d_ssm", "d_ssm"), 1, shell.inner,
+      std::min(source.MixerSize("norm.weight").value_or(shell.inner), shell.inner), shell.inner_names);
   spec.gated_mlp = shell.inner - channels;
-  ReadHeads(source, channels, spec);
+  SettingNames sizes = shell.inner_names;
+  sizes.push_back(reader.Spelt(source.Names("ssm_cfg.d_ssm", "d_ssm")));
+  ReadHeads(source, channels, sizes, spec);
   EIGSVC_RETURN_IF_ERROR(reader.status());
-  ReadGroups(source, settings.Has("ssm_cfg"), spec);
+  ReadGroups(source, settings.Has("ssm_cfg"), sizes, spec);
   spec.taps = reader.IntWithin(source.Names("ssm_cfg.d_conv", "conv_kernel"), 1, 64,
                                source.MixerSize("conv1d.weight", 2).value_or(4));
-  const std::vector<double> limit =
-      reader.Reals(source.Names("ssm_cfg.dt_limit", layout == "fla" ? "dt_limit" : "time_step_limit"),
-                   {0, std::numeric_limits<double>::infinity()});
+  ReadStepLimit(reader, source.Names("ssm_cfg.dt_limit", layout == "fla" ? "dt_limit" : "time_step_limit"),
+                spec);
   EIGSVC_RETURN_IF_ERROR(reader.status());
-  if (limit.size() != 2) {
-    return absl::InvalidArgumentError("setting \"dt_limit\" (time_step_limit) must be [low, high]");
-  }
-  spec.dt_min = limit[0];
-  spec.dt_max = limit[1];
   if (!reader.Bool(source.Names("ssm_cfg.rmsnorm", "rmsnorm"), source.HasMixerKey("norm.weight", true))) {
     spec.norm = Mamba2Spec::Norm::kNone;
   } else if (reader.Bool(source.Names("ssm_cfg.norm_before_gate", "norm_before_gate"), false)) {
@@ -124,7 +125,8 @@ absl::StatusOr<DecoderSpec> Mamba2Decoder(const Settings& settings, const Settin
       reader.Bool(source.Names("ssm_cfg.D_has_hdim", "D_has_hdim"), skips && *skips != spec.heads);
   reader.Ignore({"time_step_rank"});
   EIGSVC_RETURN_IF_ERROR(reader.status());
-  EIGSVC_RETURN_IF_ERROR(spec.Check());
+  sizes.insert(sizes.end(), {reader.Spelt(source.Names("ssm_cfg.ngroups", "n_groups")), "gated_norm_groups"});
+  EIGSVC_RETURN_IF_ERROR(reader.Naming(spec.Check(), sizes));
   return source.Finish(std::move(shell), [&] { return std::make_unique<Mamba2>("mixer.", spec); });
 }
 

@@ -1,7 +1,7 @@
 #include "models/zoo/mamba_settings.h"
 
 #include <algorithm>
-#include <cmath>
+#include <limits>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
@@ -14,6 +14,19 @@ namespace {
 constexpr absl::string_view kMixer = "backbone.layers.0.mixer.";
 
 }  // namespace
+
+void ReadStepLimit(SettingsReader& reader, SettingsReader::Names names, Mamba2Spec& spec) {
+  const std::vector<double> limit = reader.Reals(names, {0, std::numeric_limits<double>::infinity()});
+  if (!reader.status().ok()) return;
+  constexpr double kMost = std::numeric_limits<float>::max();
+  if (limit.size() != 2 || !(limit[0] >= 0 && limit[0] <= limit[1] && limit[0] <= kMost)) {
+    reader.Fail(absl::InvalidArgumentError(
+        absl::StrCat("setting \"", reader.Spelt(names), "\" must be [low, high] with 0 <= low <= high")));
+    return;
+  }
+  spec.dt_min = limit[0];
+  spec.dt_max = limit[1] <= kMost ? limit[1] : std::numeric_limits<double>::infinity();
+}
 
 std::vector<absl::string_view> MambaSettings::Names(absl::string_view official,
                                                     absl::string_view other) const {
@@ -62,16 +75,15 @@ absl::Status MambaSettings::RefuseHybrids(absl::string_view kind) {
 // Rows beyond the vocabulary, up to a multiple, are part of the model. Where the multiple is not stated the
 // embedding shows it.
 void MambaSettings::ReadVocabulary(Shell& shell) {
-  const std::optional<int64_t> rows =
-      archive_ == nullptr ? std::nullopt : StoredSize(*archive_, shell.decoder.embedding_key + ".weight", 0);
+  const std::string key = shell.decoder.embedding_key + ".weight";
+  const int64_t rows = archive_ == nullptr ? 0 : StoredSize(*archive_, key, 0).value_or(0);
   int64_t& size = shell.decoder.description.vocab_size;
-  size = reader.IntWithin({"vocab_size"}, 1, kLargestSize, rows.value_or(64));
+  size = reader.IntWithin({"vocab_size"}, 1, kLargestSize, rows > 0 ? rows : 64);
   if (reader.Has({"pad_vocab_size_multiple"})) {
     const int64_t multiple = reader.IntWithin({"pad_vocab_size_multiple"}, 1, kLargestSize);
     if (reader.status().ok()) size = (size + multiple - 1) / multiple * multiple;
-  } else if (layout_ == "state-spaces" &&
-             rows.value_or(0) < size + 128) {  // published multiples are at most 128
-    size = std::max(size, rows.value_or(0));
+  } else if (layout_ == "state-spaces" && rows < size + 128) {  // published multiples are at most 128
+    size = std::max(size, rows);
   }
   reader.Ignore({"pad_vocab_size_multiple"});
 }
@@ -101,22 +113,19 @@ absl::StatusOr<MambaSettings::Shell> MambaSettings::ReadShell(absl::string_view 
   const double stated =
       static_cast<double>(rows.value_or(2 * shell.width)) / static_cast<double>(shell.width);
   const double expand = reader.Real(Names("ssm_cfg.expand", "expand"), stated);
-  if (!(expand > 0 && expand * static_cast<double>(shell.width) <= kLargestSize)) {
-    reader.Fail(
-        absl::InvalidArgumentError(absl::StrCat("setting \"expand\" is ", expand, "; it must be positive")));
-  }
-  EIGSVC_RETURN_IF_ERROR(reader.status());
   // Truncated like the reference's int(), but not for the rounding of expand itself.
-  shell.inner = static_cast<int64_t>(expand * static_cast<double>(shell.width) * (1 + 1e-12));
+  shell.inner = WholePart(expand * static_cast<double>(shell.width) * (1 + 1e-12));
+  shell.inner_names = {reader.Spelt(Names("ssm_cfg.expand", "expand")),
+                       reader.Spelt(Names("d_model", "hidden_size"))};
+  EIGSVC_RETURN_IF_ERROR(reader.status());
+  if (shell.inner < 1 || shell.inner > kLargestSize) {
+    return reader.Disagree("the width times its expansion is no size", shell.inner_names);
+  }
 
   const bool layer_norm = HasKey("backbone.layers.0.norm.bias");
   decoder.norm.kind = reader.Bool({"rms_norm"}, !layer_norm) ? NormSpec::Kind::kRms : NormSpec::Kind::kLayer;
-  decoder.norm.eps = layout_ == "fla" ? reader.Real({"norm_eps"}, 1e-5)
-                                      : reader.Real(Names("norm_epsilon", "layer_norm_epsilon"), 1e-5);
-  if (!(decoder.norm.eps >= 0 && std::isfinite(decoder.norm.eps))) {
-    return absl::InvalidArgumentError(
-        "setting \"norm_epsilon\" (layer_norm_epsilon, norm_eps) must be a number >= 0");
-  }
+  decoder.norm.eps = layout_ == "fla" ? reader.NonNegative({"norm_eps"}, 1e-5)
+                                      : reader.NonNegative(Names("norm_epsilon", "layer_norm_epsilon"), 1e-5);
   decoder.residual_in_float32 = reader.Bool({"residual_in_fp32"}, !(layout_ == "fla" && kind == "Mamba1"));
   decoder.tied = reader.Bool(Names("tie_embeddings", "tie_word_embeddings"),
                              layout_ == "state-spaces" || !HasKey("lm_head.weight"));

@@ -12,10 +12,14 @@
 
 #include "absl/strings/string_view.h"
 #include "models/archive/archive.h"
+#include "models/mixers/mamba2.h"
 #include "models/zoo/decoder.h"
 #include "models/zoo/settings_reader.h"
 
 namespace eigsvc {
+
+// Δ's limits, [low, high]; errors stick to the reader.
+void ReadStepLimit(SettingsReader& reader, SettingsReader::Names names, Mamba2Spec& spec);
 
 class MambaSettings {
  public:
@@ -38,7 +42,8 @@ class MambaSettings {
   struct Shell {
     DecoderSpec decoder;
     int64_t layers = 0, width = 0;
-    int64_t inner = 0;  // the mixer's channels: expand·width
+    int64_t inner = 0;                           // the mixer's channels: expand·width
+    std::vector<absl::string_view> inner_names;  // of the settings that they come from
   };
   // `layers`: those of the checkpoint. FAILED_PRECONDITION for models whose layers are not all of `kind`
   // ("Mamba1", "Mamba2"), or have a network of their own.

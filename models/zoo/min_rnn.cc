@@ -44,12 +44,8 @@ absl::StatusOr<DecoderSpec> MinRnnDecoder(absl::string_view family, const Settin
   const int64_t rows = size(projection, 0).value_or(0);
   const double expansion = reader.Real(
       {"expansion"}, rows > 0 ? static_cast<double>(rows / parts) / static_cast<double>(width) : 1.5);
-  if (!(expansion > 0 && expansion * static_cast<double>(width) <= kLargestSize)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("setting \"expansion\" is ", expansion, "; it must be positive"));
-  }
   rnn.width = width;
-  rnn.channels = static_cast<int64_t>(expansion * static_cast<double>(width) * (1 + 1e-12));
+  rnn.channels = WholePart(expansion * static_cast<double>(width) * (1 + 1e-12));
   // The reference projects wherever the recurrence is of another width.
   rnn.output_projection = reader.Bool(
       {"proj_out"}, archive == nullptr ? expansion != 1 : size("layers.0.2.to_out.weight", 0).has_value());
@@ -63,10 +59,13 @@ absl::StatusOr<DecoderSpec> MinRnnDecoder(absl::string_view family, const Settin
   const int64_t taps =
       reader.IntWithin({"conv_kernel_size"}, 1, 64, size("layers.0.0.net.0.weight", 2).value_or(3));
   EIGSVC_RETURN_IF_ERROR(reader.status());
+  if (rnn.channels < 1 || rnn.channels > kLargestSize) {
+    return reader.Disagree("the width times its expansion is no size", {"expansion", "dim"});
+  }
   if (!rnn.output_projection && rnn.channels != width) {
-    return absl::InvalidArgumentError(absl::StrCat("settings disagree: without proj_out the recurrence's ",
-                                                   rnn.channels,
-                                                   " channels (expansion·dim) must be dim = ", width));
+    return reader.Disagree(absl::StrCat("the recurrence's ", rnn.channels,
+                                        " channels must be the width where they are not projected"),
+                           {"proj_out", "expansion", "dim"});
   }
 
   DecoderSpec spec;

@@ -14,41 +14,47 @@
 #include "models/mixers/mixture_of_experts.h"
 #include "models/zoo/families.h"
 #include "models/zoo/hybrid_settings.h"
+#include "models/zoo/mamba_settings.h"
 
 namespace eigsvc {
 namespace {
 
 enum class BlockKind { kMamba, kAttention, kMlp, kMixture };
 
-absl::StatusOr<BlockKind> KindOf(absl::string_view type) {
+absl::StatusOr<BlockKind> KindOf(absl::string_view setting, absl::string_view type) {
   if (type == "M" || type == "mamba" || type == "linear_attention") return BlockKind::kMamba;
   if (type == "*" || type == "attention" || type == "full_attention") return BlockKind::kAttention;
   if (type == "-" || type == "mlp") return BlockKind::kMlp;
   if (type == "E" || type == "moe") return BlockKind::kMixture;
   return absl::FailedPreconditionError(
-      absl::StrCat("setting \"layers_block_type\" (hybrid_override_pattern) has a layer \"", type,
+      absl::StrCat("setting \"", setting, "\" has a layer \"", type,
                    "\"; supported: mamba (M), attention (*), mlp (-), moe (E)"));
 }
 
 absl::StatusOr<std::vector<BlockKind>> ReadKinds(HybridReader& source, int64_t layers) {
   SettingsReader& reader = source.reader;
   std::vector<std::string> types;
-  if (reader.Has({"layers_block_type", "layer_types"}) || !reader.Has({"hybrid_override_pattern"})) {
-    types = reader.Texts({"layers_block_type", "layer_types"}, {"mamba", "mlp", "attention", "moe"});
+  const std::vector<absl::string_view> names = {"layers_block_type", "layer_types"};
+  absl::string_view spelt = reader.Spelt(names);
+  if (reader.Has(names) || !reader.Has({"hybrid_override_pattern"})) {
+    types = reader.Texts(names, {"mamba", "mlp", "attention", "moe"});
   } else {
-    for (const char c : reader.Text({"hybrid_override_pattern"})) types.emplace_back(1, c);
+    spelt = "hybrid_override_pattern";
+    for (const char c : reader.Text({spelt})) types.emplace_back(1, c);
   }
   reader.Ignore({"hybrid_override_pattern", "layers_block_type", "layer_types", "num_hidden_layers"});
   EIGSVC_RETURN_IF_ERROR(reader.status());
-  if (types.empty() || types.size() > 4096 ||
-      (!source.fresh() && static_cast<int64_t>(types.size()) != layers)) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("setting \"layers_block_type\" (hybrid_override_pattern) names ", types.size(),
-                     " layers where the weights have ", layers));
+  if (types.empty() || types.size() > 4096) {
+    return absl::InvalidArgumentError(absl::StrCat("setting \"", spelt, "\" names ", types.size(),
+                                                   " layers; it must be between 1 and 4096"));
+  }
+  if (!source.fresh() && static_cast<int64_t>(types.size()) != layers) {
+    return absl::FailedPreconditionError(absl::StrCat("setting \"", spelt, "\" names ", types.size(),
+                                                      " layers where the weights have ", layers));
   }
   std::vector<BlockKind> kinds;
   for (const std::string& type : types) {
-    EIGSVC_ASSIGN_OR_RETURN(const BlockKind kind, KindOf(type));
+    EIGSVC_ASSIGN_OR_RETURN(const BlockKind kind, KindOf(spelt, type));
     kinds.push_back(kind);
   }
   return kinds;
@@ -61,28 +67,27 @@ absl::StatusOr<Mamba2Spec> ReadMamba(HybridReader& source, const DecoderSpec& de
   spec.depth = depth;
   spec.heads = source.Size({"mamba_num_heads"}, 8);
   spec.head_width = source.Size({"mamba_head_dim"}, 16);
-  spec.groups = source.Size({"n_groups", "mamba_n_groups"}, 2);
+  const std::vector<absl::string_view> groups = {"n_groups", "mamba_n_groups"};
+  spec.groups = source.Size(groups, 2);
   spec.order = source.Size({"ssm_state_size"}, 16);
   spec.taps = reader.IntWithin({"conv_kernel", "mamba_d_conv"}, 1, 64, 4);
   spec.conv_bias = reader.Bool({"use_conv_bias", "mamba_conv_bias"}, true);
   spec.input_bias = spec.output_bias = reader.Bool({"use_bias"}, false);
   spec.norm_eps = decoder.norm.eps;
   spec.norm_groups = spec.groups;
-  source.ReadStepLimit(spec);
-  const std::string activation = reader.Text({"mamba_hidden_act"}, "silu");
+  ReadStepLimit(reader, {"time_step_limit"}, spec);
+  reader.Choice({"mamba_hidden_act"}, {"silu", "swish"}, "silu");
   EIGSVC_RETURN_IF_ERROR(reader.status());
-  if (activation != "silu" && activation != "swish") {
-    return absl::FailedPreconditionError(absl::StrCat("setting \"mamba_hidden_act\" is \"", activation,
-                                                      "\"; Mamba-2's convolution is followed by silu"));
-  }
-  EIGSVC_RETURN_IF_ERROR(spec.Check());
+  EIGSVC_RETURN_IF_ERROR(
+      reader.Naming(spec.Check(), {"mamba_num_heads", "mamba_head_dim", reader.Spelt(groups)}));
   return spec;
 }
 
 absl::StatusOr<MixtureOfExpertsSpec> ReadMixture(HybridReader& source, int64_t width, Activation activation) {
   SettingsReader& reader = source.reader;
   MixtureOfExpertsSpec spec;
-  spec.experts = source.Size({"n_routed_experts", "num_local_experts"}, 4);
+  const std::vector<absl::string_view> experts = {"n_routed_experts", "num_local_experts"};
+  spec.experts = source.Size(experts, 4);
   spec.chosen = reader.IntWithin({"num_experts_per_tok"}, 1, 65536, 2);
   spec.expert = {width, source.Size({"moe_intermediate_size"}, 32), activation, /*bias=*/false};
   spec.gated = false;
@@ -98,7 +103,8 @@ absl::StatusOr<MixtureOfExpertsSpec> ReadMixture(HybridReader& source, int64_t w
         "setting \"moe_latent_size\" asks for experts behind a projection to a smaller width, which is not "
         "supported");
   }
-  EIGSVC_RETURN_IF_ERROR(spec.Check());
+  EIGSVC_RETURN_IF_ERROR(
+      reader.Naming(spec.Check(), {reader.Spelt(experts), "num_experts_per_tok", "n_group", "topk_group"}));
   return spec;
 }
 

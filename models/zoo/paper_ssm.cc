@@ -47,13 +47,9 @@ absl::StatusOr<MakeMixer> ReadLru(SettingsReader& reader, const JaxFrame& frame,
   spec.order = reader.IntWithin({"state_dim", "d_hidden"}, 1, kLargestSsm,
                                 StoredSsmSize(frame, "nu_log", 0).value_or(32));
   const Range radii = {reader.Real({"r_min"}, 0.0), reader.Real({"r_max"}, 1.0)};
-  spec.phase = reader.Real({"max_phase"}, 6.28);
+  spec.phase = reader.Positive({"max_phase"}, 6.28);
   EIGSVC_RETURN_IF_ERROR(reader.status());
   EIGSVC_RETURN_IF_ERROR(CheckRange("r_min", "r_max", radii, 0, 1));
-  if (!(spec.phase > 0)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("setting \"max_phase\" is ", spec.phase, "; it must be above 0"));
-  }
   spec.least = radii.low;
   spec.most = radii.high;
   return MakeMixer([spec] { return std::make_unique<Lru>("seq.", spec); });
@@ -68,13 +64,9 @@ absl::StatusOr<MakeMixer> ReadS4(SettingsReader& reader, const JaxFrame& frame, 
   // The kernel's length is that of the sequences it was trained on, and no weight tells it.
   spec.length = reader.IntWithin({"seq_len", "l_max"}, 1, kLargestSsm,
                                  frame.archive == nullptr ? std::optional<int64_t>(1024) : std::nullopt);
-  const std::string output = reader.Text({"C_init"}, "complex_normal");
-  spec.normal_output = output == "complex_normal";
+  spec.normal_output =
+      reader.Choice({"C_init"}, {"complex_normal", "lecun_normal"}, "complex_normal") == "complex_normal";
   EIGSVC_ASSIGN_OR_RETURN(const Range steps, ReadSteps(reader));
-  if (output != "complex_normal" && output != "lecun_normal") {
-    return absl::FailedPreconditionError(
-        absl::StrCat("setting \"C_init\" is \"", output, "\"; supported: complex_normal, lecun_normal"));
-  }
   spec.storage.least_step = steps.low;
   spec.storage.largest_step = steps.high;
   return MakeMixer([spec] { return std::make_unique<S4>("seq.", spec); });
@@ -86,40 +78,32 @@ absl::StatusOr<MakeMixer> ReadS5(SettingsReader& reader, const JaxFrame& frame, 
   spec.conjugate_pairs = reader.Bool({"conj_sym"}, true);
   const int64_t stored = spec.conjugate_pairs ? 2 : 1;  // states that one of the file stands for
   const std::optional<int64_t> found = StoredSsmSize(frame, "Lambda_re", 0);
-  const int64_t states =
-      reader.IntWithin({"state_dim"}, stored, kLargestSsm, found ? *found * stored : int64_t{32});
+  const int64_t states = reader.IntWithin({"state_dim"}, stored, kLargestSsm,
+                                          found ? *found * stored : int64_t{32}, {"conj_sym"});
   spec.blocks = reader.IntWithin({"num_blocks"}, 1, kLargestSsm, 1);
   spec.clip = reader.Bool({"clip_eigs"}, false);
   const bool both_ways = reader.Bool({"bidirectional"}, false);
-  const std::string discretization = reader.Text({"discretization"}, "zoh");
-  const std::string output = reader.Text({"C_init"}, "lecun_normal");
+  spec.bilinear = reader.Choice({"discretization"}, {"zoh", "bilinear"}, "zoh") == "bilinear";
+  const std::string output =
+      reader.Choice({"C_init"}, {"lecun_normal", "trunc_standard_normal", "complex_normal"}, "lecun_normal");
   EIGSVC_ASSIGN_OR_RETURN(const Range steps, ReadSteps(reader));
   spec.order = states / stored;
-  spec.bilinear = discretization == "bilinear";
   spec.least_step = steps.low;
   spec.largest_step = steps.high;
   if (states % stored != 0 || spec.order % spec.blocks != 0) {
-    return absl::InvalidArgumentError(absl::StrCat("state_dim = ", states,
-                                                   " does not divide into num_blocks = ", spec.blocks,
-                                                   spec.conjugate_pairs ? " of conjugate pairs" : ""));
+    return reader.Disagree(absl::StrCat("the state does not divide into blocks",
+                                        spec.conjugate_pairs ? " of conjugate pairs" : ""),
+                           {"state_dim", "num_blocks", "conj_sym"});
   }
   if (both_ways) {
     return absl::FailedPreconditionError(
         "setting \"bidirectional\" is true: such a model has no state that runs forward alone; false is "
         "supported");
   }
-  if (!spec.bilinear && discretization != "zoh") {
-    return absl::FailedPreconditionError(
-        absl::StrCat("setting \"discretization\" is \"", discretization, "\"; supported: zoh, bilinear"));
-  }
   if (output == "trunc_standard_normal") {
     spec.output_draw = S5Spec::OutputDraw::kTruncated;
   } else if (output == "complex_normal") {
     spec.output_draw = S5Spec::OutputDraw::kComplexNormal;
-  } else if (output != "lecun_normal") {
-    return absl::FailedPreconditionError(
-        absl::StrCat("setting \"C_init\" is \"", output,
-                     "\"; supported: lecun_normal, trunc_standard_normal, complex_normal"));
   }
   return MakeMixer([spec] { return std::make_unique<S5>("seq.", spec); });
 }

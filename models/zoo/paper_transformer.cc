@@ -98,17 +98,13 @@ absl::StatusOr<NormalizedAttentionSpec> ReadAttention(SettingsReader& reader, co
       reader.IntWithin({"num_heads"}, 1, 65536, options.fresh ? std::optional<int64_t>(1) : shapes.heads);
   spec.key_rows = reader.IntWithin({"state_dim"}, 1, kLargestSize,
                                    StoredKeyRows(shapes, options, width, spec.heads).value_or(width));
-  spec.dropout = reader.Real({"att_dropout"}, 0);
+  spec.dropout = reader.Dropout({"att_dropout"});
   spec.dropout_on_scores = options.kind == AttentionKind::kSoftmax;
   if (options.paper) {
     spec.taps = reader.IntWithin({"dim_conv"}, 0, 64, shapes.taps.value_or(0));
     const bool partial = shapes.conv_rows && *shapes.conv_rows == 2 * spec.key_rows;
-    const std::string conv_type = reader.Text({"conv_type"}, partial ? "partial" : "full");
-    spec.convolve_values = conv_type != "partial";
-    if (conv_type != "full" && conv_type != "partial") {
-      return absl::InvalidArgumentError(
-          absl::StrCat("setting \"conv_type\" is \"", conv_type, "\"; it must be full or partial"));
-    }
+    spec.convolve_values =
+        reader.Choice({"conv_type"}, {"full", "partial"}, partial ? "partial" : "full") == "full";
   }
   if (options.kind == AttentionKind::kNorm) {
     EIGSVC_RETURN_IF_ERROR(ReadNormFunction(reader, options.fresh, options.paper, spec));
@@ -116,13 +112,8 @@ absl::StatusOr<NormalizedAttentionSpec> ReadAttention(SettingsReader& reader, co
   }
   EIGSVC_RETURN_IF_ERROR(reader.status());
   if (spec.key_rows % spec.heads != 0 || width % spec.heads != 0) {
-    return absl::InvalidArgumentError(absl::StrCat("num_heads = ", spec.heads,
-                                                   " must divide both state_dim = ", spec.key_rows,
-                                                   " and hidden_dim = ", width));
-  }
-  if (spec.dropout < 0 || spec.dropout >= 1) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("setting \"att_dropout\" is ", spec.dropout, "; it must be at least 0 and below 1"));
+    return reader.Disagree("the heads must divide both the state and the width",
+                           {"num_heads", "state_dim", "hidden_dim"});
   }
   return spec;
 }
@@ -172,7 +163,7 @@ absl::StatusOr<StackSpec> TransformerSpec(const TransformerOptions& options, con
   Network network{"mlp", 0};
   AttentionBlockSpec block{description.width, {NormSpec::Kind::kLayer, 1e-5}};
   if (options.paper) {
-    network.kind = reader.Text({"mixer"}, shapes.network.value_or("mlp"));
+    network.kind = reader.Choice({"mixer"}, {"none", "mlp", "glu", "hybrid"}, shapes.network.value_or("mlp"));
     block.gated = reader.Bool({"use_gate"}, shapes.gated.value_or(false));
   }
   block.scaled_skip = !options.paper;
@@ -183,25 +174,19 @@ absl::StatusOr<StackSpec> TransformerSpec(const TransformerOptions& options, con
         shapes.network_width && network.kind == "mlp" ? shapes.network_width : shapes.classifier_width;
     network.width = reader.IntWithin({width_name}, 1, kLargestSize, stored.value_or(4 * description.width));
   }
-  block.dropout = reader.Real({"dropout"}, 0);
-  const std::string norm = reader.Text({"norm"}, "layer");
+  block.dropout = reader.Dropout({"dropout"});
+  reader.Choice({"norm"}, {"layer"}, "layer");
   const bool dual = reader.Bool({"dual"}, false);
   // Nothing in the weights tells how steps are pooled.
   const std::optional<std::string> pooled = options.fresh ? std::optional<std::string>("mean") : std::nullopt;
-  const std::string pooling = classifies ? reader.Text({"pooling"}, pooled) : "none";
   EIGSVC_RETURN_IF_ERROR(reader.status());
-  if (network.kind != "mlp" && network.kind != "glu" && network.kind != "hybrid" && network.kind != "none") {
-    return UnknownName("mixer", network.kind, {"none", "mlp", "glu", "hybrid"});
-  }
-  if (norm != "layer" || dual) {
+  const std::string pooling = classifies ? reader.Text({"pooling"}, pooled) : "none";
+  reader.Blame({"classifier"});
+  EIGSVC_RETURN_IF_ERROR(reader.status());
+  if (dual) {
     return absl::FailedPreconditionError(
-        absl::StrCat(norm != "layer" ? absl::StrCat("setting \"norm\" is \"", norm, "\"; \"layer\"")
-                                     : "setting \"dual\" is true (two documents are matched); false",
-                     " is supported, as the authors' own configurations have it"));
-  }
-  if (block.dropout < 0 || block.dropout >= 1) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("setting \"dropout\" is ", block.dropout, "; it must be at least 0 and below 1"));
+        "setting \"dual\" is true (two documents are matched); false is supported, as the authors' own "
+        "configurations have it");
   }
   EIGSVC_ASSIGN_OR_RETURN(spec.pooling, PoolingOf(pooling, {Pooling::kNone, Pooling::kMean, Pooling::kMax,
                                                             Pooling::kSum, Pooling::kFirst}));

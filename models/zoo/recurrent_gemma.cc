@@ -57,13 +57,6 @@ absl::Status CheckBlockTypes(const std::vector<std::string>& types) {
   return absl::OkStatus();
 }
 
-absl::Status CheckBlocks(const GriffinSpec& spec) {
-  if (spec.blocks >= 1 && spec.channels % spec.blocks == 0) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("settings disagree: the recurrence's ", spec.channels,
-                                                 " channels (lru_width) do not divide into ", spec.blocks,
-                                                 " heads (num_attention_heads)"));
-}
-
 absl::StatusOr<GriffinConfig> HuggingFaceConfig(HybridReader& source, DecoderSpec& decoder, int64_t layers,
                                                 at::ScalarType dtype) {
   SettingsReader& reader = source.reader;
@@ -80,11 +73,11 @@ absl::StatusOr<GriffinConfig> HuggingFaceConfig(HybridReader& source, DecoderSpe
                     dtype, config.attention);
   config.attention.qkv_bias = reader.Bool({"attention_bias"}, false);
   config.attention.window = reader.IntWithin({"attention_window_size"}, 1, int64_t{1} << 40, 2048);
-  config.recurrent.channels = reader.IntWithin({"lru_width"}, 1, int64_t{1} << 24, config.width);
+  config.recurrent.channels = reader.IntWithin({"lru_width"}, 1, kLargestSize, config.width);
   config.recurrent.taps = reader.IntWithin({"conv1d_width"}, 1, 64, 4);
   config.activation = source.ReadActivation("hidden_activation", "gelu_pytorch_tanh");
-  config.hidden = reader.IntWithin({"intermediate_size"}, 2, int64_t{1} << 24, 3 * config.width) / 2;
-  config.logits_cap = reader.Real({"logits_soft_cap"}, 30);
+  config.hidden = reader.IntWithin({"intermediate_size"}, 2, kLargestSize, 3 * config.width) / 2;
+  config.logits_cap = reader.Positive({"logits_soft_cap"}, 30);
   const std::vector<std::string> types =
       reader.Texts({"block_types"}, {"recurrent", "recurrent", "attention"});
   reader.Ignore({"final_w_init_variance_scale", "head_dim", "rope_scaling", "w_init_variance_scale"});
@@ -110,23 +103,23 @@ absl::StatusOr<GriffinConfig> AuthorsConfig(HybridReader& source, DecoderSpec& d
     }
     return fresh;
   };
-  const int64_t largest = int64_t{1} << 24;
   GriffinConfig config;
   config.layers = reader.IntWithin({"num_layers"}, 1, 4096, archive == nullptr ? 3 : layers);
-  config.vocab_size = reader.IntWithin({"vocab_size"}, 1, largest, size("embedder.input_embedding", 0, 64));
-  config.width = reader.IntWithin({"width"}, 1, largest, size("embedder.input_embedding", 1, 64));
+  config.vocab_size =
+      reader.IntWithin({"vocab_size"}, 1, kLargestSize, size("embedder.input_embedding", 0, 64));
+  config.width = reader.IntWithin({"width"}, 1, kLargestSize, size("embedder.input_embedding", 1, 64));
   EIGSVC_RETURN_IF_ERROR(reader.status());
-  config.recurrent.channels = reader.IntWithin({"lru_width"}, 1, largest,
+  config.recurrent.channels = reader.IntWithin({"lru_width"}, 1, kLargestSize,
                                                layer_size("recurrent_block.rg_lru.a_param", 0, config.width));
   const int64_t heads =
-      reader.IntWithin({"num_heads"}, 1, largest, layer_size("recurrent_block.rg_lru.a_gate.w", 0, 4));
+      reader.IntWithin({"num_heads"}, 1, kLargestSize, layer_size("recurrent_block.rg_lru.a_gate.w", 0, 4));
   config.recurrent.taps =
       reader.IntWithin({"conv1d_temporal_width"}, 1, 64, layer_size("recurrent_block.conv_1d.w", 0, 4));
-  config.hidden = reader.IntWithin({"mlp_expanded_width"}, 1, largest,
+  config.hidden = reader.IntWithin({"mlp_expanded_width"}, 1, kLargestSize,
                                    layer_size("mlp_block.ffw_up.w", 2, 3 * config.width / 2));
   // Here a step sees the window and itself.
   const int64_t window = reader.IntWithin({"attention_window_size"}, 1, int64_t{1} << 40, 2048);
-  config.logits_cap = reader.Real({"logits_soft_cap"}, 30);
+  config.logits_cap = reader.Positive({"logits_soft_cap"}, 30);
   config.scaled_embedding = reader.Bool({"embeddings_scale_by_sqrt_dim"}, true);
   std::vector<std::string> types;
   for (int64_t layer = 0; layer < config.layers; ++layer) {
@@ -148,9 +141,9 @@ absl::StatusOr<GriffinConfig> AuthorsConfig(HybridReader& source, DecoderSpec& d
   config.attention.key_size = config.attention.value_size = std::max<int64_t>(config.width / heads, 1);
   config.attention.window = window + 1;
   if (config.attention.key_size % 4 != 0) {
-    return absl::InvalidArgumentError(absl::StrCat("settings disagree: half of a head's ",
-                                                   config.attention.key_size,
-                                                   " dimensions (width / num_heads) is turned in pairs"));
+    return reader.Disagree(
+        absl::StrCat("half of a head's ", config.attention.key_size, " dimensions is turned in pairs"),
+        {"width", "num_heads"});
   }
   config.attention.rotary = std::make_shared<const Rotary>(
       RotarySpec{config.attention.key_size / 2, 10000, {}, RotaryPairs::kHalves}, dtype);
@@ -195,7 +188,10 @@ absl::StatusOr<DecoderSpec> GriffinDecoder(const Settings& settings, const Setti
   config.recurrent.depth = config.layers;
   config.recurrent.activation = config.activation;
   config.attention.output_bias = true;
-  EIGSVC_RETURN_IF_ERROR(CheckBlocks(config.recurrent));
+  if (config.recurrent.channels % config.recurrent.blocks != 0) {
+    return source.reader.Disagree("the recurrence's channels do not divide into the heads",
+                                  {"lru_width", authors ? "num_heads" : "num_attention_heads"});
+  }
   spec.norm.kind = NormSpec::Kind::kRmsPlusOne;
   spec.embedding_scale = config.scaled_embedding ? EmbeddingScale(config.width) : 1;
   spec.logits_cap = config.logits_cap;

@@ -67,17 +67,19 @@ absl::StatusOr<DecoderSpec> RnnDecoder(absl::string_view family, const Settings&
   const int64_t layers = reader.IntWithin({"num_layers", "nlayers"}, 1, 4096, fresh ? 2 : checkpoint_layers);
   const int64_t tokens = reader.IntWithin({"vocab_size", "ntoken"}, 1, kLargestSize,
                                           size(spec.embedding_key + ".weight", 0).value_or(64));
-  const int64_t width = reader.IntWithin({"embedding_size", "ninp", "emsize"}, 1, kLargestSize,
-                                         size(spec.embedding_key + ".weight", 1).value_or(32));
-  const int64_t hidden = reader.IntWithin({"hidden_size", "nhid"}, 1, kLargestSize,
-                                          size(recurrence + "weight_hh_l0", 1).value_or(32));
+  const std::vector<absl::string_view> widths = {"embedding_size", "ninp", "emsize"},
+                                       sizes = {"hidden_size", "nhid"}, ties = {"tie_weights", "tied"};
+  const int64_t width =
+      reader.IntWithin(widths, 1, kLargestSize, size(spec.embedding_key + ".weight", 1).value_or(32));
+  const int64_t hidden =
+      reader.IntWithin(sizes, 1, kLargestSize, size(recurrence + "weight_hh_l0", 1).value_or(32));
   const bool bias = reader.Bool({"bias"}, fresh || size(recurrence + "bias_hh_l0", 0).has_value());
   spec.head_bias = reader.Bool({"head_bias"}, fresh || size(spec.head_key + ".bias", 0).has_value());
-  spec.tied = reader.Bool({"tie_weights", "tied"}, !fresh && !size(spec.head_key + ".weight", 0).has_value());
+  spec.tied = reader.Bool(ties, !fresh && !size(spec.head_key + ".weight", 0).has_value());
   EIGSVC_RETURN_IF_ERROR(reader.status());
   if (spec.tied && width != hidden) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "settings disagree: a tied head needs embedding_size = ", width, " to be hidden_size = ", hidden));
+    return reader.Disagree("a tied head needs an embedding as wide as the state",
+                           {reader.Spelt(ties), reader.Spelt(widths), reader.Spelt(sizes)});
   }
   spec.description.family = std::string(family);
   spec.description.layout = std::string(kTorchLayout);

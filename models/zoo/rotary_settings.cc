@@ -52,7 +52,8 @@ std::optional<Kind> KindOf(const std::string& type) {
   return std::nullopt;
 }
 
-bool Positive(double value) { return value > 0 && std::isfinite(value); }
+// Quotients of two such numbers are floats.
+bool Positive(double value) { return value >= 1e-15 && value <= 1e15; }
 bool Positive(const std::vector<double>& values) {
   return std::all_of(values.begin(), values.end(), [](double value) { return Positive(value); });
 }
@@ -72,7 +73,8 @@ class ScalingReader {
       scaling.original_positions = reader_.Has({"original_max_position_embeddings"})
                                        ? reader_.Real({"original_max_position_embeddings"})
                                        : Real("original_max_position_embeddings", trained);
-      Need(Positive(scaling.original_positions), "original_max_position_embeddings > 0");
+      Need(Positive(scaling.original_positions),
+           "original_max_position_embeddings (without it, max_position_embeddings) within 1 and 1e15");
     }
     switch (kind) {
       case Kind::kNone:
@@ -82,8 +84,8 @@ class ScalingReader {
         break;
       case Kind::kDynamic:
         scaling.factor = Real("factor");
-        Need(Positive(trained), "max_position_embeddings > 0");
-        Need(size > 2, "heads with more than two turned dimensions");
+        Need(Positive(trained), "max_position_embeddings within 1 and 1e15");
+        Need(size > 2, "heads with more than two turned dimensions", defaults_.head_fields);
         break;
       case Kind::kYarn:
         ReadYarn(trained, scaling);
@@ -95,18 +97,19 @@ class ScalingReader {
         scaling.factor = Real("factor");
         scaling.low_factor = Real("low_freq_factor");
         scaling.high_factor = Real("high_freq_factor");
-        Need(scaling.low_factor > 0 && scaling.high_factor > scaling.low_factor,
-             "0 < low_freq_factor < high_freq_factor");
+        Need(Positive(scaling.low_factor) && Positive(scaling.high_factor) &&
+                 scaling.high_factor > scaling.low_factor,
+             "low_freq_factor < high_freq_factor, both within 1e-15 and 1e15");
         break;
     }
-    Need(Positive(scaling.factor), "factor > 0");
-    Need(Positive(scaling.attention_factor), "attention_factor > 0");
+    Need(Positive(scaling.factor), "factor > 0, within 1e15", stretch_);
+    Need(Positive(scaling.attention_factor), "attention_factor > 0, within 1e15", stretch_);
     return scaling;
   }
 
  private:
   void ReadYarn(double trained, RotaryScaling& scaling) {
-    scaling.factor = Real("factor", trained / scaling.original_positions);
+    scaling.factor = Stretch(trained, scaling.original_positions);
     const double mscale = Real("mscale", 0), all = Real("mscale_all_dim", 0);
     const double magnitude = mscale != 0 && all != 0
                                  ? YarnMagnitude(scaling.factor, mscale) / YarnMagnitude(scaling.factor, all)
@@ -121,7 +124,7 @@ class ScalingReader {
   }
 
   void ReadLongRope(double trained, int64_t count, RotaryScaling& scaling) {
-    const double factor = Real("factor", trained / scaling.original_positions);
+    const double factor = Stretch(trained, scaling.original_positions);
     Need(scaling.original_positions > 1, "original_max_position_embeddings > 1");
     scaling.attention_factor =
         Real("attention_factor", LongRopeMagnitude(factor, scaling.original_positions));
@@ -131,22 +134,31 @@ class ScalingReader {
       return static_cast<int64_t>(factors.size()) == count && Positive(factors);
     };
     Need(good(scaling.short_factors) && good(scaling.long_factors),
-         absl::StrCat("short_factor and long_factor of ", count, " positive numbers each"));
+         absl::StrCat("short_factor and long_factor of ", count, " positive numbers each"),
+         defaults_.head_fields);
+  }
+
+  // Where it is not stated, it is by how much the context grew.
+  double Stretch(double trained, double original) {
+    stretch_ = {"max_position_embeddings", "original_max_position_embeddings"};
+    const double grown = trained / original;
+    return Real("factor", std::isfinite(grown) ? grown : 0);
   }
 
   double Real(absl::string_view parameter, std::optional<double> fallback = std::nullopt) {
     return reader_.Real(RotaryNames(defaults_, {parameter}), fallback);
   }
 
-  void Need(bool good, absl::string_view what) {
+  void Need(bool good, absl::string_view what, const std::vector<absl::string_view>& fields = {}) {
     if (good || !reader_.status().ok()) return;
-    reader_.Fail(absl::InvalidArgumentError(
-        absl::StrCat("the settings of rotary scaling \"", type_, "\" are inconsistent: it needs ", what)));
+    reader_.Fail(reader_.Naming(
+        absl::InvalidArgumentError(absl::StrCat("rotary scaling \"", type_, "\" needs ", what)), fields));
   }
 
   SettingsReader& reader_;
   const RotaryDefaults& defaults_;
   const std::string type_;
+  std::vector<absl::string_view> stretch_;  // what a factor that is not stated comes from
 };
 
 // Parameters that are nested by the kind of layer where the family's are not, or the reverse.
@@ -167,15 +179,17 @@ void RefuseOtherNesting(SettingsReader& reader, const RotaryDefaults& defaults) 
 int64_t ReadSize(SettingsReader& reader, const RotaryDefaults& defaults) {
   const RotaryNames names(defaults, {"partial_rotary_factor"}, {"partial_rotary_factor", "rotary_pct"});
   const double share = reader.Real(names, defaults.share == 0 ? 1 : defaults.share);
-  const auto size = static_cast<int64_t>(static_cast<double>(defaults.head_size) * share);
+  const int64_t size = WholePart(static_cast<double>(defaults.head_size) * share);
   if (!reader.status().ok()) return 0;
   if (defaults.share == 0 && share != 1) {
     reader.Fail(absl::FailedPreconditionError(
-        absl::StrCat("setting \"partial_rotary_factor\" is ", share, "; this family turns whole heads")));
+        absl::StrCat("setting \"", reader.Spelt(names), "\" is ", share, "; this family turns whole heads")));
   } else if (!(share > 0 && share <= 1) || size < 2 || size % 2 != 0) {
-    reader.Fail(absl::InvalidArgumentError(
-        absl::StrCat("a head of ", defaults.head_size, " dimensions of which ", size,
-                     " are rotated cannot be rotated in pairs; check the number of heads and head_dim")));
+    std::vector<absl::string_view> fields = defaults.head_fields;
+    fields.push_back(reader.Spelt(names));
+    reader.Fail(reader.Disagree(absl::StrCat("a head of ", defaults.head_size, " dimensions of which ", size,
+                                             " are rotated cannot be rotated in pairs"),
+                                fields));
   }
   return size;
 }
@@ -186,21 +200,23 @@ RotarySpec ReadRotary(SettingsReader& reader, const RotaryDefaults& defaults) {
   RotarySpec spec;
   RefuseOtherNesting(reader, defaults);
   spec.size = ReadSize(reader, defaults);
-  spec.base =
-      reader.Real(RotaryNames(defaults, {"rope_theta"}, {"rope_theta", "rotary_emb_base"}), defaults.base);
-  const std::string type = reader.Text(RotaryNames(defaults, {"rope_type", "type"}), "default");
+  const RotaryNames bases(defaults, {"rope_theta"}, {"rope_theta", "rotary_emb_base"}),
+      types(defaults, {"rope_type", "type"});
+  spec.base = reader.Real(bases, defaults.base);
+  const std::string type = reader.Text(types, "default");
   if (!reader.status().ok()) return spec;
-  if (!(spec.base > 1) || !std::isfinite(spec.base)) {
+  if (!(spec.base > 1)) {
     reader.Fail(absl::InvalidArgumentError(
-        absl::StrCat("setting \"rope_theta\" is ", spec.base, "; it must be above 1")));
+        absl::StrCat("setting \"", reader.Spelt(bases), "\" is ", spec.base, "; it must be above 1")));
   }
   const std::optional<Kind> kind = KindOf(type);
   if (!kind) {
     reader.Fail(absl::FailedPreconditionError(
-        absl::StrCat("rotary scaling of type \"", type,
-                     "\" is not supported; supported: default, linear, dynamic, yarn, longrope, llama3")));
+        absl::StrCat("setting \"", reader.Spelt(types), "\" is \"", type,
+                     "\"; supported: default, linear, dynamic, yarn, longrope, llama3")));
   } else if (*kind != Kind::kNone && reader.status().ok()) {
     spec.scaling = ScalingReader(reader, defaults, type).Read(*kind, spec.size);
+    reader.Blame({reader.Spelt(types)});
   }
   return spec;
 }

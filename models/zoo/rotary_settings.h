@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "absl/strings/string_view.h"
 #include "models/layers/rope.h"
@@ -13,6 +14,7 @@ namespace eigsvc {
 // What a family takes where its settings are silent.
 struct RotaryDefaults {
   int64_t head_size = 0;
+  std::vector<absl::string_view> head_fields;  // the settings that it comes from, as they are spelt
   double base = 10000;
   double trained_positions = 2048;  // its max_position_embeddings
   // partial_rotary_factor, the share of a head that is turned; 0: the family turns all of it and other shares

@@ -11,7 +11,6 @@
 #include "ATen/TensorOperators.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "models/base/status_macros.h"
 #include "models/tensor/from_archive.h"
 #include "models/tensor/torch_call.h"
@@ -103,10 +102,12 @@ absl::StatusOr<DecoderSpec> Rwkv7DecoderSpec(const Settings& settings, const Set
   const std::string channel_mix = fla ? "model.layers.0.ffn." : demo ? "ffn1." : "blocks.0.ffn.";
 
   SettingsReader reader(settings);
-  layers = reader.IntWithin({"num_hidden_layers", "n_layer"}, 1, 4096, archive ? layers : 2);
+  const std::vector<absl::string_view> depths = {"num_hidden_layers", "n_layer"},
+                                       widths = {"hidden_size", "n_embd"};
+  layers = reader.IntWithin(depths, 1, 4096, archive ? layers : 2);
   Rwkv7Spec mixer;
   mixer.layers = layers;
-  mixer.width = reader.IntWithin({"hidden_size", "n_embd"}, 1, kLargestSize, stored(embedding, 1, 32));
+  mixer.width = reader.IntWithin(widths, 1, kLargestSize, stored(embedding, 1, 32));
   mixer.head_size =
       reader.IntWithin({"head_dim", "head_size"}, 1, kLargestSize, stored(time_mix + "r_k", 1, 8));
   mixer.heads =
@@ -114,10 +115,10 @@ absl::StatusOr<DecoderSpec> Rwkv7DecoderSpec(const Settings& settings, const Set
                        stored(time_mix + "r_k", 0, mixer.width / std::max<int64_t>(mixer.head_size, 1)));
   if (fla) {
     const std::vector<int64_t> same(layers, mixer.width);
-    if (const std::vector<int64_t> values = reader.Ints({"value_dim"}, same); values != same) {
-      reader.Fail(absl::FailedPreconditionError(absl::StrCat(
-          "setting \"value_dim\" is [", absl::StrJoin(values, ","), "]; RWKV-7 has values of hidden_size (",
-          mixer.width, ") in all of its ", layers, " layers")));
+    if (reader.Ints({"value_dim"}, same) != same) {
+      reader.Fail(
+          reader.Naming(absl::FailedPreconditionError("RWKV-7 has values of its width in all of its layers"),
+                        {"value_dim", reader.Spelt(widths), reader.Spelt(depths)}));
     }
   }
   mixer.decay_rank = reader.IntWithin({"decay_low_rank_dim"}, 1, kLargestSize, rank("w"));
@@ -130,18 +131,14 @@ absl::StatusOr<DecoderSpec> Rwkv7DecoderSpec(const Settings& settings, const Set
   network.layers = layers;
   network.hidden = reader.IntWithin({"intermediate_size", "dim_ffn"}, 1, kLargestSize,
                                     stored(channel_mix + "key.weight", 0, 4 * mixer.width));
-  const double eps = fla ? reader.Real({"norm_eps"}, 1e-5) : 1e-5;
+  const double eps = fla ? reader.NonNegative({"norm_eps"}, 1e-5) : 1e-5;
   bool norm_first = layout == "rwkv-lm", norm_bias = true;
   if (fla) {
     norm_first = reader.Bool({"norm_first"}, true);
     norm_bias = reader.Bool({"norm_bias"}, true);
     mixer.norm_eps = static_cast<double>(mixer.head_size) * eps;
     mixer.key_eps = reader.Bool({"fuse_norm"}, true) ? 1e-6 : 0;
-    const std::string activation = reader.Text({"hidden_act"}, "sqrelu");
-    if (activation != "sqrelu") {
-      reader.Fail(absl::FailedPreconditionError(
-          absl::StrCat("setting \"hidden_act\" is \"", activation, "\"; RWKV-7 is run with sqrelu")));
-    }
+    reader.Choice({"hidden_act"}, {"sqrelu"}, "sqrelu");
     mixer.linear_layout = network.linear_layout = true;
     mixer.fused_shifts = archive != nullptr && archive->tensors().contains(time_mix + "x_x");
   }

@@ -58,12 +58,7 @@ class S4Reader {
     S4Spec s4{storage, Stored("P", 0).value_or(1)};
     S4dSpec s4d{storage, minimal_};
     if (diagonal_ && !minimal_) {
-      const std::string disc = reader_.Text({"disc", "model.layer.disc"}, "zoh");
-      s4d.bilinear = disc == "bilinear";
-      if (disc != "zoh" && disc != "bilinear") {
-        return absl::FailedPreconditionError(
-            absl::StrCat("setting \"disc\" is \"", disc, "\"; supported: zoh, bilinear"));
-      }
+      s4d.bilinear = reader_.Choice({"disc", "model.layer.disc"}, {"zoh", "bilinear"}, "zoh") == "bilinear";
     } else if (!diagonal_) {
       s4.rank = reader_.IntWithin({"rank", "model.layer.rank"}, 1, 64, s4.rank);
       EIGSVC_ASSIGN_OR_RETURN(s4.length, ReadLength());
@@ -143,7 +138,7 @@ class S4Reader {
     block.output_is_conv = minimal_;
     block.prenorm =
         reader_.Bool({"prenorm", "model.prenorm"}, fresh() ? std::optional<bool>(true) : std::nullopt);
-    block.dropout = reader_.Real({"dropout", "model.dropout"}, 0);
+    block.dropout = reader_.Dropout({"dropout", "model.dropout"});
     block.mixer_dropout = minimal_ ? 0 : block.dropout;
     block.tied_dropout = minimal_ || reader_.Bool({"tie_dropout", "model.tie_dropout"}, false);
     std::string norm = "layer";
@@ -155,17 +150,9 @@ class S4Reader {
             "a "
             "gain a channel are supported");
       }
-      norm = reader_.Text({"norm", "model.norm"}, batch ? "batch" : "layer");
+      norm = reader_.Choice({"norm", "model.norm"}, {"layer", "batch"}, batch ? "batch" : "layer");
     }
     EIGSVC_RETURN_IF_ERROR(reader_.status());
-    if (norm != "layer" && norm != "batch") {
-      return absl::FailedPreconditionError(
-          absl::StrCat("setting \"norm\" is \"", norm, "\"; supported: layer, batch"));
-    }
-    if (block.dropout < 0 || block.dropout >= 1) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("setting \"dropout\" is ", block.dropout, "; it must be at least 0 and below 1"));
-    }
     block.norm = {norm == "batch" ? NormSpec::Kind::kBatch : NormSpec::Kind::kLayer, 1e-5};
     if (!example_ && block.prenorm) spec.norm = block.norm;
     return block;
@@ -185,26 +172,30 @@ class S4Reader {
     if (states % 2 != 0) {
       return absl::InvalidArgumentError(absl::StrCat("setting \"d_state\" is ", states, "; it must be even"));
     }
+    EIGSVC_RETURN_IF_ERROR(reader_.status());
     if (!(storage.least_step > 0 && storage.least_step <= storage.largest_step)) {
       return absl::InvalidArgumentError(absl::StrCat("settings dt_min = ", storage.least_step,
                                                      " and dt_max = ", storage.largest_step,
                                                      " must rise above 0"));
     }
     if (minimal_) return storage;
-    storage.copies =
-        reader_.IntWithin({"n_ssm", "model.layer.n_ssm"}, 1, width, Stored(found_.decay, 0).value_or(1));
+    const std::vector<absl::string_view> copies = {"n_ssm", "model.layer.n_ssm"};
+    const absl::string_view width_name = reader_.Spelt({"d_model", "model.d_model"});
+    storage.copies = reader_.IntWithin(copies, 1, width, Stored(found_.decay, 0).value_or(1), {width_name});
     storage.outputs =
         reader_.IntWithin({"channels", "model.layer.channels"}, 1, 64, Stored("C", 0).value_or(1));
     const bool both_ways = reader_.Bool({"bidirectional", "model.layer.bidirectional"}, false);
     EIGSVC_RETURN_IF_ERROR(reader_.status());
     if (both_ways || Stored("C", 0).value_or(0) > StoredOutputs().value_or(storage.outputs)) {
       return absl::FailedPreconditionError(
-          "this model is bidirectional: its convolution looks ahead, so that no state runs forward alone; "
-          "causal ones are supported");
+          "this model is bidirectional (setting \"bidirectional\", or a kernel C of more rows than "
+          "\"channels\" "
+          "says): its convolution looks ahead, so that no state runs forward alone; causal ones are "
+          "supported");
     }
     if (width % storage.copies != 0) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("n_ssm = ", storage.copies, " does not divide d_model = ", width));
+      return reader_.Disagree("the copies of the state do not divide the width",
+                              {reader_.Spelt(copies), width_name});
     }
     if (found_.version == "4") {
       // The code's default is exp, that of its configurations softplus, and no weight tells.

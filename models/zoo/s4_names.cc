@@ -68,7 +68,7 @@ absl::StatusOr<PositiveTransform> ReadTransform(SettingsReader& reader, Settings
   for (const auto& [name, transform] : kTransforms) {
     if (name == value) return transform;
   }
-  return absl::FailedPreconditionError(absl::StrCat("setting \"", names.front(), "\" is \"", value,
+  return absl::FailedPreconditionError(absl::StrCat("setting \"", reader.Spelt(names), "\" is \"", value,
                                                     "\"; supported: none, exp, relu, sigmoid, softplus"));
 }
 

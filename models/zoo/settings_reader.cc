@@ -10,6 +10,8 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "models/base/status_util.h"
 
@@ -67,12 +69,24 @@ nlohmann::json Written(double value) {
   return value;
 }
 
+// For messages; empty where there is none.
+std::string ValueOf(const nlohmann::json& object, absl::string_view name) {
+  const nlohmann::json::json_pointer place("/" + absl::StrReplaceAll(name, {{".", "/"}}));
+  if (!object.contains(place)) return "";
+  const std::string text = object[place].dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
+  return text.size() > 60 ? text.substr(0, 57) + "..." : text;
+}
+
 }  // namespace
+
+int64_t WholePart(double size) {
+  return size >= 0 ? static_cast<int64_t>(std::min(size, 2.0 * kLargestSize)) : 0;
+}
 
 SettingsReader::SettingsReader(const Settings& settings)
     : settings_(settings), resolved_(std::make_shared<nlohmann::json>(nlohmann::json::object())) {}
 
-absl::string_view SettingsReader::Choose(Names names) const {
+absl::string_view SettingsReader::Spelt(Names names) const {
   for (const absl::string_view name : names) {
     if (settings_.Has(name)) return name;
   }
@@ -86,7 +100,7 @@ bool SettingsReader::IsNull(Names names) const {
   });
 }
 
-bool SettingsReader::Has(Names names) const { return settings_.Has(Choose(names)); }
+bool SettingsReader::Has(Names names) const { return settings_.Has(Spelt(names)); }
 
 void SettingsReader::Ignore(Names names) {
   for (const absl::string_view name : names) asked_.emplace(name.substr(0, name.find('.')));
@@ -113,7 +127,7 @@ T SettingsReader::Keep(Names names, T value) {
 }
 
 int64_t SettingsReader::Int(Names names, std::optional<int64_t> fallback) {
-  const absl::string_view name = Choose(names);
+  const absl::string_view name = Spelt(names);
   const int64_t value = Take(*this, fallback ? settings_.IntOr(name, *fallback) : settings_.Int(name));
   for (const absl::string_view other : names) {
     if (other == name || !settings_.Has(other) || !status_.ok()) continue;
@@ -127,8 +141,34 @@ int64_t SettingsReader::Int(Names names, std::optional<int64_t> fallback) {
 }
 
 double SettingsReader::Real(Names names, std::optional<double> fallback) {
-  const absl::string_view name = Choose(names);
-  return Keep(names, Take(*this, fallback ? settings_.RealOr(name, *fallback) : settings_.Real(name)));
+  const absl::string_view name = Spelt(names);
+  const double value = Take(*this, fallback ? settings_.RealOr(name, *fallback) : settings_.Real(name));
+  if (!std::isfinite(value)) RefuseReal(name, value, "a finite number");
+  return Keep(names, value);
+}
+
+void SettingsReader::RefuseReal(absl::string_view name, double value, absl::string_view wanted) {
+  if (!status_.ok()) return;
+  Fail(
+      absl::InvalidArgumentError(absl::StrCat("setting \"", name, "\" is ", value, "; it must be ", wanted)));
+}
+
+double SettingsReader::NonNegative(Names names, double fallback) {
+  const double value = Real(names, fallback);
+  if (value < 0) RefuseReal(Spelt(names), value, "at least 0");
+  return value;
+}
+
+double SettingsReader::Positive(Names names, double fallback) {
+  const double value = Real(names, fallback);
+  if (value <= 0) RefuseReal(Spelt(names), value, "above 0");
+  return value;
+}
+
+double SettingsReader::Dropout(Names names) {
+  const double value = Real(names, 0);
+  if (value < 0 || value >= 1) RefuseReal(Spelt(names), value, "at least 0 and below 1");
+  return value;
 }
 
 std::optional<int64_t> SettingsReader::OptionalInt(Names names, std::optional<int64_t> fallback) {
@@ -144,27 +184,41 @@ std::optional<double> SettingsReader::OptionalReal(Names names, std::optional<do
 }
 
 bool SettingsReader::Bool(Names names, std::optional<bool> fallback) {
-  const absl::string_view name = Choose(names);
+  const absl::string_view name = Spelt(names);
   return Keep(names, Take(*this, fallback ? settings_.BoolOr(name, *fallback) : settings_.Bool(name)));
 }
 
 std::string SettingsReader::Text(Names names, std::optional<std::string> fallback) {
-  const absl::string_view name = Choose(names);
+  const absl::string_view name = Spelt(names);
   return Keep(names, Take(*this, fallback ? settings_.TextOr(name, *fallback) : settings_.Text(name)));
 }
 
+std::string SettingsReader::Choice(Names names, const std::vector<std::string>& supported,
+                                   std::optional<std::string> fallback) {
+  std::string value = Text(names, std::move(fallback));
+  if (status_.ok() && std::find(supported.begin(), supported.end(), value) == supported.end()) {
+    Fail(absl::FailedPreconditionError(absl::StrCat("setting \"", Spelt(names), "\" is \"", value,
+                                                    "\"; supported: ", absl::StrJoin(supported, ", "))));
+  }
+  return value;
+}
+
 std::vector<double> SettingsReader::Reals(Names names, std::vector<double> fallback) {
-  const absl::string_view name = Choose(names);
-  return Keep(names, settings_.Has(name) ? Take(*this, settings_.Reals(name)) : std::move(fallback));
+  const absl::string_view name = Spelt(names);
+  std::vector<double> values = settings_.Has(name) ? Take(*this, settings_.Reals(name)) : std::move(fallback);
+  for (const double value : values) {
+    if (std::isnan(value)) RefuseReal(name, value, "a list of numbers");
+  }
+  return Keep(names, std::move(values));
 }
 
 std::vector<int64_t> SettingsReader::Ints(Names names, std::vector<int64_t> fallback) {
-  const absl::string_view name = Choose(names);
+  const absl::string_view name = Spelt(names);
   return Keep(names, settings_.Has(name) ? Take(*this, settings_.Ints(name)) : std::move(fallback));
 }
 
 std::vector<std::string> SettingsReader::Texts(Names names, std::vector<std::string> fallback) {
-  const absl::string_view name = Choose(names);
+  const absl::string_view name = Spelt(names);
   return Keep(names, settings_.Has(name) ? Take(*this, settings_.Texts(name)) : std::move(fallback));
 }
 
@@ -181,22 +235,24 @@ absl::Status SettingsReader::RefuseUnknown(const Settings& typed, absl::string_v
   return CheckKnownSettings(typed, family, {asked_.begin(), asked_.end()});
 }
 
-int64_t SettingsReader::IntWithin(Names names, int64_t low, int64_t high, std::optional<int64_t> fallback) {
+int64_t SettingsReader::IntWithin(Names names, int64_t low, int64_t high, std::optional<int64_t> fallback,
+                                  const std::vector<absl::string_view>& bounds) {
   const int64_t value = Int(names, fallback);
   if (status_.ok() && (value < low || value > high)) {
-    Fail(absl::InvalidArgumentError(absl::StrCat("setting \"", Choose(names), "\" is ", value,
-                                                 "; it must be between ", low, " and ", high)));
+    Fail(Naming(absl::InvalidArgumentError(absl::StrCat("setting \"", Spelt(names), "\" is ", value,
+                                                        "; it must be between ", low, " and ", high)),
+                bounds));
   }
-  return value;
+  return std::clamp(value, low, std::max(low, high));
 }
 
 int64_t SettingsReader::StoredSize(Names names, std::optional<int64_t> stored, int64_t low, int64_t high,
                                    int64_t fallback) {
   const int64_t value = IntWithin(names, low, high, stored.value_or(fallback));
   if (status_.ok() && stored && value != *stored) {
-    const std::string& origin = settings_.OriginOf(Choose(names));
+    const std::string& origin = settings_.OriginOf(Spelt(names));
     Fail(absl::FailedPreconditionError(
-        absl::StrCat("setting \"", Choose(names), "\" of ", origin.empty() ? "the settings" : origin, " is ",
+        absl::StrCat("setting \"", Spelt(names), "\" of ", origin.empty() ? "the settings" : origin, " is ",
                      value, ", but the weights have ", *stored,
                      "; mend the setting (--config), or give the weights that it belongs to")));
   }
@@ -204,9 +260,26 @@ int64_t SettingsReader::StoredSize(Names names, std::optional<int64_t> stored, i
 }
 
 int64_t SettingsReader::IntOrAuto(Names names, int64_t low, int64_t high, int64_t automatic) {
-  const absl::StatusOr<std::string> text = settings_.TextOr(Choose(names), "");
+  const absl::StatusOr<std::string> text = settings_.TextOr(Spelt(names), "");
   if (text.ok() && *text == "auto") return Keep(names, automatic);
   return IntWithin(names, low, high, automatic);
+}
+
+absl::Status SettingsReader::Naming(absl::Status status, const std::vector<absl::string_view>& spelt) const {
+  if (status.ok() || spelt.empty()) return status;
+  std::vector<std::string> named;
+  for (const absl::string_view name : spelt) {
+    const std::string value =
+        settings_.Has(name) ? ValueOf(settings_.object(), name) : ValueOf(*resolved_, name);
+    named.push_back(absl::StrCat("\"", name, "\"", value.empty() ? "" : " = ", value));
+  }
+  return WithMessage(status, absl::StrCat(status.message(), " (", spelt.size() > 1 ? "settings " : "setting ",
+                                          absl::StrJoin(named, ", "), ")"));
+}
+
+absl::Status SettingsReader::Disagree(absl::string_view what,
+                                      const std::vector<absl::string_view>& spelt) const {
+  return Naming(absl::InvalidArgumentError(absl::StrCat("settings disagree: ", what)), spelt);
 }
 
 void SettingsReader::Fail(absl::Status status) { status_.Update(std::move(status)); }

@@ -19,6 +19,8 @@
 namespace eigsvc {
 
 inline constexpr int64_t kLargestSize = int64_t{1} << 24;  // of any width or count in a model's settings
+// A product of a size and a setting without its fraction; what cannot be a size is 0 or above the largest.
+int64_t WholePart(double size);
 
 class SettingsReader {
  public:
@@ -27,7 +29,8 @@ class SettingsReader {
   explicit SettingsReader(const Settings& settings);
 
   // The first of `names` that is present, else `fallback`, else FAILED_PRECONDITION under the first name.
-  // Integers that are present under several names must agree: FAILED_PRECONDITION naming both.
+  // Integers that are present under several names must agree: FAILED_PRECONDITION naming both. Reals must be
+  // finite, but for those in a list, which may be infinite.
   int64_t Int(Names names, std::optional<int64_t> fallback = std::nullopt);
   double Real(Names names, std::optional<double> fallback = std::nullopt);
   bool Bool(Names names, std::optional<bool> fallback = std::nullopt);
@@ -47,8 +50,19 @@ class SettingsReader {
   // Remembers what was decided without the settings: by shapes that know better.
   int64_t Decided(Names names, int64_t value);
 
-  // INVALID_ARGUMENT naming the setting unless low <= value <= high.
-  int64_t IntWithin(Names names, int64_t low, int64_t high, std::optional<int64_t> fallback = std::nullopt);
+  // INVALID_ARGUMENT naming the setting unless low <= value <= high. What is refused comes back as the
+  // nearest that is not, so that arithmetic on sizes is safe before the status is looked at. `bounds`:
+  // settings that `high` comes from.
+  int64_t IntWithin(Names names, int64_t low, int64_t high, std::optional<int64_t> fallback = std::nullopt,
+                    const std::vector<absl::string_view>& bounds = {});
+  // The same of an eps or the like, at least 0; of a base or the like, above 0; and of the share of what is
+  // dropped, at least 0 and below 1, where a silent configuration drops nothing.
+  double NonNegative(Names names, double fallback);
+  double Positive(Names names, double fallback);
+  double Dropout(Names names);
+  // FAILED_PRECONDITION naming the setting and what is supported for any other text.
+  std::string Choice(Names names, const std::vector<std::string>& supported,
+                     std::optional<std::string> fallback);
 
   // Everything asked for so far, under the first of its names, as it was read or fell back: enough to build
   // the same architecture again. Shapes decided some of it, so it may say more than the source did.
@@ -63,12 +77,20 @@ class SettingsReader {
   // The same for a setting that may say "auto": it, and an absent one, stand for `automatic`.
   int64_t IntOrAuto(Names names, int64_t low, int64_t high, int64_t automatic);
 
+  // The name under which the source states a setting; the first of `names` where it does not.
+  absl::string_view Spelt(Names names) const;
+  // `status` with each of the settings that decided it and what it came to; OK stays OK.
+  absl::Status Naming(absl::Status status, const std::vector<absl::string_view>& spelt) const;
+  // INVALID_ARGUMENT for settings that do not go together: what is wrong, and they with their values.
+  absl::Status Disagree(absl::string_view what, const std::vector<absl::string_view>& spelt) const;
+
   void Fail(absl::Status status);
+  // Has the error there is, if any, name further settings that led to it.
+  void Blame(const std::vector<absl::string_view>& spelt) { status_ = Naming(status_, spelt); }
   const absl::Status& status() const { return status_; }
 
  private:
-  // The name to ask for: the first present one, or the first.
-  absl::string_view Choose(Names names) const;
+  void RefuseReal(absl::string_view name, double value, absl::string_view wanted);
 
   // One of `names`, not nested, is there and null.
   bool IsNull(Names names) const;

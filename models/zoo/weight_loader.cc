@@ -248,8 +248,8 @@ class PlanLoader final : public LayerSource {
     }
     return absl::FailedPreconditionError(absl::StrCat(
         spec.key,
-        " differs from the embedding although the settings tie them; if they are meant to differ, pass ",
-        "--config '{\"tie_embeddings\": false}'"));
+        " differs from the embedding although the settings tie them (tie_word_embeddings, tie_embeddings or ",
+        "tie_weights, as the family calls it); if they are meant to differ, pass it as false in --config"));
   }
 
   LoadOptions options_;

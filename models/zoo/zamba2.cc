@@ -16,6 +16,7 @@
 #include "models/mixers/zamba_layer.h"
 #include "models/zoo/families.h"
 #include "models/zoo/hybrid_settings.h"
+#include "models/zoo/mamba_settings.h"
 
 namespace eigsvc {
 namespace {
@@ -34,8 +35,8 @@ absl::StatusOr<std::vector<int64_t>> ReadHybrids(HybridReader& source, const Arc
   const std::vector<std::string> types = source.reader.Texts({"layers_block_type"}, usual);
   EIGSVC_RETURN_IF_ERROR(source.reader.status());
   if (static_cast<int64_t>(types.size()) != layers) {
-    return absl::InvalidArgumentError(absl::StrCat("setting \"layers_block_type\" names ", types.size(),
-                                                   " layers where there are ", layers));
+    return source.reader.Disagree(absl::StrCat(types.size(), " kinds for ", layers, " layers"),
+                                  {"layers_block_type", "num_hidden_layers"});
   }
   std::vector<int64_t> hybrids;
   int64_t count = 0;
@@ -58,19 +59,18 @@ absl::StatusOr<Mamba2Spec> ReadMamba(HybridReader& source, int64_t width, int64_
   const int64_t channels = width * reader.IntWithin({"mamba_expand"}, 1, 64, 2);
   EIGSVC_RETURN_IF_ERROR(reader.status());
   spec.head_width = std::max<int64_t>(channels / spec.heads, 1);
-  spec.groups = reader.IntWithin({"mamba_ngroups"}, 1, int64_t{1} << 24, 1);
-  spec.order = reader.IntWithin({"mamba_d_state"}, 1, int64_t{1} << 24, source.fresh() ? 16 : 64);
+  spec.groups = reader.IntWithin({"mamba_ngroups"}, 1, kLargestSize, 1);
+  spec.order = reader.IntWithin({"mamba_d_state"}, 1, kLargestSize, source.fresh() ? 16 : 64);
   spec.taps = reader.IntWithin({"mamba_d_conv"}, 1, 64, 4);
   spec.input_bias = spec.output_bias = bias;
   spec.norm_groups = spec.groups;
-  source.ReadStepLimit(spec);
+  ReadStepLimit(reader, {"time_step_limit"}, spec);
   EIGSVC_RETURN_IF_ERROR(reader.status());
   if (spec.inner() != channels) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("settings disagree: mamba_expand·hidden_size = ", channels,
-                     " channels do not divide into n_mamba_heads = ", spec.heads));
+    return reader.Disagree(absl::StrCat(channels, " channels do not divide into ", spec.heads, " heads"),
+                           {"mamba_expand", "hidden_size", "n_mamba_heads"});
   }
-  EIGSVC_RETURN_IF_ERROR(spec.Check());
+  EIGSVC_RETURN_IF_ERROR(reader.Naming(spec.Check(), {"n_mamba_heads", "mamba_ngroups"}));
   return spec;
 }
 
@@ -93,7 +93,7 @@ absl::StatusOr<ZambaLayerSpec> ReadHybridLayer(HybridReader& source, const Decod
         "it is not supported");
   }
   spec.network = {width,
-                  reader.IntWithin({"intermediate_size", "ffn_hidden_size"}, 1, int64_t{1} << 24, 4 * width),
+                  reader.IntWithin({"intermediate_size", "ffn_hidden_size"}, 1, kLargestSize, 4 * width),
                   source.ReadActivation("hidden_act", "gelu"), reader.Bool({"add_bias_linear"}, false)};
   reader.Ignore({"attention_head_dim", "attention_hidden_size", "chunk_size", "hybrid_layer_ids",
                  "kv_channels", "mamba_headdim", "num_query_groups", "rope_scaling", "rope_theta",

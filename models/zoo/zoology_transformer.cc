@@ -1,6 +1,7 @@
 // The language model of the zoology repository (arXiv 2312.04927) with its multi-head softmax attention in
 // every layer: LayerNorm, one projection to [q | k | v], LayerNorm and a position-wise network; learned
 // positions, biases, a tied head.
+#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <optional>
@@ -62,9 +63,9 @@ absl::StatusOr<DecoderSpec> ZoologySpec(const Settings& settings, const Settings
   attention.width = reader.IntWithin({"d_model"}, 1, kLargestSize, stored(words, 1).value_or(64));
   // A configuration that is silent means one head; a checkpoint without one says nothing.
   const bool said = archive == nullptr || reader.Has({"sequence_mixer"});
+  const std::vector<absl::string_view> heads = {"sequence_mixer.kwargs.num_heads", "num_heads"};
   attention.heads = attention.groups =
-      reader.IntWithin({"sequence_mixer.kwargs.num_heads", "num_heads"}, 1, 65536,
-                       said ? std::optional<int64_t>(1) : std::nullopt);
+      reader.IntWithin(heads, 1, 65536, said ? std::optional<int64_t>(1) : std::nullopt);
   const std::string mixer_name = reader.Text({"sequence_mixer.name"}, "MHA");
   attention.projection = AttentionSpec::Projection::kFused;
   attention.qkv_bias = reader.Bool({"sequence_mixer.kwargs.bias"}, true);
@@ -74,20 +75,24 @@ absl::StatusOr<DecoderSpec> ZoologySpec(const Settings& settings, const Settings
   if (kind != StateMixer::kIdentity) {
     const int64_t hidden =
         stored(absl::StrCat(kLayer, "state_mixer.fc1.weight"), 0).value_or(4 * attention.width);
-    mlp.hidden = attention.width *
-                 reader.IntWithin({"state_mixer.kwargs.hidden_mult"}, 1, 1024, hidden / attention.width);
+    mlp.hidden = attention.width * reader.IntWithin({"state_mixer.kwargs.hidden_mult"}, 1, 1024,
+                                                    std::clamp<int64_t>(hidden / attention.width, 1, 1024));
   }
   // A checkpoint's is padded to a multiple; its configuration may or may not say so.
   const std::optional<int64_t> rows = stored(words, 0);
   const int64_t multiple = reader.IntWithin({"pad_vocab_size_multiple"}, 1, kLargestSize, 1);
   const int64_t vocabulary = reader.IntWithin({"vocab_size"}, 1, kLargestSize, rows.value_or(64));
   const int64_t padded = (vocabulary + multiple - 1) / multiple * multiple;
-  spec.description.vocab_size = padded == rows.value_or(padded)
-                                    ? padded
-                                    : reader.StoredSize({"vocab_size"}, rows, 1, kLargestSize, padded);
+  spec.description.vocab_size = padded;
+  if (padded != rows.value_or(padded)) {
+    reader.Fail(
+        reader.Naming(absl::FailedPreconditionError(absl::StrCat("the vocabulary comes to ", padded,
+                                                                 " tokens, but the weights have ", *rows)),
+                      {"vocab_size", "pad_vocab_size_multiple"}));
+  }
   spec.description.max_positions = reader.IntWithin({"max_position_embeddings"}, 0, kLargestSize,
                                                     stored(positions, 0).value_or(archive ? 0 : 64));
-  spec.norm = {NormSpec::Kind::kLayer, reader.Real({"layer_norm_epsilon"}, 1e-5)};
+  spec.norm = {NormSpec::Kind::kLayer, reader.NonNegative({"layer_norm_epsilon"}, 1e-5)};
   spec.tied = reader.Bool({"tie_embeddings", "learnable_word_embeddings"}, true);
   EIGSVC_RETURN_IF_ERROR(reader.status());
   if (mixer_name != "MHA" && !absl::EndsWith(mixer_name, ".MHA")) {
@@ -100,8 +105,7 @@ absl::StatusOr<DecoderSpec> ZoologySpec(const Settings& settings, const Settings
         "; it is the final norm's alone, and one that differs from the layers' 1e-5 is not supported"));
   }
   if (attention.width % attention.heads != 0) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "d_model ", attention.width, " does not divide into num_heads = ", attention.heads, " heads"));
+    return reader.Disagree("the width does not divide into the heads", {"d_model", reader.Spelt(heads)});
   }
   attention.key_size = attention.value_size = attention.width / attention.heads;
   EIGSVC_RETURN_IF_ERROR(reader.RefuseUnknown(typed, "zoology-transformer"));
