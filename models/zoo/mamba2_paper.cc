@@ -99,8 +99,8 @@ class PaperMamba2Reader {
     spec.head_width = width / heads_of_width;
     spec.heads = expansion * width / spec.head_width;
     if (width % heads_of_width != 0) {
-      return absl::InvalidArgumentError(absl::StrCat("setting \"num_heads\" is ", heads_of_width,
-                                                     ", which does not divide hidden_dim ", width));
+      return reader_.Disagree("the width does not divide into the heads",
+                              {"num_heads", reader_.Spelt({"hidden_dim", "d_model"})});
     }
     std::optional<int64_t> order;  // the projection's rows are [x | B | C | Δ]
     if (const auto rows = StoredInMixer("in_proj.weight", 0)) {
@@ -111,7 +111,10 @@ class PaperMamba2Reader {
     spec.learned_start = reader_.Bool({"learnable_init_states"}, HasKey("blocks.0.mamba.init_states"));
     spec.input_bias = spec.output_bias = reader_.Bool({"bias"}, HasKey("blocks.0.mamba.in_proj.bias"));
     EIGSVC_RETURN_IF_ERROR(reader_.status());
-    EIGSVC_RETURN_IF_ERROR(spec.Check());
+    EIGSVC_RETURN_IF_ERROR(
+        reader_.Naming(spec.Check(), {"num_heads", reader_.Spelt({"expansion", "expand"}),
+                                      reader_.Spelt({"hidden_dim", "d_model"}), "ngroups",
+                                      reader_.Spelt({"state_dim", "d_state"}), "pseudoLTI"}));
     return spec;
   }
 

@@ -143,10 +143,13 @@ class SettingsFuzzTest : public ::testing::TestWithParam<TinyModel> {
     int64_t steps = 5;
     if (description.max_positions > 0) steps = std::min(steps, description.max_positions);
     Random random({1});
-    const at::Tensor tokens = testing::RandomTokens(random, 1, steps, description.vocab_size);
-    const absl::StatusOr<at::Tensor> logits = model.Forward(model.weights(), tokens);
+    const at::Tensor inputs = description.vocab_size > 0
+                                  ? testing::RandomTokens(random, 1, steps, description.vocab_size)
+                                  : testing::NormalTensor(random, {1, steps, description.channels});
+    const absl::StatusOr<at::Tensor> logits = model.Forward(model.weights(), inputs);
     ASSERT_THAT(logits, testing::IsOk()) << what;
-    EXPECT_EQ(logits->size(1), steps) << what;
+    EXPECT_EQ(logits->size(1), description.pooling.empty() ? steps : 1) << what;
+    EXPECT_EQ(logits->size(2), description.classes) << what;
   }
 
   at::NoGradGuard no_grad_;
@@ -158,7 +161,7 @@ TEST_P(SettingsFuzzTest, AFreshModelRunsOrNamesTheField) {
   EIGSVC_ASSERT_OK_AND_ASSIGN(const auto tiny, MakeTiny(GetParam()));
   EIGSVC_ASSERT_OK_AND_ASSIGN(const FamilyEntry* family, FindFamily(GetParam().family));
   LoadOptions options;
-  options.max_weight_bytes = 1 << 19;
+  options.max_weight_bytes = std::max<int64_t>(1 << 19, 8 * tiny->description().parameters);
   int64_t made = 0;
   for (int64_t round = 0; round < rounds_; ++round) {
     Random random({seed_, static_cast<uint64_t>(round)});
