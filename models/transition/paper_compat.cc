@@ -16,6 +16,8 @@
 #include "ATen/ops/linalg_eigvals.h"
 #include "ATen/ops/log.h"
 #include "ATen/ops/matmul.h"
+#include "ATen/ops/where.h"
+#include "ATen/ops/zeros_like.h"
 #include "models/base/status_macros.h"
 
 namespace eigsvc {
@@ -27,24 +29,26 @@ constexpr int64_t kScoresAtOnce = int64_t{1} << 21;  // 16 MiB of float64
 }  // namespace
 
 absl::StatusOr<at::Tensor> CompatLogSoftmaxNormaliser(const at::Tensor& q, const at::Tensor& k,
-                                                      const Departures& departures, const StopToken* stop) {
-  const int64_t steps = q.size(2);
+                                                      int64_t length, const Departures& departures,
+                                                      const StopToken* stop) {
+  const int64_t steps = q.size(2), first = k.size(2) - steps;
   const double scale = departures.unscaled_scores ? 1 : 1 / std::sqrt(static_cast<double>(q.size(3)));
-  const at::Tensor keys = (k.detach() * scale).transpose(-1, -2), positions = at::arange(steps, k.device());
-  const int64_t rows = std::max<int64_t>(1, kScoresAtOnce / (q.size(0) * q.size(1) * steps));
+  const at::Tensor keys = (k.detach() * scale).transpose(-1, -2),
+                   positions = at::arange(k.size(2), k.device());
+  const int64_t rows = std::max<int64_t>(1, kScoresAtOnce / (q.size(0) * q.size(1) * k.size(2)));
   std::vector<at::Tensor> blocks;
   for (int64_t begin = 0; begin < steps; begin += rows) {
     if (stop != nullptr) EIGSVC_RETURN_IF_ERROR(stop->Check());
-    const int64_t length = std::min(rows, steps - begin);
-    const at::Tensor row = positions.narrow(0, begin, length).unsqueeze(-1);  // [rows,1]
-    const at::Tensor later = positions > row;                                 // [rows,T]
-    const double masked = departures.masked_as_zero ? 0 : -std::numeric_limits<double>::infinity();
-    const at::Tensor scores =
-        at::matmul(q.detach().narrow(2, begin, length), keys).masked_fill(later, masked);
-    const at::Tensor largest = scores.amax({-1}, /*keepdim=*/true);
-    // In the scores' type: what is subtracted from a later key's score of 0 is 0.
-    const at::Tensor shifted = (scores - largest).masked_fill(later, masked).to(at::kDouble);
-    blocks.push_back(at::log(at::exp(shifted).sum({-1})) + largest.squeeze(-1).to(at::kDouble));
+    const int64_t count = std::min(rows, steps - begin), seen = first + begin + count;
+    const at::Tensor row = positions.narrow(0, first + begin, count);
+    const at::Tensor scores = at::matmul(q.detach().narrow(2, begin, count), keys.narrow(-1, 0, seen))
+                                  .masked_fill(positions.narrow(0, 0, seen) > row.unsqueeze(-1),
+                                               -std::numeric_limits<double>::infinity());
+    const at::Tensor later = departures.masked_as_zero ? length - 1 - row : at::zeros_like(row);  // [count]
+    at::Tensor largest = scores.amax({-1});
+    largest = at::where(later > 0, largest.clamp_min(0), largest);
+    const at::Tensor sum = at::exp((scores - largest.unsqueeze(-1)).to(at::kDouble)).sum({-1});
+    blocks.push_back(at::log(sum + later) + largest.to(at::kDouble));
   }
   return at::cat(blocks, -1);
 }
@@ -75,7 +79,7 @@ at::Tensor CompatS4Eigenvalues(const at::Tensor& d, const at::Tensor& p, double 
   const at::Tensor inverse = at::diag(1 / (twice - lambda));
   const at::Tensor left = at::matmul(inverse, column), right = at::matmul(row, inverse);
   const at::Tensor backward = inverse - at::matmul(left * (1 / (1 + at::matmul(right, column))), right);
-  return at::linalg_eigvals(at::matmul(backward, forward));
+  return at::linalg_eigvals(at::matmul(backward, forward).to(at::kComplexDouble)).to(type);
 }
 
 }  // namespace eigsvc

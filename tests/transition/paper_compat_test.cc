@@ -48,7 +48,7 @@ TEST(PaperCompatTest, SoftmaxMatchesTheGoldenEntry) {
   const auto golden = nlohmann::json::parse(std::ifstream(testing::SharedPath("golden/eigenvalues.json")));
   EIGSVC_ASSERT_OK_AND_ASSIGN(
       const at::Tensor log_eta,
-      CompatLogSoftmaxNormaliser(Rows(golden["q"]), Rows(golden["k"]),
+      CompatLogSoftmaxNormaliser(Rows(golden["q"]), Rows(golden["k"]), /*length=*/5,
                                  Only(&Departures::unscaled_scores, &Departures::masked_as_zero), nullptr));
   const at::Tensor found =
       std::get<ScalarPerUnit>(NormaliserTransition(log_eta, {}, 0, 0, 0).kind).log_magnitude.exp();
@@ -70,7 +70,12 @@ TEST(PaperCompatTest, EachSoftmaxDepartureEqualsAPlainLoop) {
       departures.unscaled_scores = unscaled;
       departures.masked_as_zero = as_zero;
       EIGSVC_ASSERT_OK_AND_ASSIGN(const at::Tensor log_eta,
-                                  CompatLogSoftmaxNormaliser(q, k, departures, nullptr));
+                                  CompatLogSoftmaxNormaliser(q, k, kSteps, departures, nullptr));
+      // The last steps of a chunk of which 100 more follow.
+      EIGSVC_ASSERT_OK_AND_ASSIGN(
+          const at::Tensor chunk,
+          CompatLogSoftmaxNormaliser(q.slice(2, 350, 600), k.slice(2, 0, 600), kSteps, departures, nullptr));
+      EXPECT_LE((chunk - log_eta.slice(2, 350, 600)).abs().max().item<double>(), 1e-12);
       for (const int64_t t : {0, 1, 350, 698, 699}) {
         const at::Tensor row = (k[1][3] * q[1][3][t]).sum({-1}) / (unscaled ? 1 : std::sqrt(8.0));
         double largest = as_zero && t < kSteps - 1 ? 0 : -1e300;
@@ -89,7 +94,7 @@ TEST(PaperCompatTest, WithoutDeparturesSoftmaxIsExact) {
   const at::Tensor q = NormalTensor(random, {1, 2, 300, 16}), k = NormalTensor(random, {1, 2, 300, 16});
   EIGSVC_ASSERT_OK_AND_ASSIGN(const AttentionOutput attention, CausalAttention(q, k, k));
   EIGSVC_ASSERT_OK_AND_ASSIGN(const at::Tensor log_eta,
-                              CompatLogSoftmaxNormaliser(q, k, Departures(), nullptr));
+                              CompatLogSoftmaxNormaliser(q, k, 300, Departures(), nullptr));
   EXPECT_LE((log_eta - attention.lse).abs().max().item<double>(), 1e-12);
 }
 
@@ -97,7 +102,7 @@ TEST(PaperCompatTest, ZeroScoresBesideMaskedZerosGiveOneEverywhere) {
   const at::Tensor zero = at::zeros({1, 1, 50, 4});
   EIGSVC_ASSERT_OK_AND_ASSIGN(
       const at::Tensor log_eta,
-      CompatLogSoftmaxNormaliser(zero, zero, Only(&Departures::masked_as_zero), nullptr));
+      CompatLogSoftmaxNormaliser(zero, zero, 50, Only(&Departures::masked_as_zero), nullptr));
   for (int t = 0; t < 50; ++t) EXPECT_NEAR(log_eta[0][0][t].item<double>(), std::log(50.0), 1e-14);
 }
 
@@ -105,7 +110,7 @@ TEST(PaperCompatTest, SoftmaxObeysAStop) {
   StopToken stop;
   stop.Cancel();
   const at::Tensor zero = at::zeros({1, 1, 5, 4});
-  EXPECT_THAT(CompatLogSoftmaxNormaliser(zero, zero, Departures::All(), &stop),
+  EXPECT_THAT(CompatLogSoftmaxNormaliser(zero, zero, 5, Departures::All(), &stop),
               StatusIs(absl::StatusCode::kCancelled, ::testing::HasSubstr("cancelled")));
 }
 
