@@ -6,6 +6,9 @@ import numpy as np
 from safetensors.numpy import save_file
 
 
+ALL_DEPARTURES = [f"E{i}" for i in range(1, 11)]  # of definition PAPER_COMPAT
+
+
 class SharedDataMissing(Exception):
     """Raised by a case that needs the shared test data where there is none."""
 
@@ -37,7 +40,7 @@ def dense(matrices):
 
 
 def write(directory, *, reference, tokens, logits, transitions, dtypes=("float32",), layer_inputs=(), checkpoint="checkpoint",
-          settings=None, tolerances=None):
+          settings=None, tolerances=None, departures=None):
     """Writes expected.safetensors and case.json.
 
     reference    the independent implementation and its version
@@ -48,6 +51,7 @@ def write(directory, *, reference, tokens, logits, transitions, dtypes=("float32
     layer_inputs x [B,T,D] before each layer and after the last, in float64: then float32 is judged layer by layer
     checkpoint   name in `directory` of the saved checkpoint: a folder or a file
     settings     what a user would have to pass with --config, for checkpoints that do not say it
+    departures   ["E1", ...] of definition PAPER_COMPAT, where the transitions are not the model's own; []: all it has
     tolerances   {"logits" | "eigenvalues": {dtype: value, ..., "reason": text}} where README.md's do not fit
     """
     tokens = np.asarray(tokens)
@@ -62,6 +66,8 @@ def write(directory, *, reference, tokens, logits, transitions, dtypes=("float32
     facts = {"reference": reference, "dtypes": list(dtypes), "checkpoint": checkpoint}
     if settings:
         facts["settings"] = settings
+    if departures is not None:
+        facts["departures"] = departures
     if tolerances:
         facts["tolerances"] = tolerances
     (directory / "case.json").write_text(json.dumps(facts, indent=1) + "\n")

@@ -60,6 +60,7 @@ struct Case {
   std::string directory, checkpoint;
   Settings settings;   // of case.json
   Settings overrides;  // what a user passes with --config
+  Convention convention;
   std::unique_ptr<Archive> expected;
 
   bool Has(const std::string& key) const { return expected->tensors().contains(key); }
@@ -197,7 +198,7 @@ class Comparison {
     for (const Residency residency : {Residency::kAll, Residency::kLayer}) {
       options.residency = residency;
       EIGSVC_ASSIGN_OR_RETURN(const auto model, LoadModel(archive, files_.overrides, options));
-      EIGSVC_ASSIGN_OR_RETURN(const Outcome outcome, Run(*model, inputs, {}));
+      EIGSVC_ASSIGN_OR_RETURN(const Outcome outcome, Run(*model, inputs, {}, files_.convention));
       if (residency == Residency::kAll) whole = outcome.logits;
       if (!at::equal(outcome.logits, whole)) Fail("logits change when layers are read one at a time");
     }
@@ -220,7 +221,7 @@ class Comparison {
   // make of the oracle's own input of them: README.md says why.
   absl::Status CheckRun(const SequenceModel& model, const at::Tensor& inputs, const std::set<int64_t>& cuts,
                         const std::string& how) {
-    EIGSVC_ASSIGN_OR_RETURN(const Outcome outcome, Run(model, inputs, cuts));
+    EIGSVC_ASSIGN_OR_RETURN(const Outcome outcome, Run(model, inputs, cuts, files_.convention));
     EIGSVC_ASSIGN_OR_RETURN(const at::Tensor logits, files_.Tensor("logits"));
     EIGSVC_ASSIGN_OR_RETURN(const double error, ErrorOf(outcome.logits, logits));
     double& largest = dtype_ == at::kDouble ? result_.logits_float64 : result_.logits_float32;
@@ -233,7 +234,7 @@ class Comparison {
     for (size_t layer = 0; layer < outcome.activations.size(); ++layer) {
       EIGSVC_ASSIGN_OR_RETURN(given.emplace_back(), files_.Tensor(LayerInput(layer)));
     }
-    EIGSVC_ASSIGN_OR_RETURN(const Outcome layers, Run(model, inputs, cuts, given));
+    EIGSVC_ASSIGN_OR_RETURN(const Outcome layers, Run(model, inputs, cuts, files_.convention, given));
     for (size_t layer = 0; layer < given.size(); ++layer) {
       EIGSVC_ASSIGN_OR_RETURN(const double off, ErrorOf(layers.activations[layer], given[layer]));
       Judge(off, tolerances_.logits,
@@ -314,6 +315,10 @@ absl::Status Check(const std::string& directory, c10::Device device, CaseResult&
   EIGSVC_ASSIGN_OR_RETURN(result.reference, files.settings.Text("reference"));
   EIGSVC_ASSIGN_OR_RETURN(files.checkpoint, files.settings.Text("checkpoint"));
   EIGSVC_ASSIGN_OR_RETURN(files.overrides, files.settings.Child("settings"));
+  if (files.settings.Has("departures")) {
+    EIGSVC_ASSIGN_OR_RETURN(const std::vector<std::string> departures, files.settings.Texts("departures"));
+    EIGSVC_ASSIGN_OR_RETURN(files.convention, ParseConvention("PAPER_COMPAT", departures, "", ""));
+  }
   EIGSVC_ASSIGN_OR_RETURN(const std::vector<std::string> dtypes, files.settings.Texts("dtypes"));
   EIGSVC_ASSIGN_OR_RETURN(Archive expected, Archive::Open(directory + "/expected.safetensors"));
   files.expected = std::make_unique<Archive>(std::move(expected));

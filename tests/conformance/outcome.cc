@@ -58,7 +58,11 @@ absl::Status Join(const RecordingTap& tap, Outcome& outcome) {
 }  // namespace
 
 absl::StatusOr<Outcome> Run(const SequenceModel& model, const at::Tensor& inputs,
-                            const std::set<int64_t>& cuts, const std::vector<at::Tensor>& layer_inputs) {
+                            const std::set<int64_t>& cuts, const Convention& convention,
+                            const std::vector<at::Tensor>& layer_inputs) {
+  const ModelDescription& description = model.description();
+  EIGSVC_ASSIGN_OR_RETURN(const Convention resolved,
+                          ResolveConvention(convention, description.conventions, description.family));
   std::set<int64_t> ends = cuts;
   ends.insert(inputs.size(1));
   Outcome outcome;
@@ -80,14 +84,14 @@ absl::StatusOr<Outcome> Run(const SequenceModel& model, const at::Tensor& inputs
     for (size_t i = 0; i < states.size(); ++i) {
       const int layer = static_cast<int>(i);
       EIGSVC_ASSIGN_OR_RETURN(const Weights weights, model.weights().Layer(layer));
-      EIGSVC_ASSIGN_OR_RETURN(x, model.Layer(layer, weights, x, &states[i], {&tap}));
+      EIGSVC_ASSIGN_OR_RETURN(x, model.Layer(layer, weights, x, &states[i], {&tap, nullptr, resolved}));
       pass_on(i + 1);
     }
     parts.push_back(std::move(x));
     begin = end;
   }
   at::Tensor x = at::cat(parts, 1);
-  if (!model.description().pooling.empty()) {
+  if (!description.pooling.empty()) {
     const at::Tensor lengths = at::full({x.size(0)}, x.size(1), x.options().dtype(at::kLong));
     EIGSVC_ASSIGN_OR_RETURN(x, model.Pool(model.weights(), x, lengths));
   }

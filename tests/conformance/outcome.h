@@ -25,10 +25,12 @@ struct Outcome {
   std::vector<at::Tensor> activations;    // x [B,T,D] as embedded and after every layer
 };
 
-// Tokens [B,T] or real inputs [B,T,C], run in chunks that end at `cuts` and at T. INTERNAL for steps that are
-// left out between chunks and for a constant transition that changes. What a layer and the head are given is
-// what is below them or, where there are `layer_inputs` [B,T,D], their own of those.
+// Tokens [B,T] or real inputs [B,T,C], run in chunks that end at `cuts` and at T, reporting by `convention`,
+// which is as asked. What a layer and the head are given is what is below them or, where there are
+// `layer_inputs` [B,T,D], their own of those. INTERNAL for steps that are left out between chunks and for a
+// constant transition that changes.
 absl::StatusOr<Outcome> Run(const SequenceModel& model, const at::Tensor& inputs,
-                            const std::set<int64_t>& cuts, const std::vector<at::Tensor>& layer_inputs = {});
+                            const std::set<int64_t>& cuts, const Convention& convention = {},
+                            const std::vector<at::Tensor>& layer_inputs = {});
 
 }  // namespace eigsvc::testing
