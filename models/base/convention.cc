@@ -21,6 +21,9 @@ constexpr Switch kSwitches[] = {
     {"E9", &Departures::closed_bins},      {"E10", &Departures::signed_phase},
 };
 
+constexpr absl::string_view kAnalysedFamilies =
+    "softmax-attention, linear-attention, norm-attention, mamba2, lru, s4 and s5, in layout paper";
+
 constexpr Gauge kGauges[] = {Gauge::kDefault, Gauge::kDsf, Gauge::kRaw};
 constexpr Rotation kRotations[] = {Rotation::kDefault, Rotation::kIo, Rotation::kState};
 
@@ -115,8 +118,12 @@ absl::StatusOr<Convention> ResolveConvention(const Convention& asked, const Conv
                           Choose("rotation", asked.rotation, support.rotations, RotationName, family));
   if (!asked.departures.Any()) return resolved;
   if (!support.departures.Any()) {
-    return Invalid("definition PAPER_COMPAT is that of the models of arXiv 2510.09379; ", family,
-                   " has EXACT only");
+    return Invalid("definition PAPER_COMPAT is that of the models that arXiv 2510.09379 analyses (",
+                   kAnalysedFamilies, "); this ", family, " has EXACT only");
+  }
+  if (resolved.gauge != support.gauges.front()) {
+    return Invalid("gauge \"", GaugeName(resolved.gauge), "\" means nothing for definition PAPER_COMPAT of ",
+                   family, "; it has ", GaugeName(support.gauges.front()));
   }
   if (asked.departures == Departures::All()) {
     resolved.departures = support.departures;

@@ -18,34 +18,6 @@
 namespace eigsvc {
 namespace {
 
-// The chunk's heads [B,T,H,d] behind those of the steps before that `window` still shows (0: all), [B,H,S,d];
-// kept for the next chunk. Without a window, `kept` has room for more steps than were seen, so that many
-// short chunks of a long sequence cost no more than one.
-at::Tensor Append(const at::Tensor& heads, const LayerState& state, int64_t window, at::Tensor& kept) {
-  const at::Tensor fresh = heads.transpose(1, 2);
-  if (!kept.defined()) {
-    kept = fresh;
-  } else if (window > 0) {
-    kept = at::cat({kept, fresh}, 2);
-  } else if (at::GradMode::is_enabled() && fresh.requires_grad()) {
-    kept = at::cat({kept.narrow(2, 0, state.position), fresh}, 2);
-  } else {
-    const int64_t steps = state.position + fresh.size(2);
-    if (kept.size(2) < steps) {
-      std::vector<int64_t> room = fresh.sizes().vec();
-      room[2] = std::max({steps, state.length, 2 * state.position});
-      const at::Tensor larger = at::empty(room, fresh.options());
-      larger.narrow(2, 0, state.position).copy_(kept.narrow(2, 0, state.position));
-      kept = larger;
-    }
-    kept.narrow(2, state.position, fresh.size(2)).copy_(fresh);
-    return kept.narrow(2, 0, steps);
-  }
-  const at::Tensor seen = kept;
-  if (window > 0 && kept.size(2) >= window) kept = kept.narrow(2, kept.size(2) - window + 1, window - 1);
-  return seen;
-}
-
 // The angles of the steps behind the state must be those of the steps before.
 absl::Status CheckAngles(const LayerCall& call, const std::string& name, const RotarySpec& rotary) {
   if (!rotary.DependsOnLength()) return absl::OkStatus();
@@ -147,12 +119,37 @@ std::vector<MixerDescription> Attention::Mixers() const {
   return {std::move(description)};
 }
 
+at::Tensor AppendHeads(const at::Tensor& heads, const LayerState& state, int64_t window, at::Tensor& kept) {
+  const at::Tensor fresh = heads.transpose(1, 2);
+  if (!kept.defined()) {
+    kept = fresh;
+  } else if (window > 0) {
+    kept = at::cat({kept, fresh}, 2);
+  } else if (at::GradMode::is_enabled() && fresh.requires_grad()) {
+    kept = at::cat({kept.narrow(2, 0, state.position), fresh}, 2);
+  } else {
+    const int64_t steps = state.position + fresh.size(2);
+    if (kept.size(2) < steps) {
+      std::vector<int64_t> room = fresh.sizes().vec();
+      room[2] = std::max({steps, state.length, 2 * state.position});
+      const at::Tensor larger = at::empty(room, fresh.options());
+      larger.narrow(2, 0, state.position).copy_(kept.narrow(2, 0, state.position));
+      kept = larger;
+    }
+    kept.narrow(2, state.position, fresh.size(2)).copy_(fresh);
+    return kept.narrow(2, 0, steps);
+  }
+  const at::Tensor seen = kept;
+  if (window > 0 && kept.size(2) >= window) kept = kept.narrow(2, kept.size(2) - window + 1, window - 1);
+  return seen;
+}
+
 absl::StatusOr<at::Tensor> AttendAndReport(const LayerCall& call, const std::string& name,
                                            const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                            AttentionOptions options) {
   const at::Tensor queries = q.transpose(1, 2);
   const auto append = [&](const at::Tensor& heads, const char* kept) {
-    return Append(heads, call.state, options.window, call.state.tensors[name + kept]);
+    return AppendHeads(heads, call.state, options.window, call.state.tensors[name + kept]);
   };
   const at::Tensor keys = append(k, "keys"), values = append(v, "values");
   options.stop = call.context.stop;
@@ -162,7 +159,7 @@ absl::StatusOr<at::Tensor> AttendAndReport(const LayerCall& call, const std::str
   at::Tensor& last = call.state.tensors[name + "lse"];
   const at::Tensor previous = last;
   last = attention.lse.narrow(-1, steps - 1, 1);
-  if ((previous.defined() || steps > 1) && call.Wants(kAttentionMixer)) {
+  if ((previous.defined() || steps > 1) && !call.departs() && call.Wants(kAttentionMixer)) {
     EIGSVC_RETURN_IF_ERROR(
         call.Report(kAttentionMixer, UnitKind::kHead,
                     call.context.convention.gauge == Gauge::kRaw

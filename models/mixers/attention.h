@@ -69,4 +69,9 @@ absl::StatusOr<at::Tensor> AttendAndReport(const LayerCall& call, const std::str
                                            const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                            AttentionOptions options);
 
+// A chunk's heads [B,T,H,d] behind those of the steps before that `window` still shows (0: all), [B,H,S,d];
+// `kept`, undefined at first, keeps them for the next chunk. Without a window it has room for more steps than
+// were seen, so that many short chunks of a long sequence cost no more than one.
+at::Tensor AppendHeads(const at::Tensor& heads, const LayerState& state, int64_t window, at::Tensor& kept);
+
 }  // namespace eigsvc

@@ -8,6 +8,7 @@
 #include "ATen/ops/cat.h"
 #include "ATen/ops/clamp.h"
 #include "ATen/ops/exp.h"
+#include "ATen/ops/linear.h"
 #include "ATen/ops/promote_types.h"
 #include "ATen/ops/silu.h"
 #include "ATen/ops/softplus.h"
@@ -18,6 +19,7 @@
 #include "models/layers/ssd.h"
 #include "models/mixers/short_convolution.h"
 #include "models/transition/noise_floor.h"
+#include "models/transition/paper_compat.h"
 
 namespace eigsvc {
 
@@ -82,17 +84,37 @@ absl::StatusOr<at::Tensor> Mamba2::Run(const LayerCall& call, const at::Tensor& 
                                   spec_.conv_rows(), spec_.step_rows()},
                                  -1);
   const Scanned scanned = Scan(call, parts[3], parts[4]);
-  if (spec_.time_invariant ? call.WantsConstant(kMamba2Mixer) : call.Wants(kMamba2Mixer)) {
-    Transition transition;
-    transition.constant = spec_.time_invariant;
-    transition.kind = ScalarPerUnit{scanned.log_decay.detach(), spec_.head_width * spec_.order};
-    transition.first_step = call.state.position;
-    transition.noise_floor = RoundingNoise(projected.scalar_type());
-    EIGSVC_RETURN_IF_ERROR(call.Report(kMamba2Mixer, UnitKind::kHead, std::move(transition)));
+  if (spec_.time_invariant ? call.WantsConstant(kMamba2Mixer) : !call.departs() && call.Wants(kMamba2Mixer)) {
+    EIGSVC_RETURN_IF_ERROR(Report(call, scanned.log_decay, projected.scalar_type()));
   }
   at::Tensor y = spec_.gate ? Gated(call, scanned.y, parts[2]) : scanned.y.to(projected.scalar_type());
   if (spec_.gated_mlp > 0) y = at::cat({at::silu(parts[0]) * parts[1], y}, -1);
   return Linear(call, "out_proj", y);
+}
+
+absl::Status Mamba2::Report(const LayerCall& call, const at::Tensor& log_decay,
+                            at::ScalarType projected) const {
+  at::Tensor reported = log_decay.detach();
+  if (call.context.convention.departures.closed_bins) {
+    reported = LogOfRounded(reported, at::promote_types(projected, at::kFloat));
+  }
+  Transition transition;
+  transition.kind = ScalarPerUnit{reported, spec_.head_width * spec_.order};
+  transition.constant = spec_.time_invariant;
+  transition.first_step = spec_.time_invariant ? 0 : call.state.position;
+  transition.noise_floor = RoundingNoise(projected);
+  return call.Report(kMamba2Mixer, UnitKind::kHead, std::move(transition));
+}
+
+absl::Status Mamba2::ReportDeparting(const LayerCall& call, const at::Tensor& x) const {
+  if (spec_.time_invariant || !call.Wants(kMamba2Mixer)) return absl::OkStatus();
+  const auto steps = [&](const at::Tensor& rows) {
+    return rows.narrow(0, spec_.projection_rows() - spec_.step_rows(), spec_.step_rows());
+  };
+  const at::Tensor weight = steps(Weight(call, "in_proj.weight"));
+  const at::Tensor dt_raw =
+      spec_.input_bias ? at::linear(x, weight, steps(Weight(call, "in_proj.bias"))) : at::linear(x, weight);
+  return Report(call, LogDecay(call, StepSizes(call, dt_raw)), dt_raw.scalar_type());
 }
 
 // One for each row of the projection; a gated MLP's have none.
@@ -106,24 +128,32 @@ at::Tensor Mamba2::Multipliers(const at::Tensor& projected) const {
   return at::tensor(values, at::kDouble).to(projected.device(), projected.scalar_type());
 }
 
+at::Tensor Mamba2::StepSizes(const LayerCall& call, const at::Tensor& dt_raw) const {
+  const auto type = at::promote_types(dt_raw.scalar_type(), at::kFloat);
+  const at::Tensor dt = at::softplus(dt_raw.to(type) + Weight(call, "dt_bias"), 1, 20);
+  return spec_.dt_min > 0 || std::isfinite(spec_.dt_max) ? at::clamp(dt, spec_.dt_min, spec_.dt_max) : dt;
+}
+
+at::Tensor Mamba2::LogDecay(const LayerCall& call, const at::Tensor& dt) const {
+  if (!spec_.time_invariant) return dt * -at::exp(Weight(call, "A_log"));
+  const at::Tensor beta = Weight(call, "beta").to(dt.scalar_type()).view({1, 1, -1});
+  return beta * -at::softplus(Weight(call, "A").to(dt.scalar_type()));
+}
+
 Mamba2::Scanned Mamba2::Scan(const LayerCall& call, const at::Tensor& xbc, const at::Tensor& dt_raw) const {
   const auto type = at::promote_types(xbc.scalar_type(), at::kFloat);
   at::Tensor mixed = xbc.to(type);
   if (spec_.taps > 0) mixed = at::silu(ShortConvolution(call, Name("conv1d"), mixed));
-  at::Tensor dt = at::softplus(dt_raw.to(type) + Weight(call, "dt_bias"), 1, 20);
-  if (spec_.dt_min > 0 || std::isfinite(spec_.dt_max)) dt = at::clamp(dt, spec_.dt_min, spec_.dt_max);
+  at::Tensor dt = StepSizes(call, dt_raw);
+  const at::Tensor log_decay = LogDecay(call, dt);
 
   const int64_t bc = spec_.groups * spec_.order;
   const std::vector<at::Tensor> parts = mixed.split_with_sizes({spec_.inner(), bc, bc}, -1);
   const at::Tensor x = parts[0].unflatten(-1, {spec_.heads, spec_.head_width});
-  at::Tensor b = parts[1], log_decay;
+  at::Tensor b = parts[1];
   if (spec_.time_invariant) {
     b = b * dt.repeat_interleave(bc / spec_.heads, -1);
-    const at::Tensor beta = Weight(call, "beta").to(type).view({1, 1, -1});
-    log_decay = beta * -at::softplus(Weight(call, "A").to(type));
-    dt = beta.expand(dt.sizes());
-  } else {
-    log_decay = dt * -at::exp(Weight(call, "A_log"));
+    dt = Weight(call, "beta").to(type).view({1, 1, -1}).expand(dt.sizes());
   }
   at::Tensor& state = State(call, "ssm");
   if (!state.defined() && spec_.learned_start) {

@@ -55,6 +55,7 @@ class Mamba2 final : public Module {
   Mamba2(std::string name, Mamba2Spec spec) : Module(std::move(name)), spec_(std::move(spec)) {}
   void Plan(const WeightPlanner& planner) const override;
   absl::StatusOr<at::Tensor> Run(const LayerCall& call, const at::Tensor& x) const override;
+  absl::Status ReportDeparting(const LayerCall& call, const at::Tensor& x) const override;
   std::vector<MixerDescription> Mixers() const override;
   double ExtraOperations() const override;
 
@@ -64,6 +65,11 @@ class Mamba2 final : public Module {
     at::Tensor log_decay;  // log λ [B,T,H]; [1,1,H] where it is the same at every step
   };
   at::Tensor Multipliers(const at::Tensor& projected) const;
+  // Δ [B,T,H] (time-invariant: [B,T,G]) in at least float32.
+  at::Tensor StepSizes(const LayerCall& call, const at::Tensor& dt_raw) const;
+  // log λ: [B,T,H] of Δ, or [1,1,H] where it is the same at every step.
+  at::Tensor LogDecay(const LayerCall& call, const at::Tensor& dt) const;
+  absl::Status Report(const LayerCall& call, const at::Tensor& log_decay, at::ScalarType projected) const;
   // xbc: the channels [x | B | C] before the convolution; dt_raw: Δ before its bias.
   Scanned Scan(const LayerCall& call, const at::Tensor& xbc, const at::Tensor& dt_raw) const;
   // y in the dtype of z, gated and normed.

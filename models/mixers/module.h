@@ -71,6 +71,9 @@ struct LayerCall {
   }
   // The same of a transition that never changes: it is reported with a sequence's first step.
   bool WantsConstant(absl::string_view mixer) const { return state.position == 0 && Wants(mixer); }
+  // Whether what is reported is that of the analysis released with arXiv 2510.09379: the block then calls
+  // ReportDeparting, and Run reports nothing that changes from step to step.
+  bool departs() const { return context.convention.departures.Any(); }
   absl::Status Report(absl::string_view mixer, UnitKind unit_kind, Transition transition) const {
     return context.tap->OnTransition(layer, mixer, unit_kind, std::move(transition));
   }
@@ -89,6 +92,10 @@ class Module {
   // or the state. Safe for concurrent use on different states, autograd-compatible, throws like LibTorch. A
   // mixer asks call.Wants before it forms a transition.
   virtual absl::StatusOr<at::Tensor> Run(const LayerCall& call, const at::Tensor& x) const = 0;
+  // Of the mixers that PAPER_COMPAT asks for another transition than their own: reports that of projecting x
+  // [B,T,D], which E1 and E2 choose, by the departures that concern the mixer. Called in place of Run's
+  // report, once for each chunk.
+  virtual absl::Status ReportDeparting(const LayerCall&, const at::Tensor&) const { return absl::OkStatus(); }
   // What it reports: nothing for a position-wise module.
   virtual std::vector<MixerDescription> Mixers() const { return {}; }
   // Operations of one step of one sequence beyond two a weight, for cutting long inputs into pieces.

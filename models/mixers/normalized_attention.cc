@@ -28,6 +28,8 @@
 #include "models/mixers/attention.h"
 #include "models/transition/noise_floor.h"
 #include "models/transition/normaliser.h"
+#include "models/transition/paper_compat.h"
+#include "models/transition/softmax.h"
 
 namespace eigsvc {
 namespace {
@@ -89,7 +91,8 @@ at::Tensor NormalizedAttention::ProjectSeparately(const LayerCall& call, const a
   return at::linear(x, at::cat(weights, 0), at::cat(biases, 0));
 }
 
-NormalizedAttention::Heads NormalizedAttention::Project(const LayerCall& call, const at::Tensor& x) const {
+NormalizedAttention::Heads NormalizedAttention::Project(const LayerCall& call, const at::Tensor& x,
+                                                        at::Tensor* tail) const {
   const bool norm = spec_.kind == Kind::kNorm;
   const int64_t keys = spec_.key_rows, width = spec_.width;
   const auto parts_of = [&](const at::Tensor& projected, std::vector<int64_t> sizes) {
@@ -106,15 +109,14 @@ NormalizedAttention::Heads NormalizedAttention::Project(const LayerCall& call, c
     qk = parts[0], v = parts[1];
     if (norm) n = parts[2];
   }
-  if (spec_.taps > 0) {
+  if (tail != nullptr) {
     // The channels in the projection's order.
     std::vector<at::Tensor> mixed = {qk};
     if (spec_.convolve_values) mixed.insert(norm ? mixed.begin() : mixed.end(), v);
-    at::Tensor& tail = State(call, "conv");
     const CausalConv1dOutput convolved =
         CausalConv1d(mixed.size() == 1 ? qk : at::cat(mixed, -1), Weight(call, "conv1d.weight"),
-                     Weight(call, "conv1d.bias"), tail);
-    tail = convolved.tail;
+                     Weight(call, "conv1d.bias"), *tail);
+    *tail = convolved.tail;
     const at::Tensor active = at::silu(convolved.output);
     const int64_t first = norm && spec_.convolve_values ? width : 0;
     qk = active.narrow(-1, first, 2 * keys);
@@ -151,12 +153,56 @@ absl::Status NormalizedAttention::Report(const LayerCall& call, const at::Tensor
   const at::Tensor previous = last, all = log_normalizer.detach().transpose(1, 2);  // [B,H,T]
   last = all.narrow(-1, all.size(-1) - 1, 1);
   if ((!previous.defined() && all.size(-1) == 1) || !call.Wants(mixer())) return absl::OkStatus();
-  const int64_t multiplicity = spec_.key_size() * spec_.value_size();
   return call.Report(
       mixer(), UnitKind::kHead,
       call.context.convention.gauge == Gauge::kRaw
-          ? SummingTransition(spec_.heads, multiplicity)
-          : NormaliserTransition(all, previous, call.state.position, multiplicity, noise_floor));
+          ? SummingTransition(spec_.heads, multiplicity())
+          : NormaliserTransition(all, previous, call.state.position, multiplicity(), noise_floor));
+}
+
+at::Tensor NormalizedAttention::PreActivation(const LayerCall& call, const at::Tensor& n,
+                                              at::ScalarType type) const {
+  const at::Tensor offset = WeightOrNone(call, "offset");
+  return offset.defined() ? n.to(type) + offset.to(type) : n.to(type);
+}
+
+double NormalizedAttention::NoiseFloor(const Heads& heads, const at::Tensor& a) const {
+  // a is off by roundings of its size; f passes them on with its slope, which only exp's exceeds 1.
+  const bool steep = spec_.function == NormFunction::kExp && spec_.exponential;
+  const at::Tensor size = a.abs() * (steep ? at::exp(a) : a.new_ones({}));
+  return 2 * RoundingNoise(heads.q.scalar_type()) * std::max(1.0, size.max().item<double>());
+}
+
+absl::Status NormalizedAttention::ReportDeparting(const LayerCall& call, const at::Tensor& x) const {
+  if (!call.Wants(mixer())) return absl::OkStatus();
+  const Departures& departures = call.context.convention.departures;
+  const bool convolves = spec_.taps > 0 && !departures.skip_convolution && spec_.kind != Kind::kNorm;
+  const Heads heads = Project(call, x, convolves ? &State(call, "departing_conv") : nullptr);
+  const at::Tensor q = AtLeastFloat(heads.q), k = AtLeastFloat(heads.k);
+  switch (spec_.kind) {
+    case Kind::kSoftmax: {
+      const at::Tensor keys = AppendHeads(k, call.state, /*window=*/0, State(call, "departing_keys"));
+      const at::Tensor queries = q.transpose(1, 2);
+      EIGSVC_ASSIGN_OR_RETURN(
+          const at::Tensor log_normalizer,
+          CompatLogSoftmaxNormaliser(queries, keys, call.state.length, departures, call.context.stop));
+      const at::Tensor floor = SoftmaxNoiseFloor(queries, keys, departures.unscaled_scores ? 1 : scale());
+      return Report(call, log_normalizer.transpose(1, 2), floor.item<double>());
+    }
+    case Kind::kLinear: {
+      at::Tensor& sum = State(call, "departing_keys");
+      const KernelSums normalizer = SumKernel(q, k, sum);
+      sum = normalizer.final_keys;
+      return Report(call, CompatLogLinearNormaliser(at::log(normalizer.sums), departures),
+                    2 * RoundingNoise(x.scalar_type()));
+    }
+    case Kind::kNorm:
+      break;
+  }
+  // E7 looks at e^{-f} as the model computes it.
+  const auto type = departures.clamp_zero ? q.scalar_type() : at::kDouble;
+  const at::Tensor a = PreActivation(call, heads.n, type);
+  return Report(call, CompatLogNormNormaliser(LogNormalizer(a), type, departures), NoiseFloor(heads, a));
 }
 
 absl::StatusOr<at::Tensor> NormalizedAttention::AttendLinearly(const LayerCall& call,
@@ -166,25 +212,21 @@ absl::StatusOr<at::Tensor> NormalizedAttention::AttendLinearly(const LayerCall& 
       LinearAttention(AtLeastFloat(heads.q), AtLeastFloat(heads.k), AtLeastFloat(heads.v), state);
   state = attended.final_state;
   const auto type = attended.y.scalar_type();
-  const double rounding = 2 * RoundingNoise(heads.q.scalar_type());
   if (spec_.kind == Kind::kLinear) {
     at::Tensor& keys = State(call, "keys");
     const KernelSums normalizer = SumKernel(heads.q, heads.k, keys);
     keys = normalizer.final_keys;
-    EIGSVC_RETURN_IF_ERROR(Report(call, at::log(normalizer.sums.detach()), rounding));
+    if (!call.departs()) {
+      EIGSVC_RETURN_IF_ERROR(
+          Report(call, at::log(normalizer.sums.detach()), 2 * RoundingNoise(heads.q.scalar_type())));
+    }
     return attended.y / normalizer.sums.to(type).unsqueeze(-1);
   }
-  const at::Tensor offset = WeightOrNone(call, "offset");
-  const auto a = [&](at::ScalarType wide) {
-    return offset.defined() ? heads.n.to(wide) + offset.to(wide) : heads.n.to(wide);
-  };
-  const at::Tensor exact = a(at::kDouble).detach();
-  // a is off by roundings of its size; f passes them on with its slope, which only exp's exceeds 1.
-  const bool steep = spec_.function == NormFunction::kExp && spec_.exponential;
-  const at::Tensor size = exact.abs() * (steep ? at::exp(exact) : exact.new_ones({}));
-  EIGSVC_RETURN_IF_ERROR(
-      Report(call, LogNormalizer(exact), rounding * std::max(1.0, size.max().item<double>())));
-  return attended.y * at::exp(-LogNormalizer(a(type))).unsqueeze(-1);
+  const at::Tensor exact = PreActivation(call, heads.n, at::kDouble).detach();
+  if (!call.departs()) {
+    EIGSVC_RETURN_IF_ERROR(Report(call, LogNormalizer(exact), NoiseFloor(heads, exact)));
+  }
+  return attended.y * at::exp(-LogNormalizer(PreActivation(call, heads.n, type))).unsqueeze(-1);
 }
 
 at::Tensor NormalizedAttention::AttendDensely(const LayerCall& call, const Heads& heads) const {
@@ -201,8 +243,7 @@ at::Tensor NormalizedAttention::AttendDensely(const LayerCall& call, const Heads
     if (spec_.kind == Kind::kLinear) {
       shares = kernel / kernel.sum(-1, /*keepdim=*/true);
     } else {
-      const at::Tensor offset = WeightOrNone(call, "offset");
-      const at::Tensor a = offset.defined() ? heads.n + offset : heads.n;
+      const at::Tensor a = PreActivation(call, heads.n, heads.n.scalar_type());
       shares = kernel * at::exp(-LogNormalizer(a)).transpose(1, 2).unsqueeze(-1);
     }
   }
@@ -210,7 +251,7 @@ at::Tensor NormalizedAttention::AttendDensely(const LayerCall& call, const Heads
 }
 
 absl::StatusOr<at::Tensor> NormalizedAttention::Run(const LayerCall& call, const at::Tensor& x) const {
-  const Heads heads = Project(call, x);
+  const Heads heads = Project(call, x, spec_.taps > 0 ? &State(call, "conv") : nullptr);
   at::Tensor attended;
   if (spec_.dropout_on_scores && spec_.dropout > 0 && call.context.training != nullptr) {
     attended = AttendDensely(call, heads).flatten(-2);
@@ -227,9 +268,7 @@ absl::StatusOr<at::Tensor> NormalizedAttention::Run(const LayerCall& call, const
 }
 
 std::vector<MixerDescription> NormalizedAttention::Mixers() const {
-  const int64_t multiplicity =
-      spec_.kind == Kind::kSoftmax ? 0 : spec_.key_size() * spec_.value_size();  // 0: infinite
-  return {{std::string(mixer()), UnitKind::kHead, spec_.heads, 1, multiplicity}};
+  return {{std::string(mixer()), UnitKind::kHead, spec_.heads, 1, multiplicity()}};
 }
 
 double NormalizedAttention::ExtraOperations() const {
@@ -242,6 +281,10 @@ double NormalizedAttention::ExtraOperations() const {
 }
 
 double NormalizedAttention::scale() const { return 1 / std::sqrt(static_cast<double>(spec_.key_size())); }
+
+int64_t NormalizedAttention::multiplicity() const {
+  return spec_.kind == Kind::kSoftmax ? 0 : spec_.key_size() * spec_.value_size();
+}
 
 absl::string_view NormalizedAttention::mixer() const {
   switch (spec_.kind) {

@@ -55,6 +55,7 @@ class NormalizedAttention final : public Module {
       : Module(std::move(name)), spec_(std::move(spec)) {}
   void Plan(const WeightPlanner& planner) const override;
   absl::StatusOr<at::Tensor> Run(const LayerCall& call, const at::Tensor& x) const override;
+  absl::Status ReportDeparting(const LayerCall& call, const at::Tensor& x) const override;
   std::vector<MixerDescription> Mixers() const override;
   double ExtraOperations() const override;
 
@@ -63,16 +64,23 @@ class NormalizedAttention final : public Module {
   struct Heads {
     at::Tensor q, k, v, n;
   };
-  Heads Project(const LayerCall& call, const at::Tensor& x) const;
+  // `tail`: what the convolution keeps in the state; null: it is left out.
+  Heads Project(const LayerCall& call, const at::Tensor& x, at::Tensor* tail) const;
   at::Tensor ProjectSeparately(const LayerCall& call, const at::Tensor& x) const;
   // Without softmax's cache: κ/η as a matrix, which dropout needs.
   at::Tensor AttendDensely(const LayerCall& call, const Heads& heads) const;
   absl::StatusOr<at::Tensor> AttendLinearly(const LayerCall& call, const Heads& heads) const;
+  // What f of the learned normaliser is applied to.
+  at::Tensor PreActivation(const LayerCall& call, const at::Tensor& n, at::ScalarType type) const;
   // log η of the learned normaliser for a in float32 or float64.
   at::Tensor LogNormalizer(const at::Tensor& a) const;
+  // log_normalizer [B,T,H].
   absl::Status Report(const LayerCall& call, const at::Tensor& log_normalizer, double noise_floor) const;
+  // Of the logarithm of the learned normaliser at pre-activations a.
+  double NoiseFloor(const Heads& heads, const at::Tensor& a) const;
 
   double scale() const;
+  int64_t multiplicity() const;  // 0: infinite
   absl::string_view mixer() const;
 
   const NormalizedAttentionSpec spec_;

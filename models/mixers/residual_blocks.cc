@@ -10,6 +10,19 @@
 #include "models/base/status_macros.h"
 
 namespace eigsvc {
+namespace {
+
+// `norm`: the one before the mixer, null where it comes after the sum.
+absl::Status ReportDepartures(const LayerCall& call, const Module& mixer, const NormSpec* norm,
+                              const at::Tensor& x, const at::Tensor& result) {
+  if (call.context.tap == nullptr || !call.departs()) return absl::OkStatus();
+  const Departures& departures = call.context.convention.departures;
+  const at::Tensor& input = departures.layer_output ? result : x;
+  const bool normed = norm != nullptr && !departures.skip_norm;
+  return mixer.ReportDeparting(call, normed ? ApplyNorm(*norm, call, "norm", input) : input);
+}
+
+}  // namespace
 
 void AttentionBlock::Plan(const WeightPlanner& planner) const {
   PlanNorm(planner, "norm", spec_.norm, spec_.width);
@@ -35,7 +48,9 @@ absl::StatusOr<at::Tensor> AttentionBlock::Run(const LayerCall& call, const at::
     EIGSVC_ASSIGN_OR_RETURN(const at::Tensor update, network_->Run(call, y));
     y = middle + update;
   }
-  return spec_.gated ? y * at::silu(Linear(call, "Wz", x)) : y;
+  if (spec_.gated) y = y * at::silu(Linear(call, "Wz", x));
+  EIGSVC_RETURN_IF_ERROR(ReportDepartures(call, *attention_, &spec_.norm, x, y));
+  return y;
 }
 
 void SsmBlock::Plan(const WeightPlanner& planner) const {
@@ -87,9 +102,10 @@ absl::StatusOr<at::Tensor> SsmBlock::Run(const LayerCall& call, const at::Tensor
   EIGSVC_ASSIGN_OR_RETURN(const at::Tensor mixed,
                           mixer_->Run(call, spec_.prenorm ? ApplyNorm(spec_.norm, call, "norm", x) : x));
   const at::Tensor output = Output(call, Dropped(call, mixed, spec_.mixer_dropout, spec_.tied_dropout));
-  const at::Tensor sum =
-      x + (spec_.dropout_once ? output : Dropped(call, output, spec_.dropout, spec_.tied_dropout));
-  return spec_.prenorm ? sum : ApplyNorm(spec_.norm, call, "norm", sum);
+  at::Tensor y = x + (spec_.dropout_once ? output : Dropped(call, output, spec_.dropout, spec_.tied_dropout));
+  if (!spec_.prenorm) y = ApplyNorm(spec_.norm, call, "norm", y);
+  EIGSVC_RETURN_IF_ERROR(ReportDepartures(call, *mixer_, spec_.prenorm ? &spec_.norm : nullptr, x, y));
+  return y;
 }
 
 }  // namespace eigsvc

@@ -5,17 +5,21 @@
 
 #include "ATen/TensorOperators.h"
 #include "ATen/core/IListRef.h"
+#include "ATen/ops/atan2.h"
 #include "ATen/ops/cat.h"
 #include "ATen/ops/complex.h"
 #include "ATen/ops/exp.h"
 #include "ATen/ops/imag.h"
+#include "ATen/ops/log.h"
 #include "ATen/ops/promote_types.h"
 #include "ATen/ops/real.h"
+#include "ATen/ops/sqrt.h"
 #include "ATen/ops/view_as_complex.h"
 #include "models/base/status_macros.h"
 #include "models/layers/hippo.h"
 #include "models/layers/linear_time_invariant.h"
 #include "models/transition/noise_floor.h"
+#include "models/transition/paper_compat.h"
 
 namespace eigsvc {
 namespace {
@@ -99,6 +103,7 @@ DplrSystem S4::System(const LayerCall& call) const {
 }
 
 absl::Status S4::Report(const LayerCall& call, const DplrSystem& system) const {
+  if (call.context.convention.departures.one_channel) return ReportOneChannel(call, system);
   // Channel i has matrix i mod S, so the first ones are all there are.
   const int64_t matrices = spec_.all_states ? spec_.storage.width : spec_.storage.copies;
   const auto unit = [matrices](const at::Tensor& x) {
@@ -110,6 +115,21 @@ absl::Status S4::Report(const LayerCall& call, const DplrSystem& system) const {
   transition.constant = true;
   transition.noise_floor = RoundingNoise(at::kDouble);
   return call.Report(kS4Mixer, UnitKind::kChannel, std::move(transition));
+}
+
+// The released analysis takes channel 1, in complex64; JAX the last one where there is no such.
+absl::Status S4::ReportOneChannel(const LayerCall& call, const DplrSystem& system) const {
+  const int64_t channel = std::min<int64_t>(1, spec_.storage.width - 1);
+  const at::Tensor lambda = CompatS4Eigenvalues(system.lambda[channel], system.p[channel].squeeze(-1),
+                                                system.dt[channel].item<double>());
+  const at::Tensor re = at::real(lambda), im = at::imag(lambda);
+  const at::Tensor log_lambda =
+      at::complex(at::log(at::sqrt(re * re + im * im).to(at::kDouble)), at::atan2(im, re).to(at::kDouble));
+  Transition transition;
+  transition.kind = Diagonal{log_lambda.view({1, 1, 1, -1}), Discretization::kExp};
+  transition.constant = true;
+  transition.noise_floor = RoundingNoise(at::kFloat);
+  return call.Report(kS4Mixer, UnitKind::kLayer, std::move(transition));
 }
 
 absl::StatusOr<at::Tensor> S4::Run(const LayerCall& call, const at::Tensor& x) const {

@@ -39,6 +39,7 @@ class S4 final : public Module {
  private:
   DplrSystem System(const LayerCall& call) const;
   absl::Status Report(const LayerCall& call, const DplrSystem& system) const;
+  absl::Status ReportOneChannel(const LayerCall& call, const DplrSystem& system) const;  // E8
   // States of a channel, conjugates included.
   int64_t states() const { return spec_.all_states ? spec_.storage.order : 2 * spec_.storage.order; }
 

@@ -42,6 +42,12 @@ class PaperMamba2Reader {
     spec.outer_keys = {{"embedding", "encoder.word_embeddings"}, {"head", "decoder"}};
     spec.layer_prefix = "blocks.#.";
     spec.layer_keys = {{"mixer", "mamba"}};
+    Departures& departures = spec.description.conventions.departures;
+    departures.closed_bins = true;
+    if (!mixer.time_invariant) {
+      departures.layer_output = departures.count_padding = true;
+      departures.skip_norm = block.prenorm;
+    }
     EIGSVC_RETURN_IF_ERROR(reader_.RefuseUnknown(typed_, "mamba2 (paper)"));
     spec.description.family = "mamba2";
     spec.description.layout = "paper";
@@ -111,10 +117,10 @@ class PaperMamba2Reader {
     spec.learned_start = reader_.Bool({"learnable_init_states"}, HasKey("blocks.0.mamba.init_states"));
     spec.input_bias = spec.output_bias = reader_.Bool({"bias"}, HasKey("blocks.0.mamba.in_proj.bias"));
     EIGSVC_RETURN_IF_ERROR(reader_.status());
-    EIGSVC_RETURN_IF_ERROR(
-        reader_.Naming(spec.Check(), {"num_heads", reader_.Spelt({"expansion", "expand"}),
-                                      reader_.Spelt({"hidden_dim", "d_model"}), "ngroups",
-                                      reader_.Spelt({"state_dim", "d_state"}), "pseudoLTI"}));
+    EIGSVC_RETURN_IF_ERROR(reader_.Naming(
+        spec.Check(),
+        {"num_heads", reader_.Spelt({"expansion", "expand"}), reader_.Spelt({"hidden_dim", "d_model"}),
+         "ngroups", reader_.Spelt({"state_dim", "d_state"}), "pseudoLTI"}));
     return spec;
   }
 

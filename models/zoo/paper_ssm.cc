@@ -133,6 +133,15 @@ absl::StatusOr<StackSpec> PaperSsmSpec(const std::string& family, const std::str
   spec.description.family = family;
   spec.description.layout = layout;
   spec.description.settings = reader.Resolved(family, layout);
+  // The released analysis takes S5 for discretised by ZOH, and as it is stored.
+  const Settings& resolved = spec.description.settings;
+  const bool as_analysed =
+      family != "s5" || (*resolved.Text("discretization") == "zoh" && !*resolved.Bool("clip_eigs"));
+  if (!minimal && as_analysed) {
+    Departures& departures = spec.description.conventions.departures;
+    departures.one_channel = family == "s4";
+    departures.closed_bins = departures.signed_phase = true;
+  }
   return spec;
 }
 

@@ -132,6 +132,16 @@ std::unique_ptr<const Module> MakeNetwork(const Network& network, int64_t width,
       FeedForwardSpec{width, network.width, Activation::kGelu, /*bias=*/true, /*fused_gate=*/false, dropout});
 }
 
+// What the released analysis departs in, of each kind.
+Departures DeparturesOf(const NormalizedAttentionSpec& attention) {
+  Departures departures;
+  departures.layer_output = departures.skip_norm = departures.count_padding = departures.closed_bins = true;
+  departures.unscaled_scores = departures.masked_as_zero = attention.kind == AttentionKind::kSoftmax;
+  departures.clamp_zero = attention.kind != AttentionKind::kSoftmax;
+  departures.skip_convolution = attention.kind != AttentionKind::kNorm && attention.taps > 0;
+  return departures;
+}
+
 absl::StatusOr<StackSpec> TransformerSpec(const TransformerOptions& options, const TransformerShapes& shapes,
                                           std::optional<int64_t> stored_layers) {
   SettingsReader reader(options.settings);
@@ -214,6 +224,7 @@ absl::StatusOr<StackSpec> TransformerSpec(const TransformerOptions& options, con
   description.family = std::string(kFamilies[index]);
   description.layout = layout;
   description.conventions.gauges = {Gauge::kDsf, Gauge::kRaw};
+  if (options.paper) description.conventions.departures = DeparturesOf(attention);
   // Fewer digits in training alone; what another kind of the same model reads.
   reader.Ignore({"use_flash", "pooling", "mixer_dim", "mlp_dim"});
   reader.Text({"layer"}, "transformer");

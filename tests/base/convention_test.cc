@@ -34,13 +34,13 @@ TEST(ConventionTest, TheDefaultIsExactAndTheModelsOwn) {
 }
 
 TEST(ConventionTest, PaperCompatStandsForAllThatConcernsTheModel) {
-  EIGSVC_ASSERT_OK_AND_ASSIGN(const Convention asked, ParseConvention("PAPER_COMPAT", {}, "raw", "io"));
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Convention asked, ParseConvention("PAPER_COMPAT", {}, "", "io"));
   EXPECT_THAT(DepartureNames(asked.departures),
               ElementsAre("E1", "E2", "E3", "E4", "E5", "E6", "E7", "E8", "E9", "E10"));
   EIGSVC_ASSERT_OK_AND_ASSIGN(const Convention resolved, ResolveConvention(asked, Attention(), "paper"));
   EXPECT_EQ(DefinitionName(resolved.departures), "PAPER_COMPAT");
   EXPECT_THAT(DepartureNames(resolved.departures), ElementsAre("E1", "E3", "E9"));
-  EXPECT_EQ(resolved.gauge, Gauge::kRaw);
+  EXPECT_EQ(resolved.gauge, Gauge::kDsf);
 }
 
 TEST(ConventionTest, ADepartureThatIsNamedIsSetAlone) {
@@ -75,7 +75,12 @@ TEST(ConventionTest, WhatAModelCannotReportIsRefusedWithWhatItCan) {
     return ResolveConvention(*asked, support, "mamba2");
   };
   EXPECT_THAT(resolved({"E1"}, "", "", ConventionSupport()),
-              StatusIs(kInvalid, HasSubstr("mamba2 has EXACT only")));
+              StatusIs(kInvalid,
+                       HasSubstr("(softmax-attention, linear-attention, norm-attention, mamba2, lru, s4 and "
+                                 "s5, in layout paper); this mamba2 has EXACT only")));
+  EXPECT_THAT(
+      resolved({"E1"}, "raw", "", Attention()),
+      StatusIs(kInvalid, HasSubstr("gauge \"raw\" means nothing for definition PAPER_COMPAT of mamba2")));
   EXPECT_THAT(
       resolved({"E1", "E8"}, "", "", Attention()),
       StatusIs(kInvalid,

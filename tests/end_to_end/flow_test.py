@@ -143,6 +143,35 @@ class FlowTest(unittest.TestCase):
         self.assertGreaterEqual(len(seen), 2)
         self.assertEqual(len(seen), len(set(seen)))
 
+    def test_definition_of_the_paper(self):
+        from eigsvc.v1 import analysis_service_pb2 as rpc
+        from eigsvc.v1 import checkpoint_pb2
+        for family, departures in (("softmax-attention", "E1 E2 E3 E4 E6 E9"), ("linear-attention", "E1 E2 E6 E7 E9"),
+                                   ("norm-attention", "E1 E2 E6 E7 E9"), ("mamba2", "E1 E2 E6 E9"), ("lru", "E9 E10"),
+                                   ("s4", "E8 E9 E10")):
+            reference = checkpoint_pb2.CheckpointRef(
+                initializer=checkpoint_pb2.Initializer(family=family, seed=3),
+                settings_json=json.dumps({"layout": "paper", "vocab_size": 8192, "hidden_dim": 16, "state_dim": 8, "num_layers": 1}
+                                         | ({} if family in ("lru", "s4") else {"num_heads": 2})))
+
+            def run(**fields):
+                *_, last = self.daemon.analysis.Analyze(
+                    rpc.AnalyzeRequest(spec=spec(reference, examples=8, max_steps=64, **fields)), timeout=60)
+                return last.event.result
+
+            with self.subTest(family):
+                own, all_made = run(), run(definition="PAPER_COMPAT")
+                self.assertEqual((own.definition, list(own.departures)), ("EXACT", []))
+                self.assertEqual((all_made.definition, " ".join(all_made.departures)), ("PAPER_COMPAT", departures))
+                one = run(definition="PAPER_COMPAT", departures=["E9"])
+                self.assertEqual(list(one.departures), ["E9"])
+                if family not in ("lru", "s4"):
+                    self.assertNotAlmostEqual(own.sites[0].summary.mean, all_made.sites[0].summary.mean, delta=1e-6)
+                    self.assertAlmostEqual(own.sites[0].summary.mean, one.sites[0].summary.mean, delta=1e-6)
+                elif family == "s4":
+                    self.assertEqual([len(own.sites), len(all_made.sites)], [16, 1])
+                    self.assertEqual(all_made.sites[0].summary.count, 8)
+
     def test_train_and_download(self):
         from eigsvc.v1 import catalog_service_pb2 as catalog
         from eigsvc.v1 import checkpoint_pb2, model_pb2, training_pb2
@@ -204,6 +233,8 @@ class FlowTest(unittest.TestCase):
             (spec(demo, examples=10**11), code.INVALID_ARGUMENT, "examples"),
             (spec(demo, batch_size=10**9), code.INVALID_ARGUMENT, "batch_size"),
             (spec(settings), code.INVALID_ARGUMENT, "JSON"),
+            (spec(demo, definition="PAPER_COMPAT"), code.INVALID_ARGUMENT, "softmax-attention, linear-attention"),
+            (spec(demo, departures=["E1"]), code.INVALID_ARGUMENT, "PAPER_COMPAT"),
             (spec(ref(initializer=checkpoint_pb2.Initializer(family="mamba3"))), code.NOT_FOUND, "mamba2"),
         ]
         for request, expected, text in cases:

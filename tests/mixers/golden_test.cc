@@ -3,8 +3,10 @@
 #include <cmath>
 #include <fstream>
 #include <functional>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <numbers>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,7 +18,9 @@
 #include "ATen/ops/zeros.h"
 #include "gtest/gtest.h"
 #include "models/mixers/lru.h"
+#include "models/mixers/mamba2.h"
 #include "models/mixers/normalized_attention.h"
+#include "models/mixers/residual_blocks.h"
 #include "models/mixers/s4.h"
 #include "models/mixers/s4d.h"
 #include "models/transition/eigenvalues.h"
@@ -42,8 +46,8 @@ class GoldenTest : public ::testing::Test {
   static at::Tensor One(at::IntArrayRef shape, double value) { return at::full(shape, value, at::kDouble); }
 
   // [T,D] in the golden file's order of steps.
-  at::Tensor Table(const char* name) const {
-    const nlohmann::json& rows = golden_[name];
+  at::Tensor Table(const char* name, const char* entry = nullptr) const {
+    const nlohmann::json& rows = entry != nullptr ? golden_[entry][name] : golden_[name];
     const auto steps = static_cast<int64_t>(rows.size());
     const int64_t width = rows[0].is_array() ? static_cast<int64_t>(rows[0].size()) : 1;
     at::Tensor table = Zeros({steps, width});
@@ -57,11 +61,14 @@ class GoldenTest : public ::testing::Test {
   }
 
   // Eigenvalues of the only transition that `mixer` reports over x.
-  static Eigenvalues Reported(const Module& mixer, const Weights& weights, const at::Tensor& x) {
+  static Eigenvalues Reported(const Module& mixer, const Weights& weights, const at::Tensor& x,
+                              const Departures& departures = {}) {
     const at::NoGradGuard no_grad;
     RecordingTap tap;
     LayerState state;
-    const LayerContext context{&tap};
+    state.length = x.size(1);
+    LayerContext context{&tap};
+    context.convention.departures = departures;
     at::Tensor beside;
     EXPECT_TRUE(mixer.Run({0, weights, state, context, beside}, x).ok());
     EXPECT_EQ(tap.seen[0].size(), 1u);
@@ -69,8 +76,11 @@ class GoldenTest : public ::testing::Test {
   }
 
   void ExpectSteps(const Eigenvalues& found, const char* name, bool logarithms) const {
-    const nlohmann::json& expected = golden_[name];
-    ASSERT_EQ(found.log_magnitude.numel(), static_cast<int64_t>(expected.size())) << name;
+    SCOPED_TRACE(name);
+    ExpectSteps(found, golden_[name], logarithms);
+  }
+  static void ExpectSteps(const Eigenvalues& found, const nlohmann::json& expected, bool logarithms) {
+    ASSERT_EQ(found.log_magnitude.numel(), static_cast<int64_t>(expected.size()));
     EXPECT_FALSE(found.phase.defined());
     const at::Tensor flat = found.log_magnitude.flatten();
     for (size_t i = 0; i < expected.size(); ++i) {
@@ -78,7 +88,7 @@ class GoldenTest : public ::testing::Test {
       const double exact = expected[i].get<double>();
       EXPECT_NEAR(logarithms ? log_lambda : std::exp(log_lambda), exact,
                   1e-12 * std::max(1.0, std::abs(exact)))
-          << name << " " << i;
+          << i;
     }
   }
 
@@ -90,6 +100,34 @@ class GoldenTest : public ::testing::Test {
 
   nlohmann::json golden_;
 };
+
+// The others are what goes in, or intermediate: of normalisers in tests/transition, of counting in
+// tests/spectrum.
+TEST_F(GoldenTest, NoEntryIsLeftOut) {
+  const std::set<std::string> inputs = {"q", "k", "head_dim", "norm_preactivation_a=n+offset"};
+  const std::set<std::string> elsewhere = {"softmax_lse", "linear_elu1_eta",
+                                           "uniform_attention_T1024_exact_lambda_in_closed_bins_percent"};
+  const std::set<std::string> here = {"softmax_log_lambda",
+                                      "softmax_lambda",
+                                      "softmax_lambda_compat_released_code",
+                                      "linear_elu1_lambda",
+                                      "norm_expf_log_lambda_exp",
+                                      "norm_expf_log_lambda_softplus",
+                                      "norm_expf_log_lambda_sigmoid",
+                                      "norm_expf_log_lambda_elu",
+                                      "norm_dsf2024_log_lambda_exp",
+                                      "norm_dsf2024_log_lambda_softplus",
+                                      "norm_dsf2024_log_lambda_sigmoid",
+                                      "mamba2",
+                                      "mamba2_pseudoLTI",
+                                      "lru",
+                                      "s4d",
+                                      "s4_dplr_N2"};
+  for (const auto& [name, entry] : golden_.items()) {
+    EXPECT_EQ(inputs.count(name) + elsewhere.count(name) + here.count(name), 1u) << name;
+  }
+  EXPECT_EQ(golden_.size(), inputs.size() + elsewhere.size() + here.size());
+}
 
 TEST_F(GoldenTest, SoftmaxAndLinearAttention) {
   const at::Tensor q = Table("q"), k = Table("k");
@@ -112,6 +150,35 @@ TEST_F(GoldenTest, SoftmaxAndLinearAttention) {
   ExpectSteps(softmax, "softmax_lambda", false);
   spec.kind = Kind::kLinear;
   ExpectSteps(Reported(NormalizedAttention("", spec), weights, x), "linear_elu1_lambda", false);
+}
+
+// Of the block, whose input is the identity: E2 leaves its norm out.
+TEST_F(GoldenTest, SoftmaxAttentionOfTheReleasedAnalysis) {
+  const at::Tensor q = Table("q"), k = Table("k");
+  const int64_t steps = q.size(0);
+  Weights weights;
+  at::Tensor projection = Zeros({4 + steps, steps});
+  projection.narrow(0, 0, 2).copy_(q.t());
+  projection.narrow(0, 2, 2).copy_(k.t());
+  weights.Set("attention.Wqkv.weight", projection);
+  weights.Set("attention.Wqkv.bias", Zeros({4 + steps}));
+  weights.Set("attention.out_proj.weight", Zeros({steps, steps}));
+  weights.Set("attention.out_proj.bias", Zeros({steps}));
+  weights.Set("norm.weight", One({steps}, 3));
+  weights.Set("norm.bias", One({steps}, 2));
+  NormalizedAttentionSpec spec;
+  spec.width = steps;
+  spec.heads = 1;
+  spec.key_rows = 2;
+  AttentionBlockSpec block;
+  block.width = steps;
+  block.norm.kind = NormSpec::Kind::kLayer;
+  Departures departures;
+  departures.skip_norm = departures.unscaled_scores = departures.masked_as_zero = true;
+  ExpectSteps(
+      Reported(AttentionBlock(block, std::make_unique<NormalizedAttention>("attention.", spec), nullptr),
+               weights, at::eye(steps, at::kDouble).unsqueeze(0), departures),
+      "softmax_lambda_compat_released_code", false);
 }
 
 TEST_F(GoldenTest, NormAttentionInBothConventions) {
@@ -153,6 +220,36 @@ TEST_F(GoldenTest, NormAttentionInBothConventions) {
     ExpectSteps(Reported(NormalizedAttention("", spec), weights, x),
                 ("norm_dsf2024_log_lambda_" + name).c_str(), true);
   }
+}
+
+// A step of Mamba-2 of width T, whose Δ before softplus is the golden table's in both of its forms.
+TEST_F(GoldenTest, Mamba2WithAVaryingAndWithAConstantDecay) {
+  const at::Tensor dt = Table("dt_pre_plus_bias", "mamba2");
+  const int64_t steps = dt.size(0);
+  Mamba2Spec spec;
+  spec.width = spec.head_width = steps;
+  spec.heads = 1;
+  spec.order = 2;
+  spec.taps = 0;
+  spec.gate = false;
+  Weights weights;
+  at::Tensor projection = One({steps + 5, steps}, 0.1);
+  projection.narrow(0, steps + 4, 1).copy_(dt.t() - 0.25);
+  weights.Set("in_proj.weight", projection);
+  weights.Set("dt_bias", One({1}, 0.25));
+  weights.Set("D", One({1}, 1));
+  weights.Set("out_proj.weight", Zeros({steps, steps}));
+  weights.Set("A_log", One({1}, golden_["mamba2"]["A_log"].get<double>()));
+  const at::Tensor x = at::eye(steps, at::kDouble).unsqueeze(0);
+  ExpectSteps(Reported(Mamba2("", spec), weights, x), golden_["mamba2"]["log_lambda"], true);
+
+  spec.constant_decay = true;
+  weights.Set("A", One({1}, golden_["mamba2_pseudoLTI"]["A_param"].get<double>()));
+  weights.Set("beta", One({1}, 1));
+  const Eigenvalues found = Reported(Mamba2("", spec), weights, x);
+  ASSERT_EQ(found.log_magnitude.numel(), 1);
+  EXPECT_NEAR(found.log_magnitude.item<double>(), golden_["mamba2_pseudoLTI"]["log_lambda"].get<double>(),
+              1e-12);
 }
 
 TEST_F(GoldenTest, Lru) {

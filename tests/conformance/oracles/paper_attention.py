@@ -115,6 +115,42 @@ def attention(x, weights, prefix, kind, layout, heads, norm):
     return affine(attended, weights, prefix + "out_proj"), site
 
 
+def departing(x, result, weights, layer, kind, heads, norm, departures):
+    """A site's expectations where the released analysis departs from the model: x and result are the block's."""
+    source = result if "E1" in departures else x
+    if "E2" not in departures:
+        source = layer_norm(source, weights, layer + "norm")
+    prefix, steps, width = layer + "attention.", x.shape[1], x.shape[2]
+    fused = affine(source, weights, prefix + ("Wvqkn" if kind == "norm" else "Wqkv"))
+    if kind == "norm":
+        a = fused[..., -heads:] + weights.get(prefix + "inner_attn.offset", 0)
+        factor = np.exp(-LOG_NORMALISER["paper"][norm["norm_fn"]](a))
+        if "E7" in departures:
+            factor[factor == 0] = 2e-23
+        return case.log_magnitude(np.log(factor[:, 1:] / factor[:, :-1])[..., None])
+    qk = fused[..., :-width]
+    if prefix + "conv1d.weight" in weights and "E5" not in departures:
+        mixed = causal_conv(qk, weights[prefix + "conv1d.weight"][:qk.shape[-1]], weights[prefix + "conv1d.bias"][:qk.shape[-1]])
+        qk = mixed * sigmoid(mixed)
+    q, k = (part.reshape(*x.shape[:2], heads, -1) for part in np.split(qk, 2, -1))
+    if kind == "linear":
+        q, k = elu(q) + 1, elu(k) + 1
+    scores = np.einsum("bthd,bshd->bhts", q, k)
+    future = np.triu(np.ones((steps, steps), bool), 1)
+    if kind == "linear":
+        scores[..., future] = 0
+        total = scores.sum(-1)
+        if "E7" in departures:
+            total[total == 0] = 2e-23
+        return case.log_magnitude(np.log(total[..., :-1] / total[..., 1:]).transpose(0, 2, 1)[..., None])
+    if "E3" not in departures:
+        scores = scores / math.sqrt(q.shape[-1])
+    scores[..., future] = 0 if "E4" in departures else -np.inf
+    peak = scores.max(-1, keepdims=True)
+    shifted = np.where(future, 0 if "E4" in departures else -np.inf, scores - peak)
+    return case.softmax(peak[..., 0] + np.log(np.exp(shifted).sum(-1)))
+
+
 def network(x, weights, prefix, kind):
     if kind == "mlp":
         return affine(gelu(affine(x, weights, prefix + "encoder")), weights, prefix + "decoder")
@@ -131,7 +167,7 @@ def network(x, weights, prefix, kind):
 SITES = {"softmax": "attention", "linear": "linear_attention", "norm": "norm_attention"}
 
 
-def blocks(x, weights, layers, kind, layout, heads, norm, mixer_kind):
+def blocks(x, weights, layers, kind, layout, heads, norm, mixer_kind, departures):
     sites = {}
     for layer in range(layers):
         prefix = f"layers.{layer}."
@@ -146,6 +182,8 @@ def blocks(x, weights, layers, kind, layout, heads, norm, mixer_kind):
         if prefix + "Wz.weight" in weights:
             opened = affine(x, weights, prefix + "Wz")
             result = result * opened * sigmoid(opened)
+        if departures:
+            sites[f"layers.{layer}.{SITES[kind]}"] = departing(x, result, weights, prefix, kind, heads, norm, departures)
         x = result
     return layer_norm(x, weights, "norm"), sites
 
@@ -204,7 +242,7 @@ def shapes_of(rng, kind, layout, heads, width, d_qk, layers, mixer_kind, *, gate
 
 
 def make(directory, rng, *, kind, layout="paper", heads, d_qk, d_v, mixer="mlp", layers=2, gate=False, taps=0, partial=False,
-         positions=0, channels=0, pooling=None, offset=True, norm=None, tolerances=None):
+         positions=0, channels=0, pooling=None, offset=True, norm=None, tolerances=None, departures=None):
     """A .pth of a bare state dict, as the authors save them; what it does not tell is passed as settings."""
     width, d_qk, vocabulary = heads * d_v, heads * d_qk, 48
     classes = 7 if pooling else vocabulary
@@ -213,6 +251,9 @@ def make(directory, rng, *, kind, layout="paper", heads, d_qk, d_v, mixer="mlp",
                        classifier=pooling is not None, offset=offset and layout == "paper")
     stored = {key: rng.normal(float(key.endswith("norm.weight")), 0.4, shape).astype(np.float32)
               for key, shape in shapes.items()}
+    if departures is not None and kind == "norm":  # E2 would take e^{-f} below the smallest float32
+        for key in (key for key in stored if "Wvqkn" in key):
+            stored[key][-heads:] *= np.float32(0.05)
     torch.save({key: torch.from_numpy(value) for key, value in stored.items()}, directory / "transformer.pth")
     weights = {key: value.astype(np.float64) for key, value in stored.items()}
     steps = min(int(rng.integers(18, 60)), positions or 60)
@@ -224,7 +265,8 @@ def make(directory, rng, *, kind, layout="paper", heads, d_qk, d_v, mixer="mlp",
         x = weights["encoder.word_embeddings.weight"][inputs]
         if positions:
             x = x + weights["encoder.position_embeddings.weight"][:steps]
-    x, sites = blocks(x, weights, layers, kind, layout, heads, norm, mixer)
+    x, sites = blocks(x, weights, layers, kind, layout, heads, norm, mixer,
+                      case.ALL_DEPARTURES if departures == [] else departures)
     if pooling:
         hidden = np.maximum(affine(pool(x, pooling), weights, "classifier.encoder"), 0)
         logits = affine(hidden, weights, "classifier.decoder")
@@ -236,7 +278,7 @@ def make(directory, rng, *, kind, layout="paper", heads, d_qk, d_v, mixer="mlp",
     if pooling:
         settings["pooling"] = pooling
     case.write(directory, reference=REFERENCE, tokens=inputs, logits=logits, transitions=sites,
-               dtypes=("float64", "float32"), checkpoint="transformer.pth", settings=settings, tolerances=tolerances)
+               dtypes=("float64", "float32"), checkpoint="transformer.pth", settings=settings, tolerances=tolerances, departures=departures)
 
 
 NORM = {"approx_fn": "elu", "scale_B": True}
@@ -252,12 +294,23 @@ CASES = {
     "softmax-attention/paper/partial_conv_gate": functools.partial(softmax, heads=4, d_qk=4, d_v=4, mixer="none", gate=True,
                                                                    taps=3, partial=True, positions=21),
     "softmax-attention/paper/max_pooling": functools.partial(softmax, heads=2, d_qk=5, d_v=8, pooling="max", positions=64),
+    "softmax-attention/paper/compat_all": functools.partial(softmax, heads=2, d_qk=4, d_v=6, taps=4, gate=True, departures=[]),
+    "softmax-attention/paper/compat_e1_e4": functools.partial(softmax, heads=3, d_qk=4, d_v=4, mixer="none", positions=64,
+                                                              departures=["E1", "E4"]),
+    "softmax-attention/paper/compat_e2_e3_e6": functools.partial(softmax, heads=2, d_qk=5, d_v=8, taps=3, partial=True,
+                                                                 departures=["E2", "E3", "E6"]),
+    "softmax-attention/paper/compat_e5": functools.partial(softmax, heads=2, d_qk=4, d_v=8, taps=4, departures=["E5"]),
     "softmax-attention/ssm-benchmark/mlp": functools.partial(softmax, layout="ssm-benchmark", heads=3, d_qk=4, d_v=6,
                                                              positions=64),
     "linear-attention/paper/mlp": functools.partial(linear, heads=4, d_qk=3, d_v=6, positions=64),
     "linear-attention/paper/conv_gate": functools.partial(linear, heads=2, d_qk=6, d_v=8, mixer="none", gate=True, taps=4),
     "linear-attention/paper/partial_conv_mean": functools.partial(linear, heads=3, d_qk=4, d_v=4, mixer="hybrid", taps=3,
                                                                   partial=True, pooling="mean"),
+    "linear-attention/paper/compat_all": functools.partial(linear, heads=2, d_qk=6, d_v=8, taps=4, departures=[]),
+    "linear-attention/paper/compat_e1_e7_e9": functools.partial(linear, heads=2, d_qk=4, d_v=6, taps=3, partial=True,
+                                                                mixer="none", departures=["E1", "E7", "E9"]),
+    "linear-attention/paper/compat_e2_e5": functools.partial(linear, heads=3, d_qk=4, d_v=4, taps=4, gate=True,
+                                                             departures=["E2", "E5"]),
     "linear-attention/ssm-benchmark/sum_pooling": functools.partial(linear, layout="ssm-benchmark", heads=2, d_qk=5, d_v=6,
                                                                     pooling="sum"),
     "norm-attention/paper/softplus_conv": functools.partial(norm, heads=4, d_qk=4, d_v=6, taps=4, mixer="none",
@@ -272,6 +325,12 @@ CASES = {
                                                                    gate=True, mixer="glu", norm=NORM | {"norm_fn": "sigmoid"}),
     "norm-attention/paper/elu": functools.partial(norm, heads=2, d_qk=4, d_v=8, offset=False, pooling="cls",
                                                   norm={"norm_fn": "elu", "approx_fn": "none", "scale_B": False}),
+    "norm-attention/paper/compat_all": functools.partial(norm, heads=4, d_qk=4, d_v=6, taps=4, norm=NORM | {"norm_fn": "softplus"},
+                                                         departures=[]),
+    "norm-attention/paper/compat_e1": functools.partial(norm, heads=2, d_qk=6, d_v=6, taps=4, channels=2, pooling="mean",
+                                                        norm=NORM | {"norm_fn": "sigmoid"}, departures=["E1"]),
+    "norm-attention/paper/compat_e2_e7": functools.partial(norm, heads=2, d_qk=4, d_v=8, offset=False, mixer="glu",
+                                                           norm=NORM | {"norm_fn": "elu"}, departures=["E2", "E7"]),
     "norm-attention/ssm-benchmark/exp": functools.partial(norm, layout="ssm-benchmark", heads=4, d_qk=4, d_v=4,
                                                           norm={"norm_fn": "exp", "approx_fn": "none", "scale_B": False}),
     "norm-attention/ssm-benchmark/softplus": functools.partial(norm, layout="ssm-benchmark", heads=2, d_qk=6, d_v=6,

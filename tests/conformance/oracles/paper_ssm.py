@@ -124,6 +124,14 @@ def run_state(bar_a, bar_b, c, u):
     return np.stack(ys, 1)
 
 
+def released_s4(lam, low, step):
+    """What the released analysis makes of one channel: Ā in complex64, which NumPy solves in complex128 and rounds."""
+    lam, low, step = lam.astype(np.complex64), low.astype(np.complex64), np.float32(step)
+    forward = (2 / step) * np.eye(len(lam), dtype=np.complex64) + np.diag(lam) - np.outer(low, low.conj())
+    backward = np.linalg.inv((2 / step) * np.eye(len(lam), dtype=np.complex64) - np.diag(lam) + np.outer(low, low.conj()))
+    return case.dense((backward @ forward)[None])
+
+
 def s4(u, p, config):
     y, length = np.empty_like(u), config["seq_len"]
     lam = np.minimum(p["Lambda_re"], -1e-4) + 1j * p["Lambda_im"]  # [N,D]
@@ -135,6 +143,8 @@ def s4(u, p, config):
         own_c = c[:, d].conj() @ np.linalg.inv(np.eye(len(a)) - np.linalg.matrix_power(bar_a, length))
         y[..., d] = run_state(bar_a, bar_b, own_c, u[..., d]) + p["D"][0, d] * u[..., d]
         matrices.append(a)
+    if "E8" in config.get("departures", ()):
+        return y, released_s4(lam[:, 1], low[:, 1], steps[1])
     return y, bilinear_multiset(matrices, steps)
 
 
@@ -215,7 +225,7 @@ def wide(tree):
 
 
 def make(directory, rng, *, kind, layout="paper", order, norm, prenorm, activation="full_glu", pooling="none", channels=0,
-         layers=2, steps=None, **options):
+         layers=2, steps=None, departures=None, **options):
     width, vocabulary = 2 * int(rng.integers(4, 9)), 48
     inputs = channels or vocabulary
     classes = vocabulary if pooling == "none" else 7
@@ -253,8 +263,10 @@ def make(directory, rng, *, kind, layout="paper", order, norm, prenorm, activati
     else:
         given = rng.integers(0, vocabulary, (2, steps))
         x = np.eye(vocabulary)[given]
-    logits, sites = run(x, wide(params), wide(statistics) if statistics else None, config, kind, norm_name)
-    case.write(directory, reference=REFERENCE, tokens=given, logits=logits, transitions=sites, dtypes=("float64", "float32"),
+    made = case.ALL_DEPARTURES if departures == [] else departures or []
+    logits, sites = run(x, wide(params), wide(statistics) if statistics else None, config | {"departures": made}, kind, norm_name)
+    case.write(directory, reference=REFERENCE, tokens=given, logits=logits, transitions=sites, departures=departures,
+               dtypes=("float32",) if "E8" in made and kind == "s4" else ("float64", "float32"),
                checkpoint="model.safetensors",
                settings={"prenorm": prenorm, "pooling": pooling} if layout == "minimal-lru" else None)
 
@@ -264,6 +276,7 @@ CASES = {
     "lru/paper/layer_pre_norm_mean": functools.partial(make, kind="lru", order=12, norm="layer", prenorm=True, pooling="mean",
                                                        channels=1),
     "lru/paper/half_glu2": functools.partial(make, kind="lru", order=5, norm="batch", prenorm=True, activation="half_glu2"),
+    "lru/paper/compat": functools.partial(make, kind="lru", order=8, norm="batch", prenorm=False, departures=[]),
     "lru/minimal-lru/batch": functools.partial(make, kind="lru", layout="minimal-lru", order=7, norm="batch", prenorm=True),
     "lru/minimal-lru/layer_last": functools.partial(make, kind="lru", layout="minimal-lru", order=7, norm="layer",
                                                     prenorm=False, pooling="last"),
@@ -271,6 +284,9 @@ CASES = {
     "s4/paper/half_glu1_mean": functools.partial(make, kind="s4", order=4, norm="layer", prenorm=True, activation="half_glu1",
                                                  pooling="mean", channels=2),
     "s4/paper/gelu": functools.partial(make, kind="s4", order=8, norm="batch", prenorm=True, activation="gelu", layers=1),
+    "s4/paper/compat": functools.partial(make, kind="s4", order=6, norm="batch", prenorm=False, departures=[]),
+    "s4/paper/compat_e9": functools.partial(make, kind="s4", order=5, norm="layer", prenorm=True, departures=["E9", "E10"]),
+    "s5/paper/compat": functools.partial(make, kind="s5", order=6, norm="layer", prenorm=True, departures=[]),
     "s5/paper/pairs": functools.partial(make, kind="s5", order=6, norm="batch", prenorm=True),
     "s5/paper/bilinear_clipped": functools.partial(make, kind="s5", order=5, norm="layer", prenorm=False, conj_sym=False,
                                                    clip_eigs=True, discretization="bilinear"),
