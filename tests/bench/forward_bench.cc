@@ -1,16 +1,19 @@
-// Times this project's loading, forward pass and analysis for forward.py and device.py, which interleave them
-// with public implementations in one run.
-//   forward_bench CHECKPOINT ROWS STEPS THREADS [DEVICE DTYPE]
+// Times this project's loading, forward pass and analysis for forward.py, device.py and released.py, which
+// interleave them with public implementations in one run.
+//   forward_bench CHECKPOINT ROWS STEPS THREADS [DEVICE DTYPE [SETTINGS.json]]
 // Reads lines from standard input and answers each with seconds, those of one pass where it makes COUNT:
 //   load           the checkpoint, to the device, every weight checked
 //   forward        embedding, layers and head of ROWS sequences
 //   prefill COUNT  embedding and layers alone, as analyses run them, COUNT times
 //   analyze COUNT  an analysis of COUNT batches with nothing to score, so without the head
+//   compat COUNT   the same by definition PAPER_COMPAT
 //   tap            that the host spent in the tap during the last analysis
 //   memory         the most bytes the device's allocator held since the last question instead of seconds
 // Token ids are (i * 7919 + 13) mod V, the same in the scripts.
 #include <cstdlib>
+#include <fstream>
 #include <iostream>
+#include <iterator>
 #include <memory>
 #include <sstream>
 #include <string>
@@ -61,13 +64,17 @@ class FixedTask final : public Task {
 
 class Bench {
  public:
-  Bench(std::string path, int64_t rows, int64_t steps, LoadOptions options)
-      : path_(std::move(path)), rows_(rows), steps_(steps), options_(options) {}
+  Bench(std::string path, int64_t rows, int64_t steps, LoadOptions options, Settings settings)
+      : path_(std::move(path)),
+        rows_(rows),
+        steps_(steps),
+        options_(options),
+        settings_(std::move(settings)) {}
 
   absl::Status Load() {
     model_.reset();
     EIGSVC_ASSIGN_OR_RETURN(const Archive archive, Archive::Open(path_, {.on_demand = true}));
-    EIGSVC_ASSIGN_OR_RETURN(model_, LoadModel(archive, Settings(), options_));
+    EIGSVC_ASSIGN_OR_RETURN(model_, LoadModel(archive, settings_, options_));
     return absl::OkStatus();
   }
 
@@ -83,7 +90,7 @@ class Bench {
     EIGSVC_RETURN_IF_ERROR(what == "load"      ? Load()
                            : what == "forward" ? Forward()
                            : what == "prefill" ? Prefill(count)
-                                               : Analyze(count));
+                                               : Analyze(count, /*compat=*/what == "compat"));
     EIGSVC_RETURN_IF_ERROR(Wait());
     return absl::ToDoubleSeconds(absl::Now() - start) / static_cast<double>(count);
   }
@@ -141,8 +148,9 @@ class Bench {
     return absl::OkStatus();
   }
 
-  absl::Status Analyze(int64_t count) {
+  absl::Status Analyze(int64_t count, bool compat) {
     AnalysisOptions options;
+    if (compat) options.convention.departures = Departures::All();
     options.batch_size = rows_;
     options.examples = count * rows_;
     EIGSVC_ASSIGN_OR_RETURN(const AnalysisResult result,
@@ -154,13 +162,14 @@ class Bench {
   const std::string path_;
   const int64_t rows_, steps_;
   const LoadOptions options_;
+  const Settings settings_;
   std::shared_ptr<const SequenceModel> model_;
   absl::Duration tap_time_;
 };
 
 int Main(int argc, char** argv) {
-  if (argc != 5 && argc != 7) {
-    std::cerr << "usage: forward_bench CHECKPOINT ROWS STEPS THREADS [DEVICE DTYPE]\n";
+  if (argc != 5 && argc != 7 && argc != 8) {
+    std::cerr << "usage: forward_bench CHECKPOINT ROWS STEPS THREADS [DEVICE DTYPE [SETTINGS.json]]\n";
     return 2;
   }
   const auto fail = [](const absl::Status& status) { return std::cerr << status << "\n", 1; };
@@ -168,7 +177,7 @@ int Main(int argc, char** argv) {
   RequireFullFloat32();
   const c10::NoGradGuard no_grad;
   LoadOptions options;
-  if (argc == 7) {
+  if (argc >= 7) {
     const auto device = ParseDevice(argv[5]);
     const auto dtype = ParseDtype(argv[6]);
     if (!device.ok()) return fail(device.status());
@@ -176,7 +185,14 @@ int Main(int argc, char** argv) {
     options.device = *device;
     options.dtype = *dtype;
   }
-  Bench bench(argv[1], std::atoll(argv[2]), std::atoll(argv[3]), options);
+  std::string json = "{}";
+  if (argc == 8) {
+    std::ifstream file(argv[7]);
+    json.assign(std::istreambuf_iterator<char>(file), {});
+  }
+  const auto settings = Settings::Parse(json, "the settings");
+  if (!settings.ok()) return fail(settings.status());
+  Bench bench(argv[1], std::atoll(argv[2]), std::atoll(argv[3]), options, *settings);
   if (const absl::Status loaded = bench.Load(); !loaded.ok()) return fail(loaded);
   for (std::string line; std::getline(std::cin, line);) {
     const absl::StatusOr<double> answer = bench.Run(line);
