@@ -243,7 +243,7 @@ TEST_F(GoldenTest, Mamba2WithAVaryingAndWithAConstantDecay) {
   const at::Tensor x = at::eye(steps, at::kDouble).unsqueeze(0);
   ExpectSteps(Reported(Mamba2("", spec), weights, x), golden_["mamba2"]["log_lambda"], true);
 
-  spec.constant_decay = true;
+  spec.time_invariant = true;
   weights.Set("A", One({1}, golden_["mamba2_pseudoLTI"]["A_param"].get<double>()));
   weights.Set("beta", One({1}, 1));
   const Eigenvalues found = Reported(Mamba2("", spec), weights, x);

@@ -1,6 +1,7 @@
 #include "models/zoo/settings_reader.h"
 
 #include <limits>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -54,6 +55,50 @@ TEST(SettingsReaderTest, RefusesWhatIsOutOfRange) {
   reader.IntWithin({"n_layer"}, 1, 100);
   EXPECT_THAT(reader.status(),
               StatusIs(absl::StatusCode::kInvalidArgument, AllOf(HasSubstr("n_layer"), HasSubstr("100"))));
+}
+
+TEST(SettingsReaderTest, ARefusalNamesTheSettingsItComesFromAsTheyAreSpelt) {
+  const Settings settings =
+      *Settings::Parse(R"({"hidden_size": 8, "ssm_cfg": {"d_ssm": 20}})", "config.json");
+  SettingsReader reader(settings);
+  const absl::string_view width = reader.Spelt({"d_model", "hidden_size"});
+  EXPECT_EQ(width, "hidden_size");
+  EXPECT_EQ(reader.Int({"n_heads", "num_heads"}, 3), 3);
+  EXPECT_THAT(reader.Disagree("no", {width, reader.Spelt({"n_heads", "num_heads"})}),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       AllOf(HasSubstr("\"hidden_size\" = 8"), HasSubstr("\"n_heads\" = 3"))));
+  EIGSVC_EXPECT_OK(reader.Naming(absl::OkStatus(), {width}));
+  EXPECT_EQ(reader.IntWithin({"ssm_cfg.d_ssm"}, 1, 16, std::nullopt, {width}), 16) << "the nearest allowed";
+  EXPECT_THAT(reader.status(), StatusIs(absl::StatusCode::kInvalidArgument,
+                                        AllOf(HasSubstr("d_ssm"), HasSubstr("\"hidden_size\" = 8"))));
+}
+
+TEST(SettingsReaderTest, RealsAndChoicesAreWhatTheyMustBe) {
+  const Settings settings = *Settings::Parse(
+      R"({"nan": NaN, "inf": Infinity, "negative": -1e-9, "zero": 0, "one": 1, "kind": "odd"})",
+      "config.json");
+  const auto refused = [&](const char* name, const auto& read) {
+    SettingsReader reader(settings);
+    read(reader);
+    EXPECT_FALSE(reader.status().ok()) << name;
+    EXPECT_THAT(std::string(reader.status().message()), HasSubstr(name));
+  };
+  refused("nan", [](SettingsReader& reader) { reader.Real({"nan"}); });
+  refused("inf", [](SettingsReader& reader) { reader.Real({"inf"}); });
+  refused("negative", [](SettingsReader& reader) { reader.NonNegative({"negative"}, 0); });
+  refused("zero", [](SettingsReader& reader) { reader.Positive({"zero"}, 1); });
+  refused("one", [](SettingsReader& reader) { reader.Dropout({"one"}); });
+  refused("kind", [](SettingsReader& reader) { reader.Choice({"kind"}, {"even"}, "even"); });
+  SettingsReader reader(settings);
+  EXPECT_EQ(reader.NonNegative({"zero"}, 1), 0);
+  EXPECT_EQ(reader.Positive({"one"}, 2), 1);
+  EXPECT_EQ(reader.Dropout({"none"}), 0);
+  EXPECT_EQ(reader.Choice({"kind"}, {"even", "odd"}, "even"), "odd");
+  EIGSVC_EXPECT_OK(reader.status());
+  EXPECT_EQ(WholePart(2.9), 2);
+  EXPECT_LT(WholePart(-1e300), 1);
+  EXPECT_LT(WholePart(std::numeric_limits<double>::quiet_NaN()), 1);
+  EXPECT_GT(WholePart(1e300), kLargestSize);
 }
 
 TEST(SettingsReaderTest, ASettingAgainstTheWeightsNamesBoth) {
