@@ -292,9 +292,9 @@ absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeS4(const Settings
 
 absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeS4d(const Settings& settings, uint64_t seed,
                                                                    const LoadOptions& options) {
-  EIGSVC_ASSIGN_OR_RETURN(const std::string layout, settings.TextOr("layout", "minimal"));
+  EIGSVC_ASSIGN_OR_RETURN(const std::string layout, settings.TextOr("layout", "state-spaces"));
   if (layout != "minimal" && layout != "state-spaces") {
-    return UnknownName("layout of s4d", layout, {"minimal", "state-spaces"});
+    return UnknownName("layout of s4d", layout, {"state-spaces", "minimal"});
   }
   EIGSVC_ASSIGN_OR_RETURN(StackSpec spec,
                           S4Reader("s4d", layout, settings, settings, nullptr).Spec(std::nullopt));
@@ -317,7 +317,7 @@ FamilyEntry S4Family() {
 
 FamilyEntry S4dFamily() {
   return {"s4d",
-          {"minimal", "state-spaces"},
+          {"state-spaces", "minimal"},
           "S4D: a diagonal state space a channel",
           "λ = exp(Δ·A) or its bilinear map, constant, N/2 complex values a channel, each with its conjugate",
           /*trainable=*/true,

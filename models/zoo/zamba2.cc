@@ -121,11 +121,6 @@ absl::StatusOr<DecoderSpec> Zamba2Spec(const Settings& settings, const Settings&
     if (hybrids[layer] >= 0) {
       branch.module = std::make_unique<ZambaLayer>(hybrid);
       branch.takes_embedding = true;
-      // Files may hold a shared block's adapters again under every layer that runs it.
-      if (hybrids[layer] >= blocks) {
-        spec.ignored_keys.push_back(
-            absl::StrCat("model.layers.", layer, ".shared_transformer.*_adapter_list.*"));
-      }
     } else {
       branch.module = std::make_unique<Mamba2>("mamba.", hybrid.mamba);
       branch.norm = "input_layernorm";

@@ -168,8 +168,6 @@ TEST_F(CompareTest, JudgesFloat32ByLayersWhereTheirInputsAreGiven) {
   tensors_["layers.1.input"] = after;
   const at::Tensor logits = tensors_["logits"];
   tensors_["logits"] = logits * 1.001;
-  EXPECT_THAT(Failures(), ElementsAre(HasSubstr("of the head alone is"), HasSubstr("of the head alone in")));
-  tensors_["logits"] = logits * 1.006;
   EXPECT_THAT(Failures(), ElementsAre(HasSubstr("a logit is"), HasSubstr("of the head alone is"),
                                       HasSubstr("a logit in"), HasSubstr("of the head alone in")));
   tensors_["logits"] = logits;
