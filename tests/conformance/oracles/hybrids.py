@@ -42,7 +42,7 @@ def recorded_mamba2(module):
         module.mamba2_chunk_scan = scan
 
 
-def make(directory, rng, module, model, mixers, recorder=recorded_mamba2, mamba="mamba2", steps=None):
+def make(directory, rng, module, model, mixers, recorder=recorded_mamba2, mamba="mamba2", steps=None, **facts):
     """mixers: of each layer, what reports there: a subset of {"mamba", "attention"}."""
     steps = steps or 2 * int(rng.integers(10, 25)) + 1  # odd, and several chunks of 8
     model.set_experts_implementation("eager")  # the grouped product wants sizes in multiples of 16 bytes
@@ -55,7 +55,8 @@ def make(directory, rng, module, model, mixers, recorder=recorded_mamba2, mamba=
         if "attention" in names:
             transitions[f"layers.{layer}.attention"] = case.softmax(next(scores))
     assert next(scans, None) is None and next(scores, None) is None
-    case.write(directory, reference=hugging_face.REFERENCE, tokens=tokens, logits=logits, transitions=transitions)
+    case.write(directory, reference=hugging_face.REFERENCE, tokens=tokens, logits=logits, transitions=transitions,
+               **facts)
 
 
 def sizes(rng, heads):
@@ -66,8 +67,15 @@ def sizes(rng, heads):
 def jamba(directory, rng, *, layers=4, period=4, offset=2, **settings):
     config = transformers.JambaConfig(**sizes(rng, 4), num_key_value_heads=2, num_hidden_layers=layers, attn_layer_period=period,
                                       attn_layer_offset=offset, mamba_d_state=int(rng.integers(3, 9)), **settings)
-    make(directory, rng, modeling_jamba, transformers.JambaForCausalLM(config),
-         [["attention"] if layer % period == offset else ["mamba"] for layer in range(layers)], recorded_scan, "mamba")
+    mixers = [["attention"] if layer % period == offset else ["mamba"] for layer in range(layers)]
+    with hugging_face.in_float64():
+        model = transformers.JambaForCausalLM(config)
+        inputs = []
+        for layer in model.model.layers:
+            layer.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0].detach().numpy()))
+        model.model.final_layernorm.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0].detach().numpy()))
+        make(directory, rng, modeling_jamba, model, mixers, recorded_scan, "mamba", dtypes=("float64", "float32"),
+             layer_inputs=inputs)
 
 
 def mamba2_sizes(rng, heads, groups):
