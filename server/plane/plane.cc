@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstddef>
 #include <limits>
 #include <numbers>
 
@@ -130,7 +131,7 @@ Picture DrawDisc(const Counts& counts) {
   disc += counts.zeros / (std::numbers::pi * std::exp(-8) * scale * scale);
   dense[0][kLast].fill(disc);
 
-  std::vector<double> density(kSize * kSize);
+  std::vector<double> density(size_t{kSize} * kSize);
   std::vector<bool> on_circle(density.size());
   for (int row = 0; row < kSize; ++row) {
     for (int column = 0; column < kSize; ++column) {
@@ -197,7 +198,7 @@ Picture DrawUnrolled(const Counts& counts) {
       if (side == 0 && octave == 0) real += counts.ones;
     }
   }
-  std::vector<double> density(kWidth * kHeight);
+  std::vector<double> density(size_t{kWidth} * kHeight);
   for (int index = 0; index < kRows; ++index) {
     const int bottom = index * kRow + (index > kOctaves ? kLine : 0);
     for (int y = bottom; y < bottom + kRow; ++y) {
@@ -206,7 +207,7 @@ Picture DrawUnrolled(const Counts& counts) {
   }
   Picture picture = ToLevels(kWidth, kHeight, density);
   constexpr int kTop = kHeight - (1 + kOctaves) * kRow - kLine;
-  std::fill_n(picture.levels.begin() + kTop * kWidth, kLine * kWidth, Picture::kCircle);
+  std::fill_n(picture.levels.begin() + ptrdiff_t{kTop} * kWidth, kLine * kWidth, Picture::kCircle);
   for (int y = 0; y < kHeight; ++y) {
     uint8_t& level = picture.levels[y * kWidth + kWidth / 2];
     if (level == 0) level = Picture::kAxis;

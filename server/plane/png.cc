@@ -3,7 +3,9 @@
 
 #include <png.h>
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <vector>
 
 namespace eigsvc {
@@ -24,8 +26,8 @@ std::array<Colour, 256> Palette() {
     const double position = kSteps * (level - 1) / static_cast<double>(Picture::kDensest - 1);
     const int from = std::min(static_cast<int>(position), kSteps - 1);
     const auto mix = [&](uint8_t Colour::*part) {
-      return static_cast<uint8_t>(
-          kAnchors[from].*part + (position - from) * (kAnchors[from + 1].*part - kAnchors[from].*part) + 0.5);
+      return static_cast<uint8_t>(std::lround(
+          kAnchors[from].*part + (position - from) * (kAnchors[from + 1].*part - kAnchors[from].*part)));
     };
     palette[level] = {mix(&Colour::red), mix(&Colour::green), mix(&Colour::blue)};
   }
