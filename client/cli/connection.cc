@@ -14,7 +14,8 @@ constexpr int kMaxReceiveBytes = 16 << 20;
 
 // A name may lead to several servers (a headless service; ipv4:A,B): calls go round those that answer.
 // Calls that may be repeated: they read, or repeat to the same end. Analyze, Train and the uploads are left
-// out: a second one would be a second job.
+// out: a second one would be a second job. A server that shuts down answers a call that it had not yet taken
+// up with CANCELLED.
 constexpr char kServiceConfig[] = R"({"loadBalancingConfig":[{"round_robin":{}}],"methodConfig":[{
   "name":[
     {"service":"eigsvc.v1.AnalysisService","method":"GetAnalysis"},
@@ -30,7 +31,7 @@ constexpr char kServiceConfig[] = R"({"loadBalancingConfig":[{"round_robin":{}}]
     {"service":"eigsvc.v1.CatalogService","method":"ListLoadedModels"},
     {"service":"eigsvc.v1.CatalogService","method":"GetServerInfo"}],
   "retryPolicy":{"maxAttempts":4,"initialBackoff":"0.2s","maxBackoff":"2s","backoffMultiplier":2,
-                 "retryableStatusCodes":["UNAVAILABLE"]}}]})";
+                 "retryableStatusCodes":["UNAVAILABLE","CANCELLED"]}}]})";
 
 }  // namespace
 
