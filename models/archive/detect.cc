@@ -321,7 +321,8 @@ std::optional<NearestLayout> FindNearestLayout(const Archive& archive) {
   for (const auto* more : {&nearest->some_layer_keys, &nearest->embeddings}) {
     patterns.insert(patterns.end(), more->begin(), more->end());
   }
-  for (const auto& [key, tensor] : archive.tensors()) {
+  for (const auto& stored : archive.tensors()) {
+    const std::string& key = stored.first;  // clang 14 captures no structured binding
     if (result.others.size() == kMostOthers) break;
     const bool known = std::any_of(patterns.begin(), patterns.end(), [&](absl::string_view pattern) {
       const std::optional<int64_t> layer = LayerOf(key, pattern);
