@@ -257,9 +257,12 @@ class MonitoringTest(unittest.TestCase):
             pass
         self.expect('increase(eigsvc_job_retries_total{kind="analysis"}[1m])', lambda value: value > 0)
         self.assertNotIn('{model="twin:mamba2.pt"', self.scrape(), "the pool went with the process")
-        for _ in range(4):
+        self.expect("sum(eigsvc_worker_restarts_total)", lambda value: value >= 1)
+        before = self.value("sum(eigsvc_worker_restarts_total)")
+        for kills in range(1, 5):  # a short absence may fall between two scrapes, its count does not
             os.kill(self.daemon.wait_idle(60).process_id, signal.SIGKILL)
-            self.expect("eigsvc_worker_up", lambda value: value == 0)
+            self.expect("sum(eigsvc_worker_restarts_total)", lambda value: value >= before + kills)
+        self.expect("min_over_time(eigsvc_worker_up[1m])", lambda value: value == 0)
         self.prometheus.wait(lambda: "EigsvcWorkerCrashLoop" in self.firing())
         self.daemon.wait_idle(60)
         self.expect("eigsvc_worker_up", lambda value: value == 1)
