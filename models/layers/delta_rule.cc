@@ -16,13 +16,20 @@
 
 namespace eigsvc {
 
+int64_t DeltaRuleBlock(int64_t order) {
+  constexpr int64_t kShortest = 4, kLongest = 32;
+  int64_t block = kShortest;
+  while (block < kLongest && 2 * block <= order) block *= 2;
+  return block;
+}
+
 // With p_t = -S_{t-1}ᵀ w_t, a block that starts at S has S_t = decay(S) + Σ_{s<=t} decay(u_s p_sᵀ + k_s
 // v_sᵀ), so its p solve the unit lower triangular (I + W U) P = -(W S + W K V), where W U stands for the
 // decayed products of rows w_t and columns u_s, s < t.
 LinearAttentionOutput DeltaRule(const DeltaRuleInput& input, int64_t block) {
   const int64_t batch = input.q.size(0), steps = input.q.size(1), heads = input.q.size(2),
                 order = input.q.size(3), width = input.v.size(3);
-  block = BlockSteps(steps, block);
+  block = BlockSteps(steps, block > 0 ? block : DeltaRuleBlock(order));
   const int64_t blocks = (steps + block - 1) / block;
   const auto into_blocks = [&](const at::Tensor& x) { return IntoHeadBlocks(x, blocks, block); };
   const at::Tensor q = into_blocks(input.q), w = into_blocks(input.w), v = into_blocks(input.v);

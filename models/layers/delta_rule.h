@@ -18,8 +18,13 @@ struct DeltaRuleInput {
   at::Tensor initial_state;  // [B,H,K,V], or undefined for zero
 };
 
+// Steps of a block for keys of `order` dimensions: a power of two from 4 to 32 and otherwise no larger than
+// `order`. The keys of a longer block depend on each other and its sums cancel: with 32 steps float32 loses
+// up to 11 times what it loses step by step (order 2), so at most 2.4 times.
+int64_t DeltaRuleBlock(int64_t order);
+
 // All inputs of one dtype, float32 or float64. Never exponentiates a positive number. `block`: a power of
-// two.
-LinearAttentionOutput DeltaRule(const DeltaRuleInput& input, int64_t block = 32);
+// two, or 0 for DeltaRuleBlock of the keys.
+LinearAttentionOutput DeltaRule(const DeltaRuleInput& input, int64_t block = 0);
 
 }  // namespace eigsvc

@@ -64,10 +64,10 @@ MixerDescription DescribeDeltaRule(std::string mixer, int64_t heads, int64_t key
 }
 
 double DeltaRuleOperations(int64_t heads, int64_t key_size, int64_t value_size) {
-  constexpr double kBlock = 32;
-  const auto k = static_cast<double>(key_size), v = static_cast<double>(value_size);
+  const auto k = static_cast<double>(key_size), v = static_cast<double>(value_size),
+             block = static_cast<double>(DeltaRuleBlock(key_size));
   // Products inside a block, the block's map, and the state's way through it.
-  return 2 * static_cast<double>(heads) * (kBlock * (4 * k + 4 * v) + 2 * k * k + 4 * k * v);
+  return 2 * static_cast<double>(heads) * (block * (4 * k + 4 * v) + 2 * k * k + 4 * k * v);
 }
 
 }  // namespace eigsvc

@@ -124,6 +124,21 @@ INSTANTIATE_TEST_SUITE_P(
                       Shape{2, 17, 3, 4, 2, 4, true, false}, Shape{1, 65, 2, 5, 3, 16, true, true},
                       Shape{1, 33, 2, 1, 3, 8, true, false}, Shape{1, 130, 1, 8, 8, 32, false, false}));
 
+TEST(DeltaRulePrecisionTest, BlocksLoseNoMoreThanStepsDo) {
+  for (const int64_t order : {1, 2, 3, 4, 6, 8, 12, 16, 32, 64}) {
+    const Shape shape{4, 256, 4, order, 8, 0, false, true};
+    DeltaRuleInput input = Draw(shape);
+    input.log_decay.zero_();  // nothing is forgotten, so nothing hides an error
+    input.w = input.u / input.u.square().sum(-1, true).sqrt();
+    // What float32 is given, exactly.
+    for (const Member member : kOverTime) input.*member = (input.*member).to(c10::kFloat).to(c10::kDouble);
+    const at::Tensor exact = DeltaRule(input).o;
+    const double steps = RelativeDifference(DeltaRule(ToFloat(input), 1).o, exact),
+                 blocks = RelativeDifference(DeltaRule(ToFloat(input)).o, exact);
+    EXPECT_LE(blocks, 2 * steps + 0x1p-23) << order;
+  }
+}
+
 TEST(DeltaRulePrecisionTest, TotalForgettingAndPerfectMemoryStayExact) {
   DeltaRuleInput input = Draw({1, 50, 2, 4, 3, 16, true, false});
   input.log_decay.select(3, 0).fill_(-std::numeric_limits<double>::infinity());
