@@ -36,18 +36,21 @@ def dense(matrices):
     return multiset(values + 0j, np.linalg.norm(matrices, 2, axis=(-2, -1)), np.linalg.cond(vectors))
 
 
-def write(directory, *, reference, tokens, logits, transitions, dtypes=("float32",), checkpoint="checkpoint", settings=None,
-          tolerances=None):
+def write(directory, *, reference, tokens, logits, transitions, dtypes=("float32",), layer_inputs=(), checkpoint="checkpoint",
+          settings=None, tolerances=None):
     """Writes expected.safetensors and case.json.
 
     reference    the independent implementation and its version
     transitions  "layers.N.MIXER" -> what log_magnitude, softmax, multiset or dense returned (or several of them merged)
     dtypes       what the checkpoint is loaded as: float64 only where the oracle itself ran in float64
+    layer_inputs x [B,T,D] before each layer and after the last, in float64: then float32 is judged layer by layer
     checkpoint   name in `directory` of the saved checkpoint: a folder or a file
     settings     what a user would have to pass with --config, for checkpoints that do not say it
     tolerances   {"logits" | "eigenvalues": {dtype: value, ..., "reason": text}} where README.md's do not fit
     """
     tensors = {"tokens": np.asarray(tokens, dtype=np.int64), "logits": np.asarray(logits)}
+    for layer, x in enumerate(layer_inputs):
+        tensors[f"layers.{layer}.input"] = np.asarray(x, dtype=np.float64)
     for site, parts in transitions.items():
         for name, values in parts.items():
             tensors[f"{site}.{name}"] = np.asarray(values, dtype=np.float64)

@@ -46,7 +46,8 @@ constexpr double kWorstCondition = 1e6;
 
 // DESIGN section 4, for a model in `dtype` against an oracle that ran in at least that.
 struct Tolerances {
-  double logits;       // relative to the largest
+  double logits;       // and activations, relative to the largest
+  double whole;        // of logits beside what is judged by layers: float64's in units of rounding
   double closed;       // of log λ and arg λ, times max(1, |log λ|)
   double softmax;      // of log λ, times max(1, the largest log-sum-exp) in float32
   double solver;       // of |Δλ|, times |λ|, beside the next
@@ -55,8 +56,8 @@ struct Tolerances {
 };
 
 Tolerances TolerancesOf(at::ScalarType dtype) {
-  if (dtype == at::kDouble) return {1e-11, 1e-12, 1e-9, 1e-10, 20 * 0x1p-52, 0};
-  return {1e-4, 1e-5, 5e-6, 1e-5, 20 * 0x1p-23, 0};
+  if (dtype == at::kDouble) return {1e-11, 1e-11, 1e-12, 1e-9, 1e-10, 20 * 0x1p-52, 0};
+  return {1e-4, 1e-11 * 0x1p29, 1e-5, 5e-6, 1e-5, 20 * 0x1p-23, 0};
 }
 
 struct Case {
@@ -83,6 +84,7 @@ struct Outcome {
     EigenvalueLayout layout;
   };
   std::map<std::string, Reported> sites;  // "layers.0.attention"
+  std::vector<at::Tensor> activations;    // x [B,T,D] as embedded and after every layer
 };
 
 std::string Site(int layer, const std::string& mixer) { return absl::StrCat("layers.", layer, ".", mixer); }
@@ -128,9 +130,10 @@ absl::Status Join(const RecordingTap& tap, Outcome& outcome) {
   return absl::OkStatus();
 }
 
-// tokens [B,T], run in chunks that end at `cuts` and at T.
+// tokens [B,T], run in chunks that end at `cuts` and at T. What a layer and the head are given is what is
+// below them or, where there are `layer_inputs` [B,T,D], their own of those.
 absl::StatusOr<Outcome> Run(const SequenceModel& model, const at::Tensor& tokens,
-                            const std::set<int64_t>& cuts) {
+                            const std::set<int64_t>& cuts, const std::vector<at::Tensor>& layer_inputs = {}) {
   std::set<int64_t> ends = cuts;
   ends.insert(tokens.size(1));
   Outcome outcome;
@@ -138,19 +141,27 @@ absl::StatusOr<Outcome> Run(const SequenceModel& model, const at::Tensor& tokens
   std::vector<LayerState> states(model.weights().layers.size());
   for (LayerState& state : states) state.length = tokens.size(1);
   std::vector<at::Tensor> logits;
+  std::vector<std::vector<at::Tensor>> activations(states.size() + 1);
   int64_t begin = 0;
   for (const int64_t end : ends) {
     EIGSVC_ASSIGN_OR_RETURN(at::Tensor x,
                             model.Embed(model.weights(), tokens.narrow(1, begin, end - begin), begin));
+    const auto pass_on = [&](size_t layer) {
+      activations[layer].push_back(x);
+      if (!layer_inputs.empty()) x = layer_inputs[layer].narrow(1, begin, end - begin).to(model.dtype());
+    };
+    pass_on(0);
     for (size_t i = 0; i < states.size(); ++i) {
       EIGSVC_ASSIGN_OR_RETURN(
           x, model.Layer(static_cast<int>(i), model.weights().layers[i], x, &states[i], {&tap}));
+      pass_on(i + 1);
     }
     EIGSVC_ASSIGN_OR_RETURN(at::Tensor part, model.Head(model.weights(), x));
     logits.push_back(std::move(part));
     begin = end;
   }
   outcome.logits = at::cat(logits, 1);
+  for (const std::vector<at::Tensor>& parts : activations) outcome.activations.push_back(at::cat(parts, 1));
   EIGSVC_RETURN_IF_ERROR(Join(tap, outcome));
   return outcome;
 }
@@ -249,14 +260,12 @@ class Comparison {
     options.dtype = dtype_;
     EIGSVC_ASSIGN_OR_RETURN(const auto model, LoadModel(archive, files_.overrides, options));
     EIGSVC_ASSIGN_OR_RETURN(const at::Tensor tokens, files_.Tensor("tokens"));
-    EIGSVC_ASSIGN_OR_RETURN(const Outcome whole, Run(*model, tokens, {}));
-    EIGSVC_RETURN_IF_ERROR(Compare(whole, ""));
+    EIGSVC_RETURN_IF_ERROR(CheckRun(*model, tokens, {}, ""));
     const int64_t steps = tokens.size(1);
     std::set<int64_t> cuts = {1, 3, steps / 2, steps - 1};
     while (!cuts.empty() && *cuts.begin() < 1) cuts.erase(cuts.begin());
     while (!cuts.empty() && *cuts.rbegin() >= steps) cuts.erase(*cuts.rbegin());
-    EIGSVC_ASSIGN_OR_RETURN(const Outcome chunks, Run(*model, tokens, cuts));
-    return Compare(chunks, " in chunks of time");
+    return CheckRun(*model, tokens, cuts, " in chunks of time");
   }
 
  private:
@@ -276,21 +285,54 @@ class Comparison {
     return absl::OkStatus();
   }
 
-  absl::Status Compare(const Outcome& outcome, const std::string& how) {
+  // Where a case gives the layers' inputs, float32 is judged by what the embedding, every layer and the head
+  // make of the oracle's own input of them: README.md says why.
+  absl::Status CheckRun(const SequenceModel& model, const at::Tensor& tokens, const std::set<int64_t>& cuts,
+                        const std::string& how) {
+    EIGSVC_ASSIGN_OR_RETURN(const Outcome outcome, Run(model, tokens, cuts));
     EIGSVC_ASSIGN_OR_RETURN(const at::Tensor logits, files_.Tensor("logits"));
-    if (logits.sizes() != outcome.logits.sizes()) {
-      return absl::FailedPreconditionError(absl::StrCat("logits have shape ", Shape(outcome.logits),
-                                                        " where ", Shape(logits), " is expected"));
-    }
-    const at::Tensor exact = logits.to(at::kDouble);
-    const double error =
-        Largest((outcome.logits.to(at::kDouble) - exact).abs()) / exact.abs().max().item<double>();
+    EIGSVC_ASSIGN_OR_RETURN(const double error, ErrorOf(outcome.logits, logits));
     double& largest = dtype_ == at::kDouble ? result_.logits_float64 : result_.logits_float32;
     largest = std::max(largest, error);
-    if (!(error <= tolerances_.logits)) {
-      Fail(absl::StrCat("logits", how, " are off by ", error, " of the largest; ", tolerances_.logits,
-                        " is allowed"));
+    const bool by_layer = dtype_ == at::kFloat && files_.Has(LayerInput(0));
+    Judge(error, by_layer ? tolerances_.whole : tolerances_.logits, absl::StrCat("a logit", how));
+    if (!by_layer) return CompareSites(outcome, how);
+
+    std::vector<at::Tensor> inputs;
+    for (size_t layer = 0; layer < outcome.activations.size(); ++layer) {
+      EIGSVC_ASSIGN_OR_RETURN(inputs.emplace_back(), files_.Tensor(LayerInput(layer)));
     }
+    EIGSVC_ASSIGN_OR_RETURN(const Outcome layers, Run(model, tokens, cuts, inputs));
+    for (size_t layer = 0; layer < inputs.size(); ++layer) {
+      EIGSVC_ASSIGN_OR_RETURN(const double off, ErrorOf(layers.activations[layer], inputs[layer]));
+      Judge(off, tolerances_.logits,
+            layer == 0 ? absl::StrCat("the embedding", how)
+                       : absl::StrCat("the output of layer ", layer - 1, how));
+    }
+    EIGSVC_ASSIGN_OR_RETURN(const double off, ErrorOf(layers.logits, logits));
+    Judge(off, tolerances_.logits, absl::StrCat("a logit of the head alone", how));
+    return CompareSites(layers, how);
+  }
+
+  // x of layer `layer`; one more than there are layers: what the last one gives.
+  static std::string LayerInput(size_t layer) { return absl::StrCat("layers.", layer, ".input"); }
+
+  // Relative to the largest.
+  static absl::StatusOr<double> ErrorOf(const at::Tensor& found, const at::Tensor& expected) {
+    if (expected.sizes() != found.sizes()) {
+      return absl::FailedPreconditionError(absl::StrCat("activations or logits have shape ", Shape(found),
+                                                        " where ", Shape(expected), " is expected"));
+    }
+    const at::Tensor exact = expected.to(at::kDouble);
+    return Largest((found.to(at::kDouble) - exact).abs()) / exact.abs().max().item<double>();
+  }
+
+  void Judge(double error, double allowed, const std::string& what) {
+    if (error <= allowed) return;
+    Fail(absl::StrCat(what, " is off by ", error, " of the largest; ", allowed, " is allowed"));
+  }
+
+  absl::Status CompareSites(const Outcome& outcome, const std::string& how) {
     for (const auto& [site, found] : outcome.sites) EIGSVC_RETURN_IF_ERROR(CompareSite(site, found, how));
     for (const auto& [key, tensor] : files_.expected->tensors()) {
       for (const std::string suffix : {".log_magnitude", ".eigenvalues.re"}) {

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <memory>
 #include <numbers>
 #include <string>
 #include <vector>
@@ -16,6 +17,7 @@
 #include "ATen/ops/complex.h"
 #include "ATen/ops/full.h"
 #include "ATen/ops/full_like.h"
+#include "ATen/ops/linspace.h"
 #include "ATen/ops/ones_like.h"
 #include "ATen/ops/tensor.h"
 #include "ATen/ops/zeros_like.h"
@@ -49,22 +51,22 @@ class CompareTest : public ::testing::Test {
     EIGSVC_ASSERT_OK_AND_ASSIGN(const FamilyEntry* family, FindFamily("mamba2"));
     LoadOptions options;
     options.dtype = c10::kDouble;
-    EIGSVC_ASSERT_OK_AND_ASSIGN(const auto model, family->initialize(settings, 1, options));
-    EIGSVC_ASSERT_OK(SaveModel(*model, model->weights(), {}, directory_ + "/model.safetensors"));
+    EIGSVC_ASSERT_OK_AND_ASSIGN(model_, family->initialize(settings, 1, options));
+    EIGSVC_ASSERT_OK(SaveModel(*model_, model_->weights(), {}, directory_ + "/model.safetensors"));
     Random random({2});
     tensors_["tokens"] = RandomTokens(random, 2, 9, 48);
     RecordingTap tap;
     EIGSVC_ASSERT_OK_AND_ASSIGN(tensors_["logits"],
-                                model->Forward(model->weights(), tensors_["tokens"], {&tap}));
+                                model_->Forward(model_->weights(), tensors_["tokens"], {&tap}));
     tensors_["layers.0.mamba2.log_magnitude"] = tap.LogMagnitude(0).unsqueeze(-1);
     WriteCase(R"("family": "mamba2", "layout": "state-spaces")");
   }
   void TearDown() override { std::filesystem::remove_all(directory_); }
 
-  void WriteCase(const std::string& facts) const {
+  void WriteCase(const std::string& facts, const std::string& dtype = "float64") const {
     std::ofstream(directory_ + "/case.json")
-        << R"({"name": "x", "reference": "ours", "checkpoint": "model.safetensors", "dtypes": ["float64"], )"
-        << facts << "}";
+        << R"({"name": "x", "reference": "ours", "checkpoint": "model.safetensors", "dtypes": [")" << dtype
+        << R"("], )" << facts << "}";
   }
 
   // What the comparison says of the tensors as they are now.
@@ -97,6 +99,7 @@ class CompareTest : public ::testing::Test {
 
   at::NoGradGuard no_grad_;
   std::string directory_;
+  std::shared_ptr<const SequenceModel> model_;
   std::map<std::string, at::Tensor> tensors_;
 };
 
@@ -105,10 +108,10 @@ TEST_F(CompareTest, PassesWhatIsEqual) { EXPECT_THAT(Failures(), IsEmpty()); }
 TEST_F(CompareTest, SaysThatLogitsDiffer) {
   tensors_["logits"] = tensors_["logits"] * (1 + 1e-10);
   EXPECT_THAT(Failures(),
-              ElementsAre(HasSubstr("logits are off"), HasSubstr("logits in chunks of time are off")));
+              ElementsAre(HasSubstr("a logit is off"), HasSubstr("a logit in chunks of time is off")));
   tensors_["logits"][0][3][2].fill_(std::nan(""));
   EXPECT_THAT(Failures(),
-              ElementsAre(HasSubstr("logits are off"), HasSubstr("logits in chunks of time are off")));
+              ElementsAre(HasSubstr("a logit is off"), HasSubstr("a logit in chunks of time is off")));
 }
 
 TEST_F(CompareTest, SaysThatEigenvaluesDiffer) {
@@ -137,6 +140,41 @@ TEST_F(CompareTest, SaysThatMultisetsDiffer) {
   ExpectMultiset(1 + 1e-9);
   EXPECT_THAT(Failures(),
               ElementsAre(HasSubstr("by a general solver of layers.0.mamba2"), HasSubstr("chunks")));
+}
+
+TEST_F(CompareTest, JudgesFloat32ByLayersWhereTheirInputsAreGiven) {
+  const std::string facts = R"("family": "mamba2", "layout": "state-spaces")";
+  const ModelWeights& weights = model_->weights();
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const at::Tensor before, model_->Embed(weights, tensors_["tokens"], 0));
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const at::Tensor after,
+                              model_->Layer(0, weights.layers[0], before, nullptr, {}));
+  tensors_["layers.0.input"] = before;
+  tensors_["layers.1.input"] = after;
+  WriteCase(facts, "float32");
+  EXPECT_THAT(Failures(), IsEmpty());
+  // Of the embedding alone, of layer 0 and of the head, as a whole and in chunks.
+  tensors_["layers.0.input"] = before * at::linspace(1, 2, before.size(2), before.options());
+  EXPECT_THAT(Failures(), ElementsAre(HasSubstr("the embedding is"), HasSubstr("output of layer 0 is"),
+                                      HasSubstr("eigenvalues of layers.0.mamba2 are"),
+                                      HasSubstr("the embedding in chunks"), HasSubstr("output of layer 0 in"),
+                                      HasSubstr("eigenvalues of layers.0.mamba2 in")));
+  WriteCase(facts, "float64");  // is judged from end to end
+  EXPECT_THAT(Failures(), IsEmpty());
+  WriteCase(facts, "float32");
+  tensors_["layers.0.input"] = before;
+  tensors_["layers.1.input"] = after + 2e-4 * after.abs().max();
+  EXPECT_THAT(Failures(), ElementsAre(HasSubstr("output of layer 0 is"), HasSubstr("of the head alone is"),
+                                      HasSubstr("output of layer 0 in"), HasSubstr("of the head alone in")));
+  tensors_["layers.1.input"] = after;
+  const at::Tensor logits = tensors_["logits"];
+  tensors_["logits"] = logits * 1.001;
+  EXPECT_THAT(Failures(), ElementsAre(HasSubstr("of the head alone is"), HasSubstr("of the head alone in")));
+  tensors_["logits"] = logits * 1.006;
+  EXPECT_THAT(Failures(), ElementsAre(HasSubstr("a logit is"), HasSubstr("of the head alone is"),
+                                      HasSubstr("a logit in"), HasSubstr("of the head alone in")));
+  tensors_["logits"] = logits;
+  tensors_.erase("layers.1.input");
+  EXPECT_THAT(Failures(), ElementsAre(HasSubstr("lacks layers.1.input")));
 }
 
 TEST_F(CompareTest, WantsEverySiteOnBothSides) {

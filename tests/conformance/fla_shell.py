@@ -34,10 +34,11 @@ def mlp(weights, prefix, x):
 
 
 def forward(weights, config, mixer, tokens):
-    """mixer(weights, prefix, config, layer, x) -> (output, name of the mixer, its transition). Returns logits and
-    transitions."""
+    """mixer(weights, prefix, config, layer, x) -> (output, name of the mixer, its transition). Returns logits,
+    transitions, and x before each layer and after the last."""
     eps = config["norm_eps"]
     x, transitions = weights["model.embeddings.weight"][tokens], {}
+    inputs = [x]
     for layer in range(config["num_hidden_layers"]):
         block = f"model.layers.{layer}."
         normed = rms_norm(x, weights[block + "attn_norm.weight"], eps)
@@ -48,8 +49,9 @@ def forward(weights, config, mixer, tokens):
         transitions[f"layers.{layer}.{name}"] = transition
         x = x + out
         x = x + mlp(weights, block + "mlp.", rms_norm(x, weights[block + "mlp_norm.weight"], eps))
+        inputs.append(x)
     x = rms_norm(x, weights["model.norm.weight"], eps)
-    return linear(weights, "model.embeddings" if config["tie_word_embeddings"] else "lm_head", x), transitions
+    return linear(weights, "model.embeddings" if config["tie_word_embeddings"] else "lm_head", x), transitions, inputs
 
 
 def shapes(config, mixer_shapes, fused_mlp=False):
@@ -92,9 +94,9 @@ def make(directory, rng, twin, config, mixer, mixer_shapes, fused_mlp=False, ext
     save_file({key: value.astype(np.float32) for key, value in weights.items()},
               directory / "checkpoint" / "model.safetensors", metadata={"format": "pt"})
     tokens = rng.integers(0, config["vocab_size"], (2, steps or int(rng.integers(40, 80))))
-    logits, transitions = forward(weights, config, mixer, tokens)
+    logits, transitions, layer_inputs = forward(weights, config, mixer, tokens)
     case.write(directory, reference=twin, tokens=tokens, logits=logits, transitions=transitions,
-               dtypes=("float64", "float32"))
+               dtypes=("float64", "float32"), layer_inputs=layer_inputs)
 
 
 def gated_norm(weights, name, o, gate, eps, activation=silu):
