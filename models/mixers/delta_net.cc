@@ -26,21 +26,20 @@ DeltaNet::DeltaNet(std::string name, DeltaNetSpec spec)
       output_{spec_.value_heads, spec_.value_size, Name("o_norm"), /*affine=*/true, spec_.norm_eps} {}
 
 // A SiLU is a part of the convolution; other activations follow the cut into heads, which is the same.
-ConvolvedProjectionSpec DeltaNet::Keys() const {
-  return {spec_.width, spec_.heads * spec_.key_size, spec_.taps, spec_.convolution_bias,
-          spec_.key_activation};
+ConvolvedProjectionSpec DeltaNet::Keys(int64_t size) const {
+  return {spec_.width, size, spec_.taps, spec_.convolution_bias, spec_.key_activation};
 }
 ConvolvedProjectionSpec DeltaNet::Values() const {
-  return {spec_.width, spec_.value_heads * spec_.value_size, spec_.taps, spec_.convolution_bias,
-          Activation::kSilu};
+  return {spec_.width, spec_.writes * spec_.value_heads * spec_.value_size, spec_.taps,
+          spec_.convolution_bias, Activation::kSilu};
 }
 
 void DeltaNet::Plan(const WeightPlanner& planner) const {
-  const int64_t values = spec_.value_heads * spec_.value_size;
-  PlanConvolvedProjection(planner, Name("q"), Keys());
-  PlanConvolvedProjection(planner, Name("k"), Keys());
+  const int64_t keys = spec_.heads * spec_.key_size, values = spec_.value_heads * spec_.value_size;
+  PlanConvolvedProjection(planner, Name("q"), Keys(keys));
+  PlanConvolvedProjection(planner, Name("k"), Keys(spec_.writes * keys));
   PlanConvolvedProjection(planner, Name("v"), Values());
-  if (spec_.has_beta) planner.Linear(Name("b_proj"), spec_.value_heads, spec_.width, false);
+  if (spec_.has_beta) planner.Linear(Name("b_proj"), spec_.writes * spec_.value_heads, spec_.width, false);
   if (spec_.decay != DeltaNetSpec::Decay::kNone) {
     int64_t gates = spec_.value_heads;
     if (spec_.decay == DeltaNetSpec::Decay::kPerHead) {
@@ -68,14 +67,16 @@ void DeltaNet::Plan(const WeightPlanner& planner) const {
   planner.Linear(Name("o_proj"), spec_.width, values, /*bias=*/false);
 }
 
-// [B,T,value_heads,key_size].
-at::Tensor DeltaNet::QueriesOrKeys(const LayerCall& call, const char* name, const at::Tensor& x,
-                                   at::ScalarType type) const {
+// [B,T,writes,value_heads,key_size].
+at::Tensor DeltaNet::QueriesOrKeys(const LayerCall& call, const char* name, int64_t writes,
+                                   const at::Tensor& x, at::ScalarType type) const {
   const at::Tensor projected =
-      ConvolvedProjection(call, Name(name), Keys(), x).to(type).unflatten(-1, {spec_.heads, spec_.key_size});
+      ConvolvedProjection(call, Name(name), Keys(writes * spec_.heads * spec_.key_size), x)
+          .to(type)
+          .unflatten(-1, {writes, spec_.heads, spec_.key_size});
   const at::Tensor normed =
       spec_.sum_norm ? projected / projected.sum(-1, /*keepdim=*/true) : NormalizedKeys(projected);
-  return SharedHeads(normed, spec_.value_heads);
+  return SharedHeads(normed.flatten(0, 1), spec_.value_heads).unflatten(0, {x.size(0), x.size(1)});
 }
 
 // log λ in at least float32: [B,T,H,1] or [B,T,H,K].
@@ -95,25 +96,23 @@ at::Tensor DeltaNet::LogDecay(const LayerCall& call, const at::Tensor& x, at::Sc
 
 absl::StatusOr<at::Tensor> DeltaNet::Run(const LayerCall& call, const at::Tensor& x) const {
   const auto type = at::promote_types(x.scalar_type(), at::kFloat);
-  const at::Tensor q = QueriesOrKeys(call, "q", x, type), k = QueriesOrKeys(call, "k", x, type);
+  const at::Tensor q = QueriesOrKeys(call, "q", 1, x, type),
+                   k = QueriesOrKeys(call, "k", spec_.writes, x, type);
   const at::Tensor v = ConvolvedProjection(call, Name("v"), Values(), x)
                            .to(type)
-                           .unflatten(-1, {spec_.value_heads, spec_.value_size});
-  at::Tensor beta =
-      spec_.has_beta ? at::sigmoid(Linear(call, "b_proj", x).to(type)).unflatten(-1, {spec_.value_heads, 1})
-                     : at::ones({1}, v.options());
+                           .unflatten(-1, {spec_.writes, spec_.value_heads, spec_.value_size});
+  at::Tensor beta = spec_.has_beta ? at::sigmoid(Linear(call, "b_proj", x).to(type))
+                                         .unflatten(-1, {spec_.writes, spec_.value_heads, 1})
+                                   : at::ones({1}, v.options());
   if (spec_.double_beta) beta = beta * 2;
-  const at::Tensor log_decay = LogDecay(call, x, type);
+  DeltaWrites input;
+  input.q = q.squeeze(2) / std::sqrt(static_cast<double>(spec_.key_size));
+  input.k = k;
+  input.v = v;
+  input.beta = beta.expand({x.size(0), x.size(1), spec_.writes, spec_.value_heads, 1});
+  input.log_decay = LogDecay(call, x, type);
   EIGSVC_ASSIGN_OR_RETURN(const at::Tensor o,
-                          RunDeltaRule(call, spec_.mixer, State(call, "state"),
-                                       {q / std::sqrt(static_cast<double>(spec_.key_size)),
-                                        k,
-                                        beta * k,
-                                        at::exp(log_decay) * k,
-                                        beta * v,
-                                        log_decay,
-                                        {}},
-                                       x.scalar_type()));
+                          RunDeltaWrites(call, spec_.mixer, State(call, "state"), input, x.scalar_type()));
   at::Tensor normed = HeadNorm(call, output_, o, x.scalar_type());
   if (spec_.gate == DeltaNetSpec::Gate::kSilu) normed = normed * at::silu(Linear(call, "g_proj", x));
   if (spec_.gate == DeltaNetSpec::Gate::kLowRankSigmoid) {
@@ -123,12 +122,13 @@ absl::StatusOr<at::Tensor> DeltaNet::Run(const LayerCall& call, const at::Tensor
 }
 
 std::vector<MixerDescription> DeltaNet::Mixers() const {
-  return {DescribeDeltaRule(spec_.mixer, spec_.value_heads, spec_.key_size, spec_.value_size,
+  return {DescribeDeltaRule(spec_.mixer, spec_.value_heads, spec_.key_size, spec_.value_size, spec_.writes,
                             spec_.decay != DeltaNetSpec::Decay::kPerDimension)};
 }
 
 double DeltaNet::ExtraOperations() const {
-  return DeltaRuleOperations(spec_.value_heads, spec_.key_size, spec_.value_size);
+  return static_cast<double>(spec_.writes) *
+         DeltaRuleOperations(spec_.value_heads, spec_.key_size, spec_.value_size);
 }
 
 }  // namespace eigsvc

@@ -1,6 +1,6 @@
 // The delta rule family as flash-linear-attention parametrises it: DeltaNet (arXiv 2406.06484), Gated
-// DeltaNet (arXiv 2412.06464) and Kimi Delta Attention (arXiv 2510.26692).
-// S_t = (I - β_t k_t k_tᵀ) diag(λ_t) S_{t-1} + β_t k_t v_tᵀ.
+// DeltaNet (arXiv 2412.06464), DeltaProduct (arXiv 2502.10297) and Kimi Delta Attention (arXiv 2510.26692).
+// S_t = (I - β_t k_t k_tᵀ) diag(λ_t) S_{t-1} + β_t k_t v_tᵀ, with several k, v and β a step in DeltaProduct.
 #pragma once
 
 #include <cstdint>
@@ -19,6 +19,7 @@ struct DeltaNetSpec {
   int64_t width = 0;
   int64_t heads = 0, value_heads = 0;    // of q and k; of v and the state, which share q and k in a row
   int64_t key_size = 0, value_size = 0;  // a head's
+  int64_t writes = 1;                    // a step: DeltaProduct's number of Householder factors
   int64_t taps = 0;                      // of the short convolutions; 0: none
   bool convolution_bias = false;
   Activation key_activation = Activation::kSilu;  // of q and k; kElu: elu(x) + 1
@@ -52,9 +53,9 @@ class DeltaNet final : public Module {
   double ExtraOperations() const override;
 
  private:
-  ConvolvedProjectionSpec Keys() const;
+  ConvolvedProjectionSpec Keys(int64_t size) const;
   ConvolvedProjectionSpec Values() const;
-  at::Tensor QueriesOrKeys(const LayerCall& call, const char* name, const at::Tensor& x,
+  at::Tensor QueriesOrKeys(const LayerCall& call, const char* name, int64_t writes, const at::Tensor& x,
                            at::ScalarType type) const;
   at::Tensor LogDecay(const LayerCall& call, const at::Tensor& x, at::ScalarType type) const;
 

@@ -2,9 +2,14 @@
 
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "ATen/TensorOperators.h"
+#include "ATen/core/IListRef.h"
+#include "ATen/ops/cat.h"
 #include "ATen/ops/exp.h"
+#include "ATen/ops/stack.h"
+#include "ATen/ops/zeros_like.h"
 #include "models/base/status_macros.h"
 #include "models/transition/noise_floor.h"
 
@@ -36,6 +41,23 @@ absl::Status ReportTransition(const LayerCall& call, absl::string_view mixer, co
   return absl::OkStatus();
 }
 
+// Π_j (I - β_j k_j k_jᵀ) = I - U Wᵀ, factors from right to left: u_j = β_j k_j and
+// w_j = k_j - Σ_{i<j} (u_i·k_j) w_i.
+struct Factors {
+  at::Tensor u, w;  // [B,T,H,K,J]
+};
+Factors ProductOfReflections(const at::Tensor& k, const at::Tensor& beta) {
+  std::vector<at::Tensor> u, w;
+  for (int64_t j = 0; j < k.size(2); ++j) {
+    const at::Tensor key = k.select(2, j);
+    at::Tensor seen = key;
+    for (int64_t i = 0; i < j; ++i) seen = seen - (u[i] * key).sum(-1, /*keepdim=*/true) * w[i];
+    u.push_back(beta.select(2, j) * key);
+    w.push_back(seen);
+  }
+  return {at::stack(u, -1), at::stack(w, -1)};
+}
+
 }  // namespace
 
 absl::StatusOr<at::Tensor> RunDeltaRule(const LayerCall& call, absl::string_view mixer, at::Tensor& kept,
@@ -50,15 +72,48 @@ absl::StatusOr<at::Tensor> RunDeltaRule(const LayerCall& call, absl::string_view
   return output.o;
 }
 
+absl::StatusOr<at::Tensor> RunDeltaWrites(const LayerCall& call, absl::string_view mixer, at::Tensor& kept,
+                                          const DeltaWrites& writes, at::ScalarType dtype) {
+  const int64_t count = writes.k.size(2);
+  if (count == 1) {
+    const at::Tensor k = writes.k.squeeze(2), beta = writes.beta.squeeze(2);
+    return RunDeltaRule(call, mixer, kept,
+                        {writes.q,
+                         k,
+                         beta * k,
+                         at::exp(writes.log_decay) * k,
+                         beta * writes.v.squeeze(2),
+                         writes.log_decay,
+                         {}},
+                        dtype);
+  }
+  // Every write is a step of its own, of which the first decays and the last is read.
+  const auto on_its_own = [](const at::Tensor& x) { return x.flatten(1, 2); };
+  const at::Tensor none = at::zeros_like(writes.log_decay).unsqueeze(2).expand({-1, -1, count - 1, -1, -1});
+  const at::Tensor log_decay = on_its_own(at::cat({writes.log_decay.unsqueeze(2), none}, 2));
+  const at::Tensor k = on_its_own(writes.k), beta = on_its_own(writes.beta);
+  const at::Tensor q = on_its_own(writes.q.unsqueeze(2).expand({-1, -1, count, -1, -1}));
+  LinearAttentionOutput output =
+      DeltaRule({q, k, beta * k, at::exp(log_decay) * k, beta * on_its_own(writes.v), log_decay, kept});
+  kept = output.final_state;
+  if (call.Wants(mixer)) {
+    const Factors factors = ProductOfReflections(writes.k.detach(), writes.beta.detach());
+    EIGSVC_RETURN_IF_ERROR(ReportTransition(call, mixer, writes.log_decay,
+                                            factors.u * at::exp(writes.log_decay.detach()).unsqueeze(-1),
+                                            factors.w, writes.v.size(4), dtype));
+  }
+  return output.o.unflatten(1, {-1, count}).select(2, count - 1);
+}
+
 MixerDescription DescribeDeltaRule(std::string mixer, int64_t heads, int64_t key_size, int64_t value_size,
-                                   bool one_decay) {
+                                   int64_t writes, bool one_decay) {
   MixerDescription description;
   description.mixer = std::move(mixer);
   description.units = heads;
-  // With one decay, the dimensions that the write does not reach share it.
-  const bool shared = one_decay && key_size > 1;
-  description.eigenvalues_per_unit = shared ? 2 : key_size;
-  description.multiplicity = shared ? (key_size - 1) * value_size : value_size;
+  // With one decay, the dimensions that no write reaches share it.
+  const bool shared = one_decay && writes < key_size;
+  description.eigenvalues_per_unit = shared ? writes + 1 : key_size;
+  description.multiplicity = shared ? (key_size - writes) * value_size : value_size;
   description.form = TransitionForm::kDiagonalPlusLowRank;
   return description;
 }

@@ -16,9 +16,22 @@ namespace eigsvc {
 absl::StatusOr<at::Tensor> RunDeltaRule(const LayerCall& call, absl::string_view mixer, at::Tensor& kept,
                                         DeltaRuleInput input, at::ScalarType dtype);
 
-// What it reports. `one_decay`: the dimensions that the write does not reach share an eigenvalue.
+// A step decays once and then writes J times: Λ = Π_j (I - β_j k_j k_jᵀ) diag(exp(log_decay)), j from right
+// to left.
+struct DeltaWrites {
+  at::Tensor q;          // [B,T,H,K], scaled
+  at::Tensor k;          // [B,T,J,H,K]
+  at::Tensor v;          // [B,T,J,H,V]
+  at::Tensor beta;       // [B,T,J,H,1]
+  at::Tensor log_decay;  // [B,T,H,K] or [B,T,H,1]
+};
+// The same for these. REQUIRES J = 1 or one decay for all dimensions: then Λ has rank J beside it.
+absl::StatusOr<at::Tensor> RunDeltaWrites(const LayerCall& call, absl::string_view mixer, at::Tensor& kept,
+                                          const DeltaWrites& writes, at::ScalarType dtype);
+
+// What either reports, of `writes` a step.
 MixerDescription DescribeDeltaRule(std::string mixer, int64_t heads, int64_t key_size, int64_t value_size,
-                                   bool one_decay);
+                                   int64_t writes, bool one_decay);
 
 // Operations of DeltaRule for one step: for Module::ExtraOperations.
 double DeltaRuleOperations(int64_t heads, int64_t key_size, int64_t value_size);

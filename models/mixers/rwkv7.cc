@@ -174,7 +174,7 @@ absl::StatusOr<at::Tensor> Rwkv7TimeMix::Run(const LayerCall& call, const at::Te
 
 std::vector<MixerDescription> Rwkv7TimeMix::Mixers() const {
   return {DescribeDeltaRule(std::string(kRwkv7Mixer), spec_.heads, spec_.head_size, spec_.head_size,
-                            /*one_decay=*/false)};
+                            /*writes=*/1, /*one_decay=*/false)};
 }
 
 double Rwkv7TimeMix::ExtraOperations() const {

@@ -1,4 +1,4 @@
-// DeltaNet (arXiv 2406.06484), Gated DeltaNet (arXiv 2412.06464) and
+// DeltaNet (arXiv 2406.06484), Gated DeltaNet (arXiv 2412.06464), Gated DeltaProduct (arXiv 2502.10297) and
 // Kimi Delta Attention (arXiv 2510.26692) as flash-linear-attention stores them.
 #include "models/mixers/delta_net.h"
 
@@ -87,6 +87,16 @@ FlaMixer ReadGatedDeltaNet(const FlaRequest& request, DecoderSpec&) {
   return Make(std::move(spec));
 }
 
+FlaMixer ReadGatedDeltaProduct(const FlaRequest& request, DecoderSpec&) {
+  SettingsReader& reader = request.reader;
+  DeltaNetSpec spec = ReadGatedSpec(request, 2);
+  spec.mixer = "gated_delta_product";
+  spec.writes = reader.IntWithin({"num_householder"}, 1, 64, request.archive ? 1 : 2);
+  if (reader.Bool({"use_forget_gate"}, false)) spec.decay = DeltaNetSpec::Decay::kPerHead;
+  spec.gate = reader.Bool({"use_output_gate"}, true) ? DeltaNetSpec::Gate::kSilu : DeltaNetSpec::Gate::kNone;
+  return Make(std::move(spec));
+}
+
 // Some releases store A_log as [1,1,H,1].
 std::vector<int64_t> StoredShape(const Archive* archive, const std::string& key) {
   if (archive == nullptr) return {};
@@ -127,7 +137,8 @@ FlaMixer ReadKda(const FlaRequest& request, DecoderSpec&) {
 }
 
 constexpr FlaFamily kDeltaNet{"delta_net", 4, ReadDeltaNet},
-    kGatedDeltaNet{"gated_deltanet", 4, ReadGatedDeltaNet}, kKda{"kda", 4, ReadKda};
+    kGatedDeltaNet{"gated_deltanet", 4, ReadGatedDeltaNet},
+    kGatedDeltaProduct{"gated_deltaproduct", 4, ReadGatedDeltaProduct}, kKda{"kda", 4, ReadKda};
 
 }  // namespace
 
@@ -139,6 +150,12 @@ FamilyEntry GatedDeltaNetFamily() {
   return FlaEntry<kGatedDeltaNet>("Gated DeltaNet: DeltaNet with a decay a head, read from the input",
                                   "α_i and α_i(1 - β_i‖k_i‖²), per head and step, in (-1,1]",
                                   "arXiv 2412.06464");
+}
+FamilyEntry GatedDeltaProductFamily() {
+  return FlaEntry<kGatedDeltaProduct>("Gated DeltaProduct: (gated) DeltaNet with several writes a step",
+                                      "α_i and α_i times those of a product of reflections, per head and "
+                                      "step, |λ| <= 1, complex for two and more",
+                                      "arXiv 2502.10297");
 }
 FamilyEntry KdaFamily() {
   return FlaEntry<kKda>("Kimi Delta Attention: DeltaNet with a decay a key dimension, read from the input",

@@ -8,6 +8,7 @@ namespace eigsvc {
 FamilyEntry DeltaNetFamily();            // delta_net.cc
 FamilyEntry FlaTransformerFamily();      // llama.cc
 FamilyEntry GatedDeltaNetFamily();       // delta_net.cc
+FamilyEntry GatedDeltaProductFamily();   // delta_net.cc
 FamilyEntry Gemma2Family();              // llama.cc
 FamilyEntry GlaFamily();                 // gated_linear_attention.cc
 FamilyEntry Gpt2Family();                // gpt2.cc

@@ -51,6 +51,7 @@ absl::Span<const FamilyEntry> Families() {
       Hgrn2Family(),
       DeltaNetFamily(),
       GatedDeltaNetFamily(),
+      GatedDeltaProductFamily(),
       KdaFamily(),
   };
   return *families;

@@ -437,7 +437,9 @@ TEST_F(WorkerServiceTest, EveryFamilyRunsUntrained) {
   // Distinct eigenvalues of a unit at a step, where there are more than one: a head of 8 keys has 8, and of
   // one delta rule with one decay two, the written direction's and that of all others.
   const std::map<std::string, int64_t> kPerStep = {
-      {"delta_net", 2}, {"gated_deltanet", 2}, {"gla", 8}, {"hgrn2", 8}, {"kda", 8}, {"rwkv7", 8}};
+      {"delta_net", 2}, {"gated_deltanet", 2}, {"gated_deltaproduct", 3},  // of two writes
+      {"gla", 8},       {"hgrn2", 8},          {"kda", 8},
+      {"rwkv7", 8}};
   grpc::ClientContext context;
   worker::v1::GetCatalogResponse catalog;
   ASSERT_TRUE(worker_.stub().GetCatalog(&context, {}, &catalog).ok());

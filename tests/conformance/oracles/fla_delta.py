@@ -1,4 +1,4 @@
-"""DeltaNet, Gated DeltaNet and Kimi Delta Attention against float64 NumPy twins, step by step with every
+"""DeltaNet, Gated DeltaNet, Gated DeltaProduct and Kimi Delta Attention against float64 NumPy twins, step by step with every
 Λ_i as a matrix, in flash-linear-attention's layout.
 
 Checked by hand against flash-linear-attention bc3b101 (the models themselves, float32, on Triton's interpreter, PyTorch's attention in
@@ -89,6 +89,33 @@ def kda(weights, prefix, config, layer, x):
     return linear(weights, prefix + "o_proj", o), "kda", key_side(matrices, value_size)
 
 
+def gated_deltaproduct(weights, prefix, config, layer, x):
+    count, key_size, value_size = gate_sizes(config)
+    writes = config["num_householder"]
+    part = functools.partial(convolved, weights, config)
+    several = lambda y, size: y.reshape(*y.shape[:2], writes, count, size)  # [B,T,n,H,size]
+    q = l2_norm(heads(part(name=prefix + "q", x=x), key_size))
+    k = l2_norm(several(part(name=prefix + "k", x=x), key_size))
+    v = several(part(name=prefix + "v", x=x), value_size)
+    beta = several(beta_of(weights, prefix, config, x), 1)[..., 0]
+    alpha = np.ones((*q.shape[:3], 1))
+    if config["use_forget_gate"]:
+        alpha = np.exp(log_alpha(weights, prefix, linear(weights, prefix + "a_proj", x), config))
+    matrices, o = np.zeros((*q.shape, key_size)), np.zeros((*q.shape[:3], value_size))
+    state = np.zeros((q.shape[0], count, key_size, value_size))
+    for t in range(x.shape[1]):
+        state = alpha[:, t, :, :, None] * state
+        matrices[:, t] = alpha[:, t, :, :, None] * np.eye(key_size)
+        for n in range(writes):
+            factor = erased(beta[:, t, n], k[:, t, n])
+            matrices[:, t] = factor @ matrices[:, t]
+            state = factor @ state + outer(k[:, t, n], write(beta[:, t, n], v[:, t, n]))
+        o[:, t] = np.einsum("bhk,bhkv->bhv", q[:, t] / np.sqrt(key_size), state)
+    gate = linear(weights, prefix + "g_proj", x) if config["use_output_gate"] else None
+    o = gated_norm(weights, prefix + "o_norm", o, gate, config["norm_eps"])
+    return linear(weights, prefix + "o_proj", o), "gated_delta_product", key_side(matrices, value_size)
+
+
 def delta_net_shapes(config):
     width, count = config["hidden_size"], config["num_heads"]
     keys, values = (int(width * config[name]) for name in ("expand_k", "expand_v"))
@@ -125,6 +152,14 @@ def kda_shapes(config, a_log=lambda heads: (heads,)):
         "g_proj.1.weight": (value_heads * value_size, value_size), "g_proj.1.bias": (value_heads * value_size,)}
 
 
+def gated_deltaproduct_shapes(config):
+    value_heads, _, value_size = gate_sizes(config)
+    found = gated_shapes(config, config["num_householder"])
+    if config["use_forget_gate"]:
+        found |= {"a_proj.weight": (value_heads, config["hidden_size"]), "A_log": (value_heads,), "dt_bias": (value_heads,)}
+    return found | ({"g_proj.weight": (value_heads * value_size, config["hidden_size"])} if config["use_output_gate"] else {})
+
+
 def delta_case(directory, rng, mixer, mixer_shapes, **config):
     count, key_size = int(rng.integers(1, 4)), 2 * int(rng.integers(2, 5))
     # Eight values or more: the norm of a few that nearly cancel would make float32 a matter of luck.
@@ -159,4 +194,8 @@ CASES = {
             bounded={"safe_gate": True, "lower_bound": -5.0}),
     "kda/fla/wide_rates": functools.partial(delta_case, mixer=kda, mixer_shapes=functools.partial(
         kda_shapes, a_log=lambda heads: (1, 1, heads, 1))),
+    **cases(gated_deltaproduct, gated_deltaproduct_shapes,
+            two={"num_householder": 2, "use_forget_gate": True, "allow_neg_eigval": True},
+            three={"num_householder": 3, "use_forget_gate": False, "allow_neg_eigval": True, "use_output_gate": False},
+            one={"num_householder": 1, "use_forget_gate": True}),
 }
