@@ -97,6 +97,7 @@ TEST(ScoringTest, OddEntriesDoNotBreakTheInterval) {
 // positions, examples of unequal lengths, examples without a target, nothing at all.
 TEST(ScoringTest, ScoresAgreeWithTheirPlainDefinitions) {
   // The reference is Python; a build without that environment still runs the rest. CI refuses skips.
+  // The independent computation runs in the oracle environment; CI has it and refuses skips.
   if (std::string(EIGSVC_ORACLE_PYTHON).empty()) GTEST_SKIP() << "no EIGSVC_ORACLE_PYTHON";
   std::mt19937_64 random(23);
   nlohmann::json cases = nlohmann::json::array();
