@@ -43,8 +43,8 @@ absl::StatusOr<std::shared_ptr<const SequenceModel>> OnCuda(const TinyModel& tin
   });
 }
 
-// The fake task names a token at every step. A model that pools or takes real inputs cannot answer it, and is
-// analysed on the CPU only (tests/training, tests/end_to_end); Gpu.conformance runs such models' forward pass.
+// The fake task names a token at every step. A model that pools or takes real inputs cannot answer it, and
+// is analysed on the CPU alone.
 bool AnswersEachToken(const ModelDescription& model) { return model.vocab_size > 0 && model.pooling.empty(); }
 
 int64_t StepsFor(const ModelDescription& model) {
