@@ -22,7 +22,10 @@ CliResult RunCli(const std::vector<std::string>& arguments, const CliSetup& setu
     result.out.append(text.data(), text.size());
     return absl::OkStatus();
   };
-  terminal.write_err = [&](absl::string_view text) { result.err.append(text.data(), text.size()); };
+  terminal.write_err = [&](absl::string_view text) {
+    result.err.append(text.data(), text.size());
+    if (setup.on_err) setup.on_err(text);
+  };
   terminal.env = [&](const std::string& name) {
     const auto found = setup.env.find(name);
     return found == setup.env.end() ? std::string() : found->second;

@@ -1,9 +1,12 @@
 // Runs a command line inside the test, with its streams and environment under the test's control.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
+
+#include "absl/strings/string_view.h"
 
 namespace eigsvc::cli::testing {
 
@@ -12,6 +15,8 @@ struct CliSetup {
   bool out_is_terminal = false, err_is_terminal = false, utf8 = true;
   int columns = 100;
   int broken_after = -1;  // bytes after which stdout's reader is gone; -1: never
+  std::function<void(absl::string_view)>
+      on_err;  // if set, given each text written to stderr, once it is in `err`
 };
 
 struct CliResult {

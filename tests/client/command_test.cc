@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <thread>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "client/cli/analysis_json.h"
@@ -38,6 +39,21 @@ using ::testing::StartsWith;
 
 std::string Digest(const std::string& bytes) {
   return Sha256::Of(absl::MakeConstSpan(reinterpret_cast<const std::byte*>(bytes.data()), bytes.size()));
+}
+
+const std::vector<std::string> kShowProgress = {"--progress", "json"};
+
+// A user who reads stderr and sends a signal once the job is accepted (as --progress json shows): before, the
+// client does not know its name. `when`: set then.
+CliSetup SignalOnceAccepted(int signal, absl::Time* when = nullptr) {
+  CliSetup setup;
+  setup.on_err = [signal, when, sent = false](absl::string_view text) mutable {
+    if (sent || !absl::StrContains(text, "\"phase\":\"queue\"")) return;
+    sent = true;
+    if (when) *when = absl::Now();
+    std::raise(signal);
+  };
+  return setup;
 }
 
 class CommandTest : public ::testing::Test {
@@ -589,12 +605,7 @@ TEST_F(CommandTest, AConfigThatIsNoFileIsNotLeftOutInSilence) {
 
 TEST_F(CommandTest, CtrlCCancelsTheJobAtTheServer) {
   server_.hang = true;
-  std::thread user([&] {
-    server_.AwaitHanging();
-    std::raise(SIGINT);
-  });
-  const CliResult result = Analyze({});
-  user.join();
+  const CliResult result = Analyze(kShowProgress, SignalOnceAccepted(SIGINT));
   EXPECT_EQ(result.exit_code, 130);
   EXPECT_THAT(server_.cancelled(), ElementsAre("analysis-1"));
   EXPECT_THAT(result.err, HasSubstr("cancelling analysis-1"));
@@ -603,13 +614,9 @@ TEST_F(CommandTest, CtrlCCancelsTheJobAtTheServer) {
 
 TEST_F(CommandTest, CtrlCCancelsTraining) {
   server_.hang = true;
-  std::thread user([&] {
-    server_.AwaitHanging();
-    std::raise(SIGINT);
-  });
-  const CliResult result =
-      Run({"train", "--model", "mamba2", "--task", "mqar", "--out", directory_.path() + "/m.safetensors"});
-  user.join();
+  const CliResult result = Run({"train", "--model", "mamba2", "--task", "mqar", "--out",
+                                directory_.path() + "/m.safetensors", "--progress", "json"},
+                               SignalOnceAccepted(SIGINT));
   EXPECT_EQ(result.exit_code, 130);
   EXPECT_THAT(server_.cancelled(), ElementsAre("training-1"));
   EXPECT_THAT(result.err, Not(HasSubstr("kept"))) << "it left nothing";
@@ -618,13 +625,10 @@ TEST_F(CommandTest, CtrlCCancelsTraining) {
 TEST_F(CommandTest, ACancelledTrainingsCheckpointsAreFetched) {
   server_.checkpoints = {{Digest("best"), "best"}, {Digest("last"), "last"}};
   server_.hang = true;
-  std::thread user([&] {
-    server_.AwaitHanging();
-    std::raise(SIGINT);
-  });
   const std::string out = directory_.path() + "/m.safetensors";
-  const CliResult result = Run({"train", "--model", "mamba2", "--task", "mqar", "--out", out});
-  user.join();
+  const CliResult result =
+      Run({"train", "--model", "mamba2", "--task", "mqar", "--out", out, "--progress", "json"},
+          SignalOnceAccepted(SIGINT));
   EXPECT_EQ(result.exit_code, 130);
   EXPECT_EQ(ReadFile(directory_.path() + "/m.last.safetensors"), "last");
   EXPECT_EQ(ReadFile(out), "best");
@@ -652,13 +656,7 @@ TEST_F(CommandTest, AServerThatDoesNotObeyIsLeftAfterThreeSeconds) {
   server_.hang = true;
   server_.obey_cancel = false;
   absl::Time interrupted;
-  std::thread user([&] {
-    server_.AwaitHanging();
-    interrupted = absl::Now();
-    std::raise(SIGINT);
-  });
-  EXPECT_EQ(Analyze({}).exit_code, 130);
-  user.join();
+  EXPECT_EQ(Analyze(kShowProgress, SignalOnceAccepted(SIGINT, &interrupted)).exit_code, 130);
   EXPECT_GE(absl::Now() - interrupted, absl::Milliseconds(2900));
   EXPECT_LE(absl::Now() - interrupted, absl::Seconds(8));
 }
@@ -668,26 +666,20 @@ TEST_F(CommandTest, ASecondCtrlCLeavesAtOnce) {
   server_.obey_cancel = false;
   absl::Time second;
   std::thread user([&] {
-    server_.AwaitHanging();
-    std::raise(SIGINT);
     while (server_.cancelled().empty()) absl::SleepFor(absl::Milliseconds(5));
     absl::SleepFor(absl::Milliseconds(200));
     second = absl::Now();
     std::raise(SIGINT);
   });
-  EXPECT_EQ(Analyze({}).exit_code, 130);
+  EXPECT_EQ(Analyze(kShowProgress, SignalOnceAccepted(SIGINT)).exit_code, 130);
   EXPECT_LE(absl::Now() - second, absl::Seconds(2));
   user.join();
 }
 
 TEST_F(CommandTest, CtrlCLeavesAWatchedJobAlone) {
   server_.hang = true;
-  std::thread user([&] {
-    server_.AwaitHanging();
-    std::raise(SIGINT);
-  });
-  const CliResult result = Run({"jobs", "watch", "analysis-1"});
-  user.join();
+  const CliResult result =
+      Run({"jobs", "watch", "analysis-1", "--progress", "json"}, SignalOnceAccepted(SIGINT));
   EXPECT_EQ(result.exit_code, 130);
   EXPECT_THAT(server_.cancelled(), IsEmpty());
   EXPECT_THAT(result.err, HasSubstr("goes on"));
@@ -695,12 +687,7 @@ TEST_F(CommandTest, CtrlCLeavesAWatchedJobAlone) {
 
 TEST_F(CommandTest, SigtermEndsWith143) {
   server_.hang = true;
-  std::thread user([&] {
-    server_.AwaitHanging();
-    std::raise(SIGTERM);
-  });
-  EXPECT_EQ(Analyze({}).exit_code, 143);
-  user.join();
+  EXPECT_EQ(Analyze(kShowProgress, SignalOnceAccepted(SIGTERM)).exit_code, 143);
 }
 
 TEST_F(CommandTest, ATimeoutEndsTheCall) {

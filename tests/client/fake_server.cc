@@ -402,10 +402,6 @@ int FakeServer::unary_calls() const {
   return unary_calls_;
 }
 
-void FakeServer::AwaitHanging() {
-  while (!hanging_) std::this_thread::sleep_for(std::chrono::milliseconds(5));
-}
-
 Status FakeServer::Unary() {
   const std::lock_guard lock(mutex_);
   ++unary_calls_;
@@ -414,7 +410,6 @@ Status FakeServer::Unary() {
 }
 
 Status FakeServer::Hang(ServerContext* context) {
-  hanging_ = true;
   while (!cancel_ && !context->IsCancelled()) std::this_thread::sleep_for(std::chrono::milliseconds(5));
   return {grpc::StatusCode::CANCELLED, "cancelled"};
 }

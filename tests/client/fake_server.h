@@ -47,8 +47,6 @@ class FakeServer {
   std::vector<FakeUpload> data_uploads() const;
   std::vector<std::string> cancelled() const;
   int unary_calls() const;
-  // Waits until an Analyze or Train hangs.
-  void AwaitHanging();
 
  private:
   class Analyses;
@@ -73,7 +71,7 @@ class FakeServer {
   std::vector<FakeUpload> checkpoint_uploads_, data_uploads_;
   std::vector<std::string> cancelled_;
   int unary_calls_ = 0;
-  std::atomic<bool> hanging_{false}, cancel_{false};
+  std::atomic<bool> cancel_{false};
 
   std::unique_ptr<Analyses> analyses_;
   std::unique_ptr<Catalog> catalog_;
