@@ -29,6 +29,9 @@ struct EigenProblem {
 };
 
 inline constexpr int kMaxBatchedOrder = 128;
+// Matrices that share a SIMD register at most. The last bits of a result depend on its neighbours there, so
+// who deals a batch out by the clock cuts it at multiples of this, lest they depend on the clock.
+inline constexpr int64_t kMostPacked = 16;
 
 // Backward stable: each result is exact for a matrix within a modest multiple of ε·‖A‖ of the given one. T is
 // float or double. INVALID_ARGUMENT for an order out of range.

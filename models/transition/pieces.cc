@@ -13,6 +13,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "models/base/status_macros.h"
+#include "models/kernels/batched_eigenvalues.h"
 #include "models/transition/dense_eigenvalues.h"
 
 namespace eigsvc {
@@ -21,6 +22,7 @@ namespace {
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 constexpr absl::Duration kPiece = absl::Milliseconds(25);
 constexpr int64_t kMostDoubles = int64_t{1} << 23;
+constexpr int64_t kPack = kMostPacked / 2;  // in float64
 
 }  // namespace
 
@@ -32,12 +34,13 @@ double SolverOperations(int64_t size) {
 absl::StatusOr<at::Tensor> InPieces(int64_t count, double operations, int64_t doubles, const StopToken* stop,
                                     absl::FunctionRef<at::Tensor(int64_t begin, int64_t length)> solve) {
   const int64_t most = std::max<int64_t>(1, kMostDoubles / std::max<int64_t>(1, doubles));
+  const int64_t unit = operations <= SolverOperations(kMaxBatchedOrder) ? kPack : 1;
   double wanted = 2e7 / operations;
   std::vector<at::Tensor> pieces;
   for (int64_t begin = 0; begin < count || pieces.empty();) {
     if (stop != nullptr) EIGSVC_RETURN_IF_ERROR(stop->Check());
-    const int64_t length =
-        std::min(std::clamp<int64_t>(static_cast<int64_t>(wanted), 1, most), count - begin);
+    const int64_t units = std::clamp<int64_t>(static_cast<int64_t>(wanted), 1, most) / unit;
+    const int64_t length = std::min(std::max<int64_t>(units, 1) * unit, count - begin);
     const absl::Time start = absl::Now();
     pieces.push_back(solve(begin, length));
     begin += length;

@@ -9,7 +9,9 @@
 namespace eigsvc {
 
 // Joins solve(begin, length) over [0, count), in pieces of about 25 ms as measured, the first of them guessed
-// from `operations` and bounded by `doubles` of memory, both of one problem. `stop` may be null.
+// from `operations` and bounded by `doubles` of memory, both of one problem. Where the batched kernels may be
+// what solves, pieces are whole packs of theirs, so that a result does not depend on how fast the machine
+// was. `stop` may be null.
 absl::StatusOr<at::Tensor> InPieces(int64_t count, double operations, int64_t doubles, const StopToken* stop,
                                     absl::FunctionRef<at::Tensor(int64_t begin, int64_t length)> solve);
 

@@ -26,9 +26,12 @@
 #include "ATen/ops/stack.h"
 #include "ATen/ops/tensor.h"
 #include "ATen/ops/zeros.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "models/base/random.h"
+#include "models/transition/pieces.h"
 #include "tests/testing/paths.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/transition/s4_problems.h"
@@ -246,6 +249,23 @@ TEST(EigenvaluesTest, ManyProblemsAreSolvedInPiecesThatAddUp) {
   for (const TransitionKind& each : {TransitionKind(kind), TransitionKind(Dense{matrix})}) {
     EXPECT_THAT(ComputeEigenvalues(Transition{each}, options),
                 StatusIs(absl::StatusCode::kCancelled, HasSubstr("cancelled")));
+  }
+}
+
+TEST(EigenvaluesTest, PiecesAreWholePacksWhateverTheClockSays) {
+  for (const int64_t pause : {0, 3, 60}) {
+    int64_t covered = 0, call = 0;
+    const auto solve = [&](int64_t begin, int64_t length) {
+      EXPECT_EQ(begin, covered);
+      EXPECT_EQ(begin % 8, 0);
+      covered = begin + length;
+      absl::SleepFor(absl::Milliseconds(call++ % 2 * pause));
+      return at::ones({length}, c10::kDouble);
+    };
+    EIGSVC_ASSERT_OK_AND_ASSIGN(const at::Tensor joined,
+                                InPieces(100, SolverOperations(64), 3 * 64 * 64, nullptr, solve));
+    EXPECT_EQ(joined.numel(), 100);
+    EXPECT_GT(call, 1);
   }
 }
 
