@@ -22,14 +22,15 @@ namespace eigsvc {
 namespace {
 
 // A key of layer 0 (or outside the layers) that tells a family this version does not run.
+// `unless`: a key of a family that has such keys as well, and is run; '#' stands for a layer's number.
 struct Telltale {
-  absl::string_view part, what;
+  absl::string_view part, what, unless = "";
 };
 constexpr Telltale kTelltales[] = {
     {".mixer.B_bias", "Mamba-3"},
     {".mixer.A_b_log", "a bidirectional Mamba"},
     {".block_sparse_moe.gate.", "a mixture of experts (Mixtral)"},
-    {".mlp.experts.0.", "a mixture of experts"},
+    {".mlp.experts.0.", "a mixture of experts", "model.layers.#.linear_attn.in_proj_qkvz.weight"},
     {".self_attn.kv_a_proj_with_mqa.weight", "DeepSeek's latent attention"},
     {".self_attn.qkv_proj.weight", "Phi-3"},
     {".att.time_maa_w1", "RWKV-6"},
@@ -38,7 +39,6 @@ constexpr Telltale kTelltales[] = {
     {".mlstm_layer.", "xLSTM"},
     {".mlstm_cell.", "xLSTM"},
     {".implicit_filter.", "Hyena"},
-    {".in_proj_qkvz.weight", "Qwen3-Next"},
     {".weight_hh_l0_reverse", "a bidirectional LSTM, GRU or RNN, which sees the future"},
     {".weight_hr_l0", "an LSTM with projections"},
 };
@@ -152,7 +152,8 @@ absl::Status RefuseTelltales(const Archive& archive) {
       }
     }
     for (const Telltale& telltale : kTelltales) {
-      if (absl::StrContains(key, telltale.part)) {
+      if (absl::StrContains(key, telltale.part) &&
+          (telltale.unless.empty() || !InSomeLayer(archive, telltale.unless))) {
         return absl::FailedPreconditionError(absl::StrCat("key ", Quoted(key), " of ", Quoted(archive.name()),
                                                           " is one of ", telltale.what,
                                                           ", which is not supported yet"));

@@ -10,6 +10,7 @@
 #include "ATen/ops/cat.h"
 #include "ATen/ops/empty.h"
 #include "ATen/ops/scalar_tensor.h"
+#include "ATen/ops/sigmoid.h"
 #include "absl/strings/str_cat.h"
 #include "models/base/status_macros.h"
 #include "models/transition/normaliser.h"
@@ -38,7 +39,7 @@ void Attention::Plan(const WeightPlanner& planner) const {
   const int64_t query_rows = spec_.heads * spec_.key_size, key_rows = spec_.groups * spec_.key_size;
   const int64_t value_rows = spec_.groups * spec_.value_size;
   if (spec_.projection == AttentionSpec::Projection::kSeparate) {
-    planner.Linear(Name("q_proj"), query_rows, spec_.width, spec_.qkv_bias);
+    planner.Linear(Name("q_proj"), (spec_.output_gate ? 2 : 1) * query_rows, spec_.width, spec_.qkv_bias);
     planner.Linear(Name("k_proj"), key_rows, spec_.width, spec_.qkv_bias);
     planner.Linear(Name("v_proj"), value_rows, spec_.width, spec_.qkv_bias);
     for (const char* rest : {"q", "k", "v"}) {
@@ -67,7 +68,7 @@ at::Tensor Attention::Projected(const LayerCall& call, absl::string_view rest, c
          Linear(call, absl::StrCat(rest, "_adapter.1"), Linear(call, absl::StrCat(rest, "_adapter.0"), x));
 }
 
-// q, k and v of a chunk as they are projected, [B,T,heads,d] each.
+// q (with an output gate, [q | gate]), k and v of a chunk as they are projected, [B,T,heads,·] each.
 std::vector<at::Tensor> Attention::Project(const LayerCall& call, const at::Tensor& x) const {
   const int64_t heads = spec_.heads, groups = spec_.groups, d = spec_.key_size, dv = spec_.value_size;
   switch (spec_.projection) {
@@ -82,7 +83,7 @@ std::vector<at::Tensor> Attention::Project(const LayerCall& call, const at::Tens
     case AttentionSpec::Projection::kFusedPerHead:
       return Linear(call, "qkv_proj", x).unflatten(-1, {heads, 2 * d + dv}).split_with_sizes({d, d, dv}, -1);
   }
-  return {Projected(call, "q", x).unflatten(-1, {heads, d}),
+  return {Projected(call, "q", x).unflatten(-1, {heads, -1}),
           Projected(call, "k", x).unflatten(-1, {groups, d}),
           Projected(call, "v", x).unflatten(-1, {groups, dv})};
 }
@@ -100,7 +101,13 @@ at::Tensor Attention::Prepared(const LayerCall& call, const char* norm, const at
 
 absl::StatusOr<at::Tensor> Attention::Run(const LayerCall& call, const at::Tensor& x) const {
   if (spec_.rotary) EIGSVC_RETURN_IF_ERROR(CheckAngles(call, name(), spec_.rotary->spec()));
-  const std::vector<at::Tensor> heads = Project(call, x);
+  std::vector<at::Tensor> heads = Project(call, x);
+  at::Tensor gate;
+  if (spec_.output_gate) {
+    const std::vector<at::Tensor> halves = heads[0].chunk(2, -1);
+    heads[0] = halves[0];
+    gate = at::sigmoid(halves[1].flatten(-2));
+  }
   const at::Tensor q = Prepared(call, "q_norm", heads[0]), k = Prepared(call, "k_norm", heads[1]);
   AttentionOptions options;
   options.scale = spec_.scale != 0 ? spec_.scale : 1 / std::sqrt(static_cast<double>(spec_.key_size));
@@ -109,7 +116,7 @@ absl::StatusOr<at::Tensor> Attention::Run(const LayerCall& call, const at::Tenso
   if (spec_.sinks) options.sinks = Weight(call, "sinks");
   EIGSVC_ASSIGN_OR_RETURN(const at::Tensor attended,
                           AttendAndReport(call, name(), q, k, heads[2], std::move(options)));
-  return Linear(call, "o_proj", attended);
+  return Linear(call, "o_proj", gate.defined() ? attended * gate : attended);
 }
 
 std::vector<MixerDescription> Attention::Mixers() const {

@@ -30,6 +30,9 @@ struct AttentionSpec {
   };
   Projection projection = Projection::kSeparate;
   bool qkv_bias = false, output_bias = false;
+  // kSeparate: q_proj has the rows [q | gate] of one head after the other, and the output of every head is
+  // times sigmoid(gate); value_size is key_size.
+  bool output_gate = false;
   double scale = 0;    // of the scores; 0: 1/√key_size
   int64_t window = 0;  // how many steps a step sees, its own included; 0: all
   double cap = 0;      // scores s become cap·tanh(s/cap); 0: they stay

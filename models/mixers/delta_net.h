@@ -1,6 +1,6 @@
 // The delta rule family as flash-linear-attention parametrises it: DeltaNet (arXiv 2406.06484), Gated
-// DeltaNet (arXiv 2412.06464) and Kimi Delta Attention (arXiv 2510.26692).
-// S_t = (I - β_t k_t k_tᵀ) diag(λ_t) S_{t-1} + β_t k_t v_tᵀ.
+// DeltaNet (arXiv 2412.06464), which Qwen3-Next stores otherwise, and Kimi Delta Attention (arXiv
+// 2510.26692). S_t = (I - β_t k_t k_tᵀ) diag(λ_t) S_{t-1} + β_t k_t v_tᵀ.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,15 @@ struct DeltaNetSpec {
   int64_t width = 0;
   int64_t heads = 0, value_heads = 0;    // of q and k; of v and the state, which share q and k in a row
   int64_t key_size = 0, value_size = 0;  // a head's
-  int64_t taps = 0;                      // of the short convolutions; 0: none
+  enum class Projection {
+    kSeparate,
+    // qkvz_proj has the rows [q | k | v | gate] of one head of q after the other, with the values and gates
+    // of all heads that share it, and ba_proj those of b and a; qkv_conv1d is over all of [q | k | v]. With
+    // β, a decay and a gate a head, convolutions and SiLU.
+    kFused,
+  };
+  Projection projection = Projection::kSeparate;
+  int64_t taps = 0;  // of the short convolutions; 0: none
   bool convolution_bias = false;
   Activation key_activation = Activation::kSilu;  // of q and k; kElu: elu(x) + 1
   bool sum_norm = false;                          // q and k divided by their sums, not by their lengths
@@ -54,9 +62,16 @@ class DeltaNet final : public Module {
  private:
   ConvolvedProjectionSpec Keys() const;
   ConvolvedProjectionSpec Values() const;
-  at::Tensor QueriesOrKeys(const LayerCall& call, const char* name, const at::Tensor& x,
-                           at::ScalarType type) const;
-  at::Tensor LogDecay(const LayerCall& call, const at::Tensor& x, at::ScalarType type) const;
+  // Of x, in its dtype: q, k [B,T,heads,key_size] and v [B,T,value_heads,value_size] behind convolution and
+  // activation; what β, the decay and the gate are functions of, undefined where there is none.
+  struct Projections {
+    at::Tensor q, k, v, beta, decay, gate;
+  };
+  Projections Project(const LayerCall& call, const at::Tensor& x) const;
+  Projections ProjectAtOnce(const LayerCall& call, const at::Tensor& x) const;
+  at::Tensor QueriesOrKeys(const at::Tensor& projected, at::ScalarType type) const;
+  at::Tensor LogDecay(const LayerCall& call, const at::Tensor& logits, at::ScalarType type) const;
+  void PlanProjections(const WeightPlanner& planner) const;
 
   const DeltaNetSpec spec_;
   const HeadOutputSpec output_;

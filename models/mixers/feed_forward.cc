@@ -5,6 +5,7 @@
 #include "ATen/TensorOperators.h"
 #include "ATen/ops/elu.h"
 #include "ATen/ops/gelu.h"
+#include "ATen/ops/promote_types.h"
 #include "ATen/ops/relu.h"
 #include "ATen/ops/sigmoid.h"
 #include "ATen/ops/silu.h"
@@ -55,9 +56,19 @@ void GatedFeedForward::Plan(const WeightPlanner& planner) const {
   planner.Linear(Name("gate_proj"), (spec_.fused_gate ? 2 : 1) * spec_.hidden, spec_.width, spec_.bias);
   if (!spec_.fused_gate) planner.Linear(Name("up_proj"), spec_.hidden, spec_.width, spec_.bias);
   planner.ResidualLinear(Name("down_proj"), spec_.width, spec_.hidden, spec_.bias);
+  if (spec_.weighed) planner.Linear(Name("share"), 1, spec_.width, /*bias=*/false);
 }
 
 absl::StatusOr<at::Tensor> GatedFeedForward::Run(const LayerCall& call, const at::Tensor& x) const {
+  const at::Tensor output = Output(call, x);
+  if (!spec_.weighed) return output;
+  // A product with a single row would be rounded as its weights happen to lie in memory.
+  const auto wide = at::promote_types(x.scalar_type(), at::kFloat);
+  const at::Tensor share = (x.to(wide) * Weight(call, "share.weight").squeeze(0)).sum(-1, /*keepdim=*/true);
+  return output * at::sigmoid(share).to(output.scalar_type());
+}
+
+at::Tensor GatedFeedForward::Output(const LayerCall& call, const at::Tensor& x) const {
   if (spec_.fused_gate) {
     const std::vector<at::Tensor> halves = Linear(call, "gate_proj", x).chunk(2, -1);
     return Linear(call, "down_proj", Activate(spec_.activation, Scaled(halves[0])) * halves[1]);

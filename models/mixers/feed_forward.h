@@ -33,6 +33,7 @@ struct FeedForwardSpec {
   bool fused_gate = false;  // GatedFeedForward: gate_proj has the rows [gate | up], and there is no up_proj
   double gate_scale = 1;    // of the gate, before its activation
   double dropout = 0;       // FeedForward only, behind the activation and behind down_proj
+  bool weighed = false;     // GatedFeedForward: each step's output is times sigmoid(share(x)), a number
 };
 
 // down_proj(activation(gate_scale·gate_proj(x))·up_proj(x)).
@@ -43,6 +44,7 @@ class GatedFeedForward final : public Module {
   absl::StatusOr<at::Tensor> Run(const LayerCall& call, const at::Tensor& x) const override;
 
  private:
+  at::Tensor Output(const LayerCall& call, const at::Tensor& x) const;
   at::Tensor Scaled(const at::Tensor& gate) const;
 
   const FeedForwardSpec spec_;

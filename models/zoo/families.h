@@ -39,6 +39,7 @@ FamilyEntry Olmo2Family();               // llama.cc
 FamilyEntry Olmo3Family();               // llama.cc
 FamilyEntry Qwen2Family();               // llama.cc
 FamilyEntry Qwen3Family();               // llama.cc
+FamilyEntry Qwen3NextFamily();           // qwen3_next.cc
 FamilyEntry RecurrentGemmaFamily();      // recurrent_gemma.cc
 FamilyEntry RetNetFamily();              // gated_linear_attention.cc
 FamilyEntry RnnFamily();                 // rnn.cc

@@ -66,6 +66,7 @@ absl::Span<const FamilyEntry> Families() {
       FalconH1Family(),
       NemotronHFamily(),
       Zamba2Family(),
+      Qwen3NextFamily(),
       RecurrentGemmaFamily(),
       MinGruFamily(),
       MinLstmFamily(),

@@ -233,6 +233,20 @@ TEST(DetectTest, RelativesAreRefusedByNameAndNeverRunAsTheKnownFamily) {
   EXPECT_THAT(Detect(Fake{{"blocks.0.att.time_maa_w1", "emb.weight"}, {}}.Build(), {}), Refused("RWKV-6"));
 }
 
+TEST(DetectTest, Qwen3NextMayHaveExperts) {
+  Fake qwen{{"model.embed_tokens.weight", "model.layers.1.self_attn.q_proj.weight",
+             "model.layers.1.mlp.experts.0.gate_proj.weight", "mtp.norm.weight"},
+            {"model.layers.#.input_layernorm.weight", "model.layers.#.post_attention_layernorm.weight"}};
+  for (const char* const name :
+       {"in_proj_qkvz.weight", "in_proj_ba.weight", "conv1d.weight", "A_log", "dt_bias"}) {
+    qwen.outer.push_back(absl::StrCat("model.layers.0.linear_attn.", name));
+  }
+  for (const char* const config : {"{}", R"({"model_type": "qwen3_next"})"}) {
+    ExpectDetected(qwen.Build(config), "qwen3_next", "huggingface", "gated_delta_net + attention");
+  }
+  EXPECT_THAT(Detect(qwen.Build(R"({"model_type": "qwen3_5_moe"})"), {}), Refused("those of qwen3_next"));
+}
+
 TEST(DetectTest, LlamasRelativesAreKnownByTheirTypeOrTheirKeys) {
   ExpectDetected(Llama().Build(R"({"model_type": "granite"})"), "granite", "huggingface", "attention");
   for (const char* const type : {"mistral", "ministral"}) {
