@@ -1,7 +1,6 @@
 #include "models/mixers/rwkv7.h"
 
 #include <cmath>
-#include <functional>
 
 #include "ATen/TensorOperators.h"
 #include "ATen/ops/addcmul.h"
@@ -17,6 +16,7 @@
 #include "models/layers/norm.h"
 #include "models/layers/token_shift.h"
 #include "models/mixers/delta_rule.h"
+#include "models/mixers/rwkv.h"
 
 namespace eigsvc {
 namespace {
@@ -42,29 +42,6 @@ struct Fresh {
   }
   double Shift(double n, double power) const { return 1 - std::pow(n / channels, power * ToAlmostZero()); }
 };
-
-using ByChannel = std::function<double(double channel)>;
-
-// One value a channel, as the layout stores vectors.
-void PlanVector(const WeightPlanner& planner, const std::string& name, int64_t size, bool linear_layout,
-                bool keep_float32, const ByChannel& fresh) {
-  const std::vector<int64_t> shape =
-      linear_layout ? std::vector<int64_t>{size} : std::vector<int64_t>{1, 1, size};
-  WeightSpec& spec = planner.Add(name, shape, nullptr);
-  spec.draw_tensor =
-      DrawByIndex([fresh, size](int64_t index) { return fresh(static_cast<double>(index % size)); });
-  spec.keep_float32 = keep_float32;
-}
-
-Draw OntoResidual(int64_t fan_in, int64_t layers) {
-  const double bound = 1 / std::sqrt(2.0 * static_cast<double>(fan_in * layers));
-  return DrawUniform(-bound, bound);
-}
-
-Draw WithinRoot(double scale, int64_t width) {
-  const double bound = scale / std::sqrt(static_cast<double>(width));
-  return DrawUniform(-bound, bound);
-}
 
 }  // namespace
 

@@ -230,7 +230,7 @@ TEST(DetectTest, RelativesAreRefusedByNameAndNeverRunAsTheKnownFamily) {
   }
   lti.layer.push_back("blocks.#.mamba.beta");
   ExpectDetected(lti.Build(), "mamba2", "paper", "mamba2");
-  EXPECT_THAT(Detect(Fake{{"blocks.0.att.time_maa_w1", "emb.weight"}, {}}.Build(), {}), Refused("RWKV-6"));
+  EXPECT_THAT(Detect(Fake{{"blocks.0.att.time_mix_g", "emb.weight"}, {}}.Build(), {}), Refused("RWKV-5"));
 }
 
 TEST(DetectTest, Qwen3NextMayHaveExperts) {
