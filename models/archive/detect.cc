@@ -34,7 +34,6 @@ constexpr Telltale kTelltales[] = {
     {".self_attn.kv_a_proj_with_mqa.weight", "DeepSeek's latent attention"},
     {".self_attn.qkv_proj.weight", "Phi-3"},
     {".att.time_mix_g", "RWKV-5"},
-    {".att.time_first", "RWKV-4"},
     {".mlstm_layer.", "xLSTM"},
     {".mlstm_cell.", "xLSTM"},
     {".implicit_filter.", "Hyena"},

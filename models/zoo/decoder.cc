@@ -138,6 +138,7 @@ class Decoder final : public SequenceModel {
       if (!sublayer.post_norm.empty()) sum = ApplyNorm(spec_.norm, weights, sublayer.post_norm, sum);
       if (spec_.residual_in_float32 && dtype() != at::kDouble) x = x.to(at::kFloat);
       x = sublayer.residual ? AddedTo(x, sum) : sum;
+      if (sublayer.output_scale != 1) x = x * sublayer.output_scale;
     }
     return beside.defined() ? at::cat({x, beside.to(x.scalar_type())}, -1) : x;
   }

@@ -25,11 +25,12 @@ struct Branch {
   bool takes_embedding = false;  // the module is given [norm(x) | embedding]; needs carries_embedding
 };
 
-// x + post_norm(sum of the branches): one branch usually, two where mixers run side by side.
+// output_scale·(x + post_norm(sum of the branches)): one branch usually, two where mixers run side by side.
 struct Sublayer {
   std::vector<Branch> branches;
-  std::string post_norm;  // canonical name; empty: none
-  bool residual = true;   // false: without x
+  std::string post_norm;    // canonical name; empty: none
+  bool residual = true;     // false: without x
+  double output_scale = 1;  // of x with what was added to it
 };
 
 struct DecoderSpec {

@@ -43,6 +43,7 @@ FamilyEntry Qwen3NextFamily();           // qwen3_next.cc
 FamilyEntry RecurrentGemmaFamily();      // recurrent_gemma.cc
 FamilyEntry RetNetFamily();              // gated_linear_attention.cc
 FamilyEntry RnnFamily();                 // rnn.cc
+FamilyEntry Rwkv4Family();               // rwkv4.cc
 FamilyEntry Rwkv6Family();               // rwkv6.cc
 FamilyEntry Rwkv7Family();               // rwkv7.cc
 FamilyEntry S4Family();                  // s4.cc

@@ -50,6 +50,7 @@ absl::Span<const FamilyEntry> Families() {
       S4dFamily(),
       S5Family(),
       ZoologyTransformerFamily(),
+      Rwkv4Family(),
       Rwkv6Family(),
       Rwkv7Family(),
       RetNetFamily(),
