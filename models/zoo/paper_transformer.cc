@@ -127,9 +127,9 @@ std::unique_ptr<const Module> MakeNetwork(const Network& network, int64_t width,
   if (network.kind == "glu") return std::make_unique<GatedLinearUnit>("mixer.", width);
   if (network.kind == "hybrid") return std::make_unique<MixedUnit>("mixer.", width, dropout);
   if (network.kind == "none") return nullptr;
-  return std::make_unique<FeedForward>(
-      "mixer.",
-      FeedForwardSpec{width, network.width, Activation::kGelu, /*bias=*/true, /*fused_gate=*/false, dropout});
+  FeedForwardSpec spec{width, network.width, Activation::kGelu, /*bias=*/true};
+  spec.dropout = dropout;
+  return std::make_unique<FeedForward>("mixer.", spec);
 }
 
 // What the released analysis departs in, of each kind.
