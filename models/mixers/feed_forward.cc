@@ -71,7 +71,8 @@ absl::StatusOr<at::Tensor> GatedFeedForward::Run(const LayerCall& call, const at
 at::Tensor GatedFeedForward::Output(const LayerCall& call, const at::Tensor& x) const {
   if (spec_.fused_gate) {
     const std::vector<at::Tensor> halves = Linear(call, "gate_proj", x).chunk(2, -1);
-    return Linear(call, "down_proj", Activate(spec_.activation, Scaled(halves[0])) * halves[1]);
+    const at::Tensor gate = Activate(spec_.activation, Scaled(halves[spec_.gate_last ? 1 : 0]));
+    return Linear(call, "down_proj", gate * halves[spec_.gate_last ? 0 : 1]);
   }
   if (spec_.activation == Activation::kSilu && spec_.gate_scale == 1) {
     return SwiGlu(x, {Weight(call, "gate_proj.weight"), WeightOrNone(call, "gate_proj.bias"),

@@ -31,6 +31,7 @@ struct FeedForwardSpec {
   Activation activation = Activation::kSilu;
   bool bias = false;
   bool fused_gate = false;  // GatedFeedForward: gate_proj has the rows [gate | up], and there is no up_proj
+  bool gate_last = false;   // the same with the rows [up | gate]
   double gate_scale = 1;    // of the gate, before its activation
   double dropout = 0;       // FeedForward only, behind the activation and behind down_proj
   bool weighed = false;     // GatedFeedForward: each step's output is times sigmoid(share(x)), a number

@@ -26,8 +26,8 @@
 #include "models/layers/linear_attention.h"
 #include "models/layers/ssd.h"
 #include "models/mixers/attention.h"
+#include "models/mixers/normaliser_report.h"
 #include "models/transition/noise_floor.h"
-#include "models/transition/normaliser.h"
 #include "models/transition/paper_compat.h"
 #include "models/transition/softmax.h"
 
@@ -149,15 +149,8 @@ at::Tensor NormalizedAttention::LogNormalizer(const at::Tensor& a) const {
 
 absl::Status NormalizedAttention::Report(const LayerCall& call, const at::Tensor& log_normalizer,
                                          double noise_floor) const {
-  at::Tensor& last = State(call, "log_normalizer");
-  const at::Tensor previous = last, all = log_normalizer.detach().transpose(1, 2);  // [B,H,T]
-  last = all.narrow(-1, all.size(-1) - 1, 1);
-  if ((!previous.defined() && all.size(-1) == 1) || !call.Wants(mixer())) return absl::OkStatus();
-  return call.Report(
-      mixer(), UnitKind::kHead,
-      call.context.convention.gauge == Gauge::kRaw
-          ? SummingTransition(spec_.heads, multiplicity())
-          : NormaliserTransition(all, previous, call.state.position, multiplicity(), noise_floor));
+  return ReportNormaliser(call, mixer(), State(call, "log_normalizer"), log_normalizer, multiplicity(),
+                          noise_floor);
 }
 
 at::Tensor NormalizedAttention::PreActivation(const LayerCall& call, const at::Tensor& n,

@@ -6,6 +6,7 @@
 namespace eigsvc {
 
 FamilyEntry BambaFamily();               // bamba.cc
+FamilyEntry BasedFamily();               // based.cc
 FamilyEntry DeltaNetFamily();            // delta_net.cc
 FamilyEntry FalconH1Family();            // falcon_h1.cc
 FamilyEntry FalconMambaFamily();         // mamba.cc

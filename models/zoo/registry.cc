@@ -60,6 +60,7 @@ absl::Span<const FamilyEntry> Families() {
       DeltaNetFamily(),
       GatedDeltaNetFamily(),
       KdaFamily(),
+      BasedFamily(),
       MambaFamily(),
       FalconMambaFamily(),
       JambaFamily(),

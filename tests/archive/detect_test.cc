@@ -247,6 +247,24 @@ TEST(DetectTest, Qwen3NextMayHaveExperts) {
   EXPECT_THAT(Detect(qwen.Build(R"({"model_type": "qwen3_5_moe"})"), {}), Refused("those of qwen3_next"));
 }
 
+TEST(DetectTest, BasedHasALayerOfLinearAttention) {
+  for (const std::string prefix : {"", "model."}) {
+    Fake based{{prefix + "transformer.embeddings.word_embeddings.weight", "val_metrics.num-tokens.count"},
+               {}};
+    for (const char* const name :
+         {"norm1.weight", "norm2.weight", "mlp.fc1.weight", "mlp.fc2.weight", "mixer.out_proj.weight"}) {
+      based.layer.push_back(prefix + "transformer.layers.#." + name);
+    }
+    EXPECT_FALSE(Detect(based.Build(), {}).ok());
+    based.outer.push_back(prefix + "transformer.layers.1.mixer.proj_q.weight");
+    based.outer.push_back(prefix + "transformer.layers.1.mixer.proj_k.weight");
+    for (const char* const config : {"{}", R"({"model_type": "gpt2"})"}) {
+      ExpectDetected(based.Build(config), "based", "hazyresearch",
+                     "convolution + linear attention + attention");
+    }
+  }
+}
+
 TEST(DetectTest, LlamasRelativesAreKnownByTheirTypeOrTheirKeys) {
   ExpectDetected(Llama().Build(R"({"model_type": "granite"})"), "granite", "huggingface", "attention");
   for (const char* const type : {"mistral", "ministral"}) {

@@ -1,0 +1,39 @@
+#include "models/mixers/gated_convolution.h"
+
+#include "ATen/TensorOperators.h"
+#include "ATen/ops/silu.h"
+#include "models/base/status_macros.h"
+#include "models/mixers/short_convolution.h"
+
+namespace eigsvc {
+
+void GatedConvolution::Plan(const WeightPlanner& planner) const {
+  planner.Linear(Name("in_proj"), 2 * spec_.channels, spec_.width, spec_.bias);
+  PlanShortConvolution(planner, Name("conv"), spec_.channels, spec_.taps, spec_.convolution_bias);
+  planner.ResidualLinear(Name("out_proj"), spec_.width, spec_.channels, spec_.bias);
+}
+
+absl::StatusOr<at::Tensor> GatedConvolution::Run(const LayerCall& call, const at::Tensor& x) const {
+  if (spec_.taps > 1 && call.WantsConstant(kConvolutionMixer)) {
+    Transition transition;
+    transition.kind = Nilpotent{spec_.channels, spec_.taps - 1};
+    transition.constant = true;
+    EIGSVC_RETURN_IF_ERROR(call.Report(kConvolutionMixer, UnitKind::kChannel, std::move(transition)));
+  }
+  const std::vector<at::Tensor> halves = Linear(call, "in_proj", x).chunk(2, -1);
+  return Linear(call, "out_proj", at::silu(ShortConvolution(call, Name("conv"), halves[0])) * halves[1]);
+}
+
+std::vector<MixerDescription> GatedConvolution::Mixers() const {
+  if (spec_.taps == 1) return {};
+  MixerDescription description;
+  description.mixer = std::string(kConvolutionMixer);
+  description.unit_kind = UnitKind::kChannel;
+  description.units = spec_.channels;
+  description.multiplicity = spec_.taps - 1;
+  description.constant = true;
+  description.form = TransitionForm::kNilpotent;
+  return {std::move(description)};
+}
+
+}  // namespace eigsvc
