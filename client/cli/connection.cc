@@ -5,6 +5,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "client/cli/servers.h"
 #include "models/base/status_macros.h"
 
 namespace eigsvc::cli {
@@ -12,11 +13,10 @@ namespace {
 
 constexpr int kMaxReceiveBytes = 16 << 20;
 
-// A name may lead to several servers (a headless service; ipv4:A,B): calls go round those that answer.
 // Calls that may be repeated: they read, or repeat to the same end. Analyze, Train and the uploads are left
 // out: a second one would be a second job. A server that shuts down answers a call that it had not yet taken
 // up with CANCELLED.
-constexpr char kServiceConfig[] = R"({"loadBalancingConfig":[{"round_robin":{}}],"methodConfig":[{
+constexpr char kServiceConfig[] = R"({"methodConfig":[{
   "name":[
     {"service":"eigsvc.v1.AnalysisService","method":"GetAnalysis"},
     {"service":"eigsvc.v1.AnalysisService","method":"ListAnalyses"},
@@ -56,8 +56,17 @@ absl::StatusOr<std::unique_ptr<Connection>> Connection::Open(const Options& opti
     arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
     arguments.SetString(GRPC_ARG_DEFAULT_AUTHORITY, "localhost");  // a path is no valid :authority
   }
+  std::string target = connection->address_;
+  if (!options.servers.empty() && options.servers.front() != target) {
+    // Tried in order, and again from the start after a lost connection (gRPC's pick_first).
+    target = JoinServers(options.servers);
+    arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);  // a proxy is for names
+    if (!absl::StartsWith(options.server, "ipv")) {
+      arguments.SetString(GRPC_ARG_DEFAULT_AUTHORITY, NameOf(options.server));
+    }
+  }
   const std::shared_ptr<grpc::Channel> channel =
-      grpc::CreateCustomChannel(connection->address_, grpc::InsecureChannelCredentials(), arguments);
+      grpc::CreateCustomChannel(target, grpc::InsecureChannelCredentials(), arguments);
   connection->analyses_ = v1::AnalysisService::NewStub(channel);
   connection->catalog_ = v1::CatalogService::NewStub(channel);
   connection->trainings_ = v1::TrainingService::NewStub(channel);

@@ -1,10 +1,12 @@
-// Connection: the server a command talks to, named or private, and its stubs.
+// Connection: the server a command talks to, named or private, and its stubs. One server for all its calls:
+// jobs, uploads and checkpoints are where they were made.
 #pragma once
 
 #include <grpcpp/channel.h>
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "client/cli/call.h"
@@ -18,7 +20,9 @@ namespace eigsvc::cli {
 class Connection {
  public:
   struct Options {
-    std::string server;         // "HOST:PORT" or "unix:/path"; empty: a private daemon
+    std::string server;  // as the user names it, "HOST:PORT" or "unix:/path"; empty: a private daemon
+    std::vector<std::string>
+        servers;                // those behind the name (servers.h): the first that answers is talked to
     std::string daemon_binary;  // for the private one
     bool show_daemon_log = false;
     absl::Time deadline = absl::InfiniteFuture();

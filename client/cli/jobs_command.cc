@@ -52,11 +52,36 @@ absl::Status AddJobs(Session& session, std::vector<Json>* objects) {
   return absl::OkStatus();
 }
 
-absl::Status ListAll(Session& session) {
+// ask() at each server behind the name, until one returns other than NOT_FOUND. A server that is gone does
+// not hide what another knows: its UNAVAILABLE is the outcome only where no other had one.
+template <typename Ask>
+absl::Status AskEach(Session& session, Ask ask) {
   EIGSVC_RETURN_IF_ERROR(session.RequireNamedServer(kNeedsServer));
+  const std::vector<std::string> servers = session.Servers();
+  absl::Status outcome = absl::NotFoundError("");
+  for (const std::string& server : servers) {
+    if (servers.size() > 1) session.Use(server);
+    const absl::Status status = ask();
+    if (absl::IsUnavailable(status)) outcome = status;
+    if (!absl::IsUnavailable(status) && !absl::IsNotFound(status)) return status;
+  }
+  return outcome;
+}
+
+absl::Status ListAll(Session& session) {
   std::vector<Json> jobs;
-  EIGSVC_RETURN_IF_ERROR(AddJobs<AnalysisKind>(session, &jobs));
-  EIGSVC_RETURN_IF_ERROR(AddJobs<TrainingKind>(session, &jobs));
+  bool answered = false;
+  const absl::Status status = AskEach(session, [&]() -> absl::Status {
+    EIGSVC_RETURN_IF_ERROR(AddJobs<AnalysisKind>(session, &jobs));
+    EIGSVC_RETURN_IF_ERROR(AddJobs<TrainingKind>(session, &jobs));
+    answered = true;
+    return absl::NotFoundError("");  // the next one's, too
+  });
+  if (answered && absl::IsUnavailable(status)) {
+    session.Say(absl::StrCat("eigsvc: a server's jobs are missing: ", std::string(status.message())));
+  } else if (!absl::IsNotFound(status)) {
+    return status;
+  }
   // Newest first across both kinds; RFC 3339 in UTC sorts as text.
   std::stable_sort(jobs.begin(), jobs.end(), [](const Json& a, const Json& b) {
     return CellText(a["create_time"]) > CellText(b["create_time"]);
@@ -79,13 +104,14 @@ absl::Status ListAll(Session& session) {
 // Ids do not tell the kind: whichever service knows the id answers. `visit`: (kind, job) -> Status.
 template <typename Visit>
 absl::Status Dispatch(Session& session, const std::string& id, Visit visit) {
-  EIGSVC_RETURN_IF_ERROR(session.RequireNamedServer(kNeedsServer));
-  const absl::StatusOr<v1::Analysis> analysis = GetJob<AnalysisKind>(session, id);
-  if (analysis.ok()) return visit(AnalysisKind{}, *analysis);
-  if (!absl::IsNotFound(analysis.status())) return analysis.status();
-  const absl::StatusOr<v1::Training> training = GetJob<TrainingKind>(session, id);
-  if (training.ok()) return visit(TrainingKind{session.style()}, *training);
-  if (!absl::IsNotFound(training.status())) return training.status();
+  const absl::Status status = AskEach(session, [&]() -> absl::Status {
+    const absl::StatusOr<v1::Analysis> analysis = GetJob<AnalysisKind>(session, id);
+    if (analysis.ok()) return visit(AnalysisKind{}, *analysis);
+    if (!absl::IsNotFound(analysis.status())) return analysis.status();
+    const absl::StatusOr<v1::Training> training = GetJob<TrainingKind>(session, id);
+    return training.ok() ? visit(TrainingKind{session.style()}, *training) : training.status();
+  });
+  if (!absl::IsNotFound(status)) return status;
   return absl::NotFoundError(absl::StrCat("no job \"", id, "\" at ", session.globals().server,
                                           ", or it was forgotten; `eigsvc jobs list` shows the known ones"));
 }

@@ -1,10 +1,13 @@
 #include "client/cli/session.h"
 
+#include <algorithm>
+#include <random>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "client/cli/exit_code.h"
+#include "client/cli/servers.h"
 #include "models/base/status_macros.h"
 
 namespace eigsvc::cli {
@@ -34,11 +37,30 @@ absl::StatusOr<Connection*> Session::Connect() {
   if (connection_ == nullptr) {
     EIGSVC_ASSIGN_OR_RETURN(connection_,
                             Connection::Open({.server = globals_.server,
+                                              .servers = !named_server() ? std::vector<std::string>()
+                                                         : used_.empty() ? Servers()
+                                                                         : used_,
                                               .daemon_binary = DaemonBinary(terminal_.env("EIGSVC_DAEMON")),
                                               .show_daemon_log = globals_.verbose > 0,
                                               .deadline = deadline_}));
   }
   return connection_.get();
+}
+
+const std::vector<std::string>& Session::Servers() {
+  if (servers_.empty()) {
+    servers_ = ServersOf(globals_.server);
+    if (servers_.size() > 1) {
+      std::rotate(servers_.begin(), servers_.begin() + std::random_device()() % servers_.size(),
+                  servers_.end());
+    }
+  }
+  return servers_;
+}
+
+void Session::Use(const std::string& server) {
+  used_ = {server};
+  connection_ = nullptr;
 }
 
 absl::Status Session::RequireNamedServer(absl::string_view what) const {

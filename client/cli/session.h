@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -34,8 +35,13 @@ class Session {
 
   // UsageError for a bad --timeout.
   absl::Status Start();
-  // Opens it on the first call.
+  // Opens it on the first call, to one of the servers that the name leads to.
   absl::StatusOr<Connection*> Connect();
+  // Those servers, in the order in which they are tried: any of them is as likely the first, so that commands
+  // spread. REQUIRES: named_server().
+  const std::vector<std::string>& Servers();
+  // From now on, this one of them.
+  void Use(const std::string& server);
   // For commands that make no sense on a private daemon. `what`: "jobs live in a server".
   absl::Status RequireNamedServer(absl::string_view what) const;
 
@@ -52,6 +58,8 @@ class Session {
   Style style_;
   Format format_ = Format::kTable;
   absl::Time deadline_ = absl::InfiniteFuture();
+  std::vector<std::string> servers_;
+  std::vector<std::string> used_;  // empty: all of servers_
   std::unique_ptr<Connection> connection_;
 };
 

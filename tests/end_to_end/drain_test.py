@@ -1,4 +1,4 @@
-"""Rolling restarts under load: two daemons behind the shipped client's round robin and retries, and no call fails."""
+"""Rolling restarts under load: two daemons, clients spread over them as the shipped one spreads, its retries, and no call fails."""
 
 import concurrent.futures
 import json
@@ -25,7 +25,7 @@ def shipped_options():
     config = json.loads(re.search(r'kServiceConfig\[\] = R"\((.*?)\)";', source, re.S).group(1))
     back_off = {name: int(re.search(rf"GRPC_ARG_{name}_RECONNECT_BACKOFF_MS, ([\d']+)", source).group(1).replace("'", ""))
                 for name in ("INITIAL", "MAX")}
-    return [("grpc.service_config", json.dumps(config)), ("grpc.initial_reconnect_backoff_ms", back_off["INITIAL"]),
+    return [("grpc.service_config", json.dumps(config)), ("grpc.use_local_subchannel_pool", 1), ("grpc.initial_reconnect_backoff_ms", back_off["INITIAL"]),
             ("grpc.max_reconnect_backoff_ms", back_off["MAX"])]
 
 
@@ -51,19 +51,21 @@ class DrainTest(unittest.TestCase):
         daemons = [self.start(*each) for each in ports]
         for _, http in ports:
             self.wait_ready(http)
-        target = "ipv4:" + ",".join(f"127.0.0.1:{port}" for port, _ in ports)
-        channel = grpc.insecure_channel(target, options=shipped_options())
-        catalog = catalog_service_pb2_grpc.CatalogServiceStub(channel)
-        analyses = analysis_service_pb2_grpc.AnalysisServiceStub(channel)
-        calls = [lambda: catalog.GetServerInfo(catalog_service_pb2.GetServerInfoRequest(), timeout=20),
-                 lambda: analyses.ListAnalyses(analysis_service_pb2.ListAnalysesRequest(), timeout=20),
-                 lambda: catalog.ListLoadedModels(catalog_service_pb2.ListLoadedModelsRequest(), timeout=20)]
+        addresses = [f"127.0.0.1:{port}" for port, _ in ports]
+        target = "ipv4:" + ",".join(addresses)
+        # Each client takes the first that answers of a list that begins anywhere (client/cli/session.h).
+        channels = [grpc.insecure_channel("ipv4:" + ",".join(addresses[::1 - 2 * (i % 2)]), options=shipped_options()) for i in range(8)]
+        catalogs = [catalog_service_pb2_grpc.CatalogServiceStub(channel) for channel in channels]
+        analyses = [analysis_service_pb2_grpc.AnalysisServiceStub(channel) for channel in channels]
+        calls = [lambda i: catalogs[i].GetServerInfo(catalog_service_pb2.GetServerInfoRequest(), timeout=20),
+                 lambda i: analyses[i].ListAnalyses(analysis_service_pb2.ListAnalysesRequest(), timeout=20),
+                 lambda i: catalogs[i].ListLoadedModels(catalog_service_pb2.ListLoadedModelsRequest(), timeout=20)]
         done, failed, served = [0], [], set()
         stop = threading.Event()
 
         def call(number):
             try:
-                answer = calls[number % len(calls)]()
+                answer = calls[number % len(calls)](number % len(channels))
                 if number % len(calls) == 0:
                     served.add(answer.start_time.ToNanoseconds())
                 done[0] += 1
@@ -108,7 +110,8 @@ class DrainTest(unittest.TestCase):
             stop.set()
             for thread in threads:
                 thread.join()
-            channel.close()
+            for channel in channels:
+                channel.close()
             for each in daemons:
                 each.stop()
         print(f"{done[0]} calls in {seconds:.0f} s ({done[0] / seconds:.0f} a second), {cli[0]} command lines, {len(failed)} failed; "
@@ -116,6 +119,7 @@ class DrainTest(unittest.TestCase):
         self.assertEqual(failed, [])
         self.assertGreater(done[0] / seconds, 0.9 * RATE)
         self.assertGreater(cli[0], 20)
+        self.assertGreaterEqual(len(served), RESTARTS, "each that was started took its part")
         self.assertLess(max(exits), 0.5 + 5 + 2)
 
     def test_a_connections_age_moves_a_client_and_spares_its_calls(self):
