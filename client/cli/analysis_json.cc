@@ -116,10 +116,11 @@ Json ParsedOrNull(const std::string& text) {
 }
 
 Json ScoreObject(const v1::Score& score) {
+  const bool known = score.n() > 0;  // else of a run before the one that was resumed, or of nothing
   return {{"metric", score.metric()},
           {"value", score.value()},
           {"n", score.n()},
-          {"ci95", {score.ci95_low(), score.ci95_high()}},
+          {"ci95", {known ? Json(score.ci95_low()) : Json(), known ? Json(score.ci95_high()) : Json()}},
           {"interval", NullIfEmpty(score.interval())},
           {"also", std::map<std::string, double>(score.also().begin(), score.also().end())}};
 }

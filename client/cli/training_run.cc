@@ -68,8 +68,10 @@ std::string TrainingTable(const v1::Training& training, const std::string& best_
     absl::StrAppend(&out, "  ", style.Apply(Paint::kDim, PadRight(label, 12)), text, "\n");
   };
   const auto score = [](const v1::Score& of) {
-    return absl::StrCat(of.metric(), " ", ScoreText(of.value()), "  95 % [", ScoreText(of.ci95_low()), ", ",
-                        ScoreText(of.ci95_high()), "]  n = ", CountText(of.n()));
+    const std::string value = absl::StrCat(of.metric(), " ", ScoreText(of.value()));
+    if (of.n() == 0) return value;  // the best of a run that was resumed: its interval was not kept
+    return absl::StrCat(value, "  95 % [", ScoreText(of.ci95_low()), ", ", ScoreText(of.ci95_high()),
+                        "]  n = ", CountText(of.n()));
   };
   field("model", absl::StrCat(CountText(training.model().parameters()), " parameters, ",
                               training.model().layers(), " layers"));

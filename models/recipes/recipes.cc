@@ -14,6 +14,7 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr absl::string_view kModels = "models";  // the file of what recipes of a model share
+constexpr const char* kParts[] = {"paper", "gpu", "small", "as-published"};
 
 // The files are part of the program: a test parses each, and none is missing here.
 const Json& File(absl::string_view name) {
@@ -46,7 +47,8 @@ std::vector<RecipeInfo> Recipes() {
     const Json& task = File(file.name);
     const Json of_task = Part(task, "recipes");
     for (const auto& [model, recipe] : of_task.items()) {
-      const Json published = Part(recipe, "as-published");
+      Json published = Part(Part(File(kModels), recipe.value("of", model)), "as-published");
+      published.merge_patch(Part(recipe, "as-published"));
       recipes.push_back({absl::StrCat(file.name, "/", model), task.value("about", ""),
                          published.empty() ? "" : published.value("refused", "differs")});
     }
@@ -76,9 +78,11 @@ absl::StatusOr<Settings> ResolveRecipe(absl::string_view name, absl::string_view
   // A variant stands on the recipe it is of.
   const std::string base_name = recipe.value("of", std::string(name.substr(slash + 1)));
   const Json base = Part(recipes_of_task, base_name);
-  Json flags = Part(File(kModels), base_name);
+  const Json model = Part(File(kModels), base_name);
+  Json flags = model;
+  for (const char* part : kParts) flags.erase(part);
   const auto patch = [&](absl::string_view part) {
-    for (const Json* layer : {&task, &base, &recipe}) flags.merge_patch(Part(*layer, part));
+    for (const Json* layer : {&task, &model, &base, &recipe}) flags.merge_patch(Part(*layer, part));
   };
   patch("paper");
   if (scale != "paper") patch(scale);
@@ -88,6 +92,7 @@ absl::StatusOr<Settings> ResolveRecipe(absl::string_view name, absl::string_view
       return absl::FailedPreconditionError(absl::StrCat(
           "recipe ", name, " cannot be run as published: ", published["refused"].get<std::string>()));
     }
+    flags.merge_patch(Part(model, "as-published"));
     flags.merge_patch(published);
   }
   return Settings(std::move(flags), absl::StrCat("recipe ", name));

@@ -205,7 +205,7 @@ TaskEntry CifarEntry() {
            {"colour", "boolean", "false", "three numbers a pixel, normalised by channel; with input=scalar"},
            {"train_share", "real", "1",
             "the first pictures of the train batches, as a share, are the train split; the "
-            "paper leaves out the last tenth"}},
+            "paper leaves a tenth out, drawn at random"}},
           /*presets=*/{},
           {TaskData::Need::kRequired,
            {"cifar-10", "cifar10", "cifar-10-batches-bin", "cifar-10-batches-py", "cifar-10-binary.tar.gz",

@@ -188,9 +188,15 @@ absl::Status ReadReviews(const TaskRequest& request, bool read_train, bool chara
     std::sort(reviews->begin(), reviews->end(),
               [](const Review& a, const Review& b) { return a.name < b.name; });
   }
-  if (read_train && train->empty())
+  // Reviews of one class would make a score that says nothing.
+  const auto has_both = [](const std::vector<Review>& reviews) {
+    const auto positives =
+        std::count_if(reviews.begin(), reviews.end(), [](const Review& r) { return r.positive; });
+    return positives > 0 && positives < static_cast<int64_t>(reviews.size());
+  };
+  if (read_train && !has_both(*train))
     return MissingDataFile("imdb", request.data_path, "train/pos and train/neg");
-  if (request.test && test->empty())
+  if (request.test && !has_both(*test))
     return MissingDataFile("imdb", request.data_path, "test/pos and test/neg");
   return absl::OkStatus();
 }

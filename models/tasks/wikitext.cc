@@ -107,20 +107,26 @@ absl::Status VisitPart(const Source& source, absl::string_view part,
                          absl::StrCat("wiki.", part, ".tokens or wiki.", part, ".raw"));
 }
 
-// The contents of the files below `folder` (empty: anywhere) that `kind` names, by the name it gives them.
-absl::StatusOr<std::map<std::string, std::string>> ReadTokenizerFiles(
+struct TokenizerFile {
+  std::string name;  // as errors name it
+  std::string contents;
+};
+
+// The files below `folder` (empty: anywhere) that `kind` names, by the name it gives them.
+absl::StatusOr<std::map<std::string, TokenizerFile>> ReadTokenizerFiles(
     const Source& source, const std::string& folder,
     const std::function<std::string(absl::string_view)>& kind) {
-  std::map<std::string, std::string> files;
+  std::map<std::string, TokenizerFile> files;
   const auto wanted = [&](absl::string_view name) {
     const bool inside = folder.empty() || name == folder || absl::StartsWith(name, absl::StrCat(folder, "/"));
     return inside && !kind(BaseNameOf(name)).empty();
   };
   const auto visit = [&](absl::string_view name, ByteStream& stream) -> absl::Status {
     if (!wanted(name)) return absl::OkStatus();
-    std::string& contents = files[kind(BaseNameOf(name))];
-    if (!contents.empty()) return RepeatedDataFile(source.task, stream.name());
-    EIGSVC_ASSIGN_OR_RETURN(contents, ReadAll(stream, kMaxTokenizerBytes));
+    TokenizerFile& file = files[kind(BaseNameOf(name))];
+    if (!file.name.empty()) return RepeatedDataFile(source.task, stream.name());
+    file.name = stream.name();
+    EIGSVC_ASSIGN_OR_RETURN(file.contents, ReadAll(stream, kMaxTokenizerBytes));
     return absl::OkStatus();
   };
   EIGSVC_RETURN_IF_ERROR(VisitDataFiles(source.request.data_path, wanted, visit, source.request.stop));
@@ -150,8 +156,8 @@ absl::StatusOr<Chosen> Gpt2(const Source& source, const std::string& folder) {
         "vocab.json with merges.txt (GPT-2's tokenizer); put them beside the text, or choose "
         "another with --param tokenizer=word");
   }
-  const std::string &vocabulary = files.at("vocab.json"), &merges = files.at("merges.txt");
-  EIGSVC_ASSIGN_OR_RETURN(auto tokenizer, ReadGpt2Tokenizer(vocabulary, merges, "vocab.json"));
+  const std::string &vocabulary = files.at("vocab.json").contents, &merges = files.at("merges.txt").contents;
+  EIGSVC_ASSIGN_OR_RETURN(auto tokenizer, ReadGpt2Tokenizer(vocabulary, merges, files.at("vocab.json").name));
   return Chosen{std::move(tokenizer), {}, Digest(absl::StrCat(Digest(vocabulary), Digest(merges)))};
 }
 
@@ -163,9 +169,9 @@ absl::StatusOr<Chosen> OneFile(const Source& source, const std::string& folder, 
                             return is_it(name) ? std::string(what) : std::string();
                           }));
   if (files.empty()) return MissingDataFile(source.task, source.request.data_path, what);
-  const std::string& contents = files.begin()->second;
-  EIGSVC_ASSIGN_OR_RETURN(auto tokenizer, read(contents, what));
-  return Chosen{std::move(tokenizer), {}, Digest(contents)};
+  const TokenizerFile& file = files.begin()->second;
+  EIGSVC_ASSIGN_OR_RETURN(auto tokenizer, read(file.contents, file.name));
+  return Chosen{std::move(tokenizer), {}, Digest(file.contents)};
 }
 
 absl::StatusOr<Chosen> Words(const Source& source, absl::string_view train_part) {

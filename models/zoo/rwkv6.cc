@@ -21,7 +21,7 @@ namespace eigsvc {
 namespace {
 
 // Canonical names are RWKV-LM's.
-const KeyMap& FlaKeys() {
+const KeyMap& Rwkv6FlaKeys() {
   static const auto* const keys = new KeyMap{{"ln1", "attn_norm"},
                                              {"ln2", "ffn_norm"},
                                              {"att.", "attn."},
@@ -49,7 +49,7 @@ void SetKeys(bool fla, bool norm_first, DecoderSpec& spec) {
   if (fla) {
     spec.embedding_key = "model.embeddings";
     if (norm_first) spec.embedding_norm_key = "model.layers.0.pre_norm";
-    spec.layer_keys = FlaKeys();
+    spec.layer_keys = Rwkv6FlaKeys();
     return;
   }
   spec.embedding_key = "emb";

@@ -11,6 +11,7 @@
 #include "models/base/status_util.h"
 #include "models/base/utf8.h"
 #include "server/jobs/metrics_feed.h"
+#include "server/jobs/spec_checks.h"
 
 namespace eigsvc {
 namespace {
@@ -53,6 +54,19 @@ template <typename Request>
 Request WithId(Request request, const std::string& id) {
   SetId(&request, id);
   return request;
+}
+
+// A job that was accepted before any worker had said which tasks read data gets the data root's now.
+template <typename Request>
+absl::Status AddData(Request* request, Worker& worker, Store& store) {
+  v1::TaskSpec& task = *request->mutable_spec()->mutable_task();
+  if (task.has_data()) return absl::OkStatus();
+  EIGSVC_ASSIGN_OR_RETURN(const worker::v1::GetCatalogResponse catalog, worker.GetCatalog());
+  Known known;
+  known.catalog = &catalog;
+  ChooseData(task, known, store);
+  EIGSVC_ASSIGN_OR_RETURN(*request->mutable_data_path(), ResolveData(task.data(), store));
+  return absl::OkStatus();
 }
 
 // Where the job's files go. What is not taken into the store lives in the spool until the job fails or is
@@ -418,6 +432,7 @@ void TypedJob<Kind>::OnEvent(typename Kind::WorkerResponse response) {
 template <typename Kind>
 absl::Status TypedJob<Kind>::Run(Worker& worker, Store& store, Metrics& metrics, int64_t max_export_bytes) {
   typename Kind::WorkerRequest request = request_;
+  EIGSVC_RETURN_IF_ERROR(AddData(&request, worker, store));
   EIGSVC_RETURN_IF_ERROR(AddOutputs(&request, store, max_export_bytes, control()));
   MetricsFeed feed(metrics, id(), worker.device(), Weights(request_), task());
   std::optional<typename Kind::WorkerResponse> last;

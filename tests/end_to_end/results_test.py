@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 
-ROW = "mqar/mamba2"
+ROW = "mqar/softmax-attention"
 
 
 def load(path):

@@ -24,7 +24,7 @@ TEST(RecipesTest, EveryFileIsAnObjectOfKnownParts) {
     SCOPED_TRACE(file.name);
     const nlohmann::json json = nlohmann::json::parse(file.json, nullptr, /*allow_exceptions=*/false);
     ASSERT_TRUE(json.is_object());
-    if (file.name == "models") continue;
+    if (file.name == "models") continue;  // flags, with parts among them
     for (const auto& [part, value] : json.items()) EXPECT_TRUE(known(of_task, part)) << part;
     for (const auto& [name, recipe] : json.at("recipes").items()) {
       for (const auto& [part, value] : recipe.items())
@@ -98,8 +98,31 @@ TEST(RecipesTest, AsPublishedHasThePapersMistakes) {
   }
   EXPECT_THAT(ResolveRecipe("listops/lru", "paper", true),
               StatusIs(StatusCode::kFailedPrecondition, HasSubstr("KeyError")));
-  const auto [same, published] = both("mqar/mamba2");
+  // PyTorch's AdamW as the paper calls it decays every parameter.
+  for (const char* name : {"mqar/mamba2", "cifar-10/norm-attention-gating"}) {
+    const auto [mended, published] = both(name);
+    EXPECT_FALSE(mended.Has("decay_recurrence")) << name;
+    EXPECT_TRUE(published.Bool("decay_recurrence").value()) << name;
+  }
+  const auto [same, published] = both("cifar-10/s4");
   EXPECT_EQ(same.ToJson(), published.ToJson());
+}
+
+// The JAX trainer's lr_min, and no clipping; the PyTorch trainer's.
+TEST(RecipesTest, EachTrainersRatesAndClipping) {
+  for (const RecipeInfo& recipe : Recipes()) {
+    SCOPED_TRACE(recipe.name);
+    const Settings paper = ResolveRecipe(recipe.name, "paper", false).value();
+    const std::string model = paper.Text("model").value();
+    const bool jax = model == "s4" || model == "lru";
+    EXPECT_EQ(paper.Real("final_learning_rate").value(), jax ? 1e-7 : 5e-6);
+    EXPECT_EQ(paper.Real("gradient_clip").value_or(1), jax ? 0 : 1);
+    const Settings small = ResolveRecipe(recipe.name, "small", false).value();
+    EXPECT_EQ(small.Real("final_learning_rate").value(), 5e-6);
+    EXPECT_EQ(small.Real("gradient_clip").value_or(1), 1);
+    const Settings gpu = ResolveRecipe(recipe.name, "gpu", false).value();
+    EXPECT_LT(gpu.Int("steps").value(), paper.Int("steps").value());
+  }
 }
 
 TEST(RecipesTest, WhatThereIsNotIsNamed) {

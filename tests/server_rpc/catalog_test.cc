@@ -251,6 +251,36 @@ TEST_F(CatalogTest, DataOfTheRootIsFoundAndUsed) {
   EXPECT_EQ(std::filesystem::path(data_path).filename(), "ids.txt");
 }
 
+// The data root serves a job, too, that was there before any worker had said which tasks read data.
+TEST_F(CatalogTest, DataOfTheRootIsFoundForAJobThatCameFirst) {
+  config_.data_root = directory_ + "/data";
+  std::filesystem::create_directory(config_.data_root);
+  std::ofstream(config_.data_root + "/ids.txt") << "1 2 3";
+  std::atomic<bool> up = false;
+  script_.start = [&] { return up ? absl::OkStatus() : absl::UnavailableError("not yet"); };
+  std::string data_path;
+  script_.analysis = [&](const worker::v1::RunAnalysisRequest& run, FakeRun&, const auto& on_event) {
+    data_path = run.data_path();
+    on_event(ResultEvent(1));
+    return absl::OkStatus();
+  };
+  StartDaemon();
+  v1::AnalyzeRequest analyze = GoodRequest();
+  analyze.mutable_spec()->mutable_task()->set_name("next-token");
+  std::thread starter([&] {
+    while (true) {
+      grpc::ClientContext context;
+      v1::ListAnalysesResponse jobs;
+      if (analyses_->ListAnalyses(&context, {}, &jobs).ok() && jobs.analyses_size() > 0) break;
+      absl::SleepFor(absl::Milliseconds(5));
+    }
+    up = true;
+  });
+  EXPECT_TRUE(Analyze(analyze).ok());
+  starter.join();
+  EXPECT_EQ(std::filesystem::path(data_path).filename(), "ids.txt");
+}
+
 TEST_F(CatalogTest, WithoutAWorkerTheReasonIsGivenByTheDeadline) {
   script_.start = [] { return absl::UnavailableError("no such program"); };
   StartDaemon();

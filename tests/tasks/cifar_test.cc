@@ -238,7 +238,7 @@ TEST(CifarTest, BadFilesAreNamed) {
   Files both = Binary();
   both.push_back(Pickled()[0]);
   EXPECT_THAT(Make("{}", WriteFile(TempPath("b.tar.gz"), Pack(Packing::kTarGz, both)), false),
-              StatusIs(StatusCode::kInvalidArgument, HasSubstr("the second file of that name")));
+              StatusIs(StatusCode::kInvalidArgument, HasSubstr("the second file of its kind")));
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "models/base/status_macros.h"
 #include "tests/tasks/archives.h"
 #include "tests/testing/status_matchers.h"
 
@@ -72,6 +73,18 @@ class ArchiveTest : public ::testing::TestWithParam<Packing> {
                      bytes);
   }
 };
+
+// Tens of thousands of reviews are held: each may take what it needs and no more.
+TEST_P(ArchiveTest, WhatIsReadTakesItsOwnSize) {
+  const std::string path = Write(Pack(GetParam(), Sample()));
+  const auto visit = [](absl::string_view, ByteStream& stream) -> absl::Status {
+    EIGSVC_ASSIGN_OR_RETURN(const std::string bytes, ReadAll(stream, 1 << 20));
+    EXPECT_LE(bytes.capacity(), bytes.size() + 64);
+    return absl::OkStatus();
+  };
+  EIGSVC_EXPECT_OK(VisitDataFiles(
+      path, [](absl::string_view) { return true; }, visit, nullptr));
+}
 
 TEST_P(ArchiveTest, GivesItsFilesInItsOrder) {
   EIGSVC_ASSERT_OK_AND_ASSIGN(const Files files, ReadFiles(Write(Pack(GetParam(), Sample()))));

@@ -247,6 +247,12 @@ TEST(ImdbTest, BadDataIsNamed) {
   const Files no_train(Tiny().begin() + 4, Tiny().begin() + 6);
   const std::string test_only = WriteTree("no_train", no_train);
   EXPECT_THAT(Make("{}", test_only), StatusIs(StatusCode::kNotFound, HasSubstr("train/pos and train/neg")));
+  for (const int left_out : {0, 1}) {  // one of the two classes is missing
+    Files one_class = Tiny();
+    one_class.erase(one_class.begin() + 4 + left_out);
+    EXPECT_THAT(Make(R"({"min_freq": 1})", WriteTree("one_class", one_class)),
+                StatusIs(StatusCode::kNotFound, HasSubstr("test/pos and test/neg")));
+  }
   // With a recorded vocabulary a test needs no train reviews.
   EIGSVC_ASSERT_OK_AND_ASSIGN(const auto task,
                               Make(R"({"vocabulary": "ab"})", test_only, 1, /*train=*/false));

@@ -225,7 +225,7 @@ TEST(WikiTextTest, WhatIsMissingIsNamed) {
               StatusIs(StatusCode::kInvalidArgument, HasSubstr("the test would be on what was trained on")));
   WriteFile(root + "/wiki.test.raw", " a b \n");
   EXPECT_THAT(Make(root, {.parameters = R"({"tokenizer": "word", "train_part": "test"})"}),
-              StatusIs(StatusCode::kInvalidArgument, HasSubstr("the second file of that name")));
+              StatusIs(StatusCode::kInvalidArgument, HasSubstr("the second file of its kind")));
   const std::string empty = FreshDir("empty");
   WriteFile(empty + "/wiki.test.tokens", "");
   WriteFile(empty + "/wiki.train.tokens", "a\n");

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -60,18 +61,18 @@ absl::StatusOr<std::unique_ptr<ByteStream>> OpenFileStream(const std::string& pa
 
 absl::StatusOr<std::string> ReadAll(ByteStream& stream, int64_t max_bytes) {
   std::string bytes;
+  std::array<char, 1 << 16> piece;
   while (true) {
-    const size_t held = bytes.size();
-    const size_t wanted = std::min(kChunkBytes, static_cast<size_t>(max_bytes) + 1 - held);
-    bytes.resize(held + wanted);
-    EIGSVC_ASSIGN_OR_RETURN(const size_t got, stream.Read(absl::MakeSpan(bytes).subspan(held)));
-    bytes.resize(held + got);
-    if (got == 0) return bytes;
-    if (static_cast<int64_t>(bytes.size()) > max_bytes) {
+    EIGSVC_ASSIGN_OR_RETURN(const size_t got, stream.Read(absl::MakeSpan(piece)));
+    if (got == 0) break;
+    if (got > static_cast<size_t>(max_bytes) - bytes.size()) {
       return absl::ResourceExhaustedError(absl::StrCat(stream.name(), " is larger than ", max_bytes,
                                                        " bytes, the most that is read; split it"));
     }
+    bytes.append(piece.data(), got);
   }
+  bytes.shrink_to_fit();  // tens of thousands of small files may be kept
+  return bytes;
 }
 
 absl::StatusOr<bool> LineReader::Next(absl::string_view* line) {

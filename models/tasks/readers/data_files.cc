@@ -80,7 +80,7 @@ absl::Status MissingDataFile(absl::string_view task, absl::string_view path, abs
 
 absl::Status RepeatedDataFile(absl::string_view task, absl::string_view name) {
   return absl::InvalidArgumentError(absl::StrCat(
-      "task ", task, ": ", name, " is the second file of that name; name the folder of one of them"));
+      "task ", task, ": ", name, " is the second file of its kind; name the folder of one of them"));
 }
 
 absl::string_view BaseNameOf(absl::string_view path) {
