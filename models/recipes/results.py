@@ -73,13 +73,19 @@ def call(command, binaries, data, folder):
     return json.loads(done.stdout)
 
 
+def settings(recipe, eigsvc):
+    """The flags that the recipe comes to."""
+    described = subprocess.run([str(eigsvc), "recipes", "describe", recipe, "--scale", "small"], check=True, capture_output=True, text=True)
+    return json.loads(described.stdout)
+
+
 def run(recipe, binaries, data, folder):
     """The record of one row."""
     train, analyze = commands(recipe)
     training = call(train, binaries, data, folder)
     analysis = call(analyze, binaries, data, folder)
     return {"recipe": recipe, "commands": [shlex.join(command) for command in (train, analyze)],
-            "parameters": training["model"]["parameters"], "seed": training["task"]["seed"],
+            "settings": settings(recipe, pathlib.Path(binaries).resolve() / "eigsvc"), "parameters": training["model"]["parameters"], "seed": training["task"]["seed"],
             "training": {key: training[key] for key in ("steps", "best_step", "best", "last", "final_loss", "seconds")},
             "versions": training["versions"], "trained": distribution(analysis), "untrained": distribution(analysis["twin"])}
 
