@@ -237,7 +237,7 @@ class BasedReader {
     KernelAttentionSpec spec;
     spec.mixer = "based";
     spec.width = width_;
-    spec.heads = reader_.IntWithin({tag + ".num_heads"}, 1, 65536, archive_ ? 16 : 2);
+    spec.heads = spec.groups = reader_.IntWithin({tag + ".num_heads"}, 1, 65536, archive_ ? 16 : 2);
     spec.key_size = reader_.IntWithin({tag + ".feature_dim"}, 1, 4096, archive_ ? 16 : 4);
     spec.value_size =
         reader_.IntWithin({tag + ".head_dim"}, 1, kLargestSize, std::max<int64_t>(width_ / spec.heads, 1));

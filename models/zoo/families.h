@@ -25,6 +25,7 @@ FamilyEntry HgrnFamily();                // gated_linear_attention.cc
 FamilyEntry JambaFamily();               // jamba.cc
 FamilyEntry KdaFamily();                 // delta_net.cc
 FamilyEntry LinearAttentionFamily();     // paper_transformer.cc
+FamilyEntry LinearAttnFamily();          // linear_attn.cc
 FamilyEntry LlamaFamily();               // llama.cc
 FamilyEntry LruFamily();                 // paper_ssm.cc
 FamilyEntry LstmFamily();                // rnn.cc

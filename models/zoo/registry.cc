@@ -53,6 +53,7 @@ absl::Span<const FamilyEntry> Families() {
       Rwkv4Family(),
       Rwkv6Family(),
       Rwkv7Family(),
+      LinearAttnFamily(),
       RetNetFamily(),
       GlaFamily(),
       HgrnFamily(),

@@ -265,6 +265,21 @@ TEST(DetectTest, BasedHasALayerOfLinearAttention) {
   }
 }
 
+TEST(DetectTest, LinearAttentionOfFlaMayHaveANormWithoutWeights) {
+  Fake linear{{"model.embeddings.weight"},
+              {"model.layers.#.attn_norm.weight", "model.layers.#.mlp_norm.weight",
+               "model.layers.#.mlp.gate_proj.weight"}};
+  for (const char* const name : {"q_proj", "k_proj", "v_proj", "o_proj"}) {
+    linear.layer.push_back(absl::StrCat("model.layers.#.attn.", name, ".weight"));
+  }
+  ExpectDetected(linear.Build(R"({"model_type": "linear_attn"})"), "linear_attn", "fla", "linear_attention");
+  ExpectDetected(linear.Build(R"({"model_type": "retnet"})"), "retnet", "fla", "retention");
+  linear.layer.push_back("model.layers.#.attn.norm.weight");
+  for (const char* const config : {"{}", R"({"model_type": "linear_attn"})"}) {
+    ExpectDetected(linear.Build(config), "linear_attn", "fla", "linear_attention");
+  }
+}
+
 TEST(DetectTest, LlamasRelativesAreKnownByTheirTypeOrTheirKeys) {
   ExpectDetected(Llama().Build(R"({"model_type": "granite"})"), "granite", "huggingface", "attention");
   for (const char* const type : {"mistral", "ministral"}) {
