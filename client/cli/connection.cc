@@ -47,14 +47,17 @@ absl::StatusOr<std::unique_ptr<Connection>> Connection::Open(const Options& opti
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(kMaxReceiveBytes);
   arguments.SetServiceConfigJSON(kServiceConfig);
-  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 60'000);  // a job's stream is quiet while it queues
-  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20'000);
   // A server that restarts is back before the next one goes: gRPC's own waits grow to two minutes.
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 200);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2'000);
   if (absl::StartsWith(connection->address_, "unix:")) {
     arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
     arguments.SetString(GRPC_ARG_DEFAULT_AUTHORITY, "localhost");  // a path is no valid :authority
+  } else {
+    // A job's stream is quiet while it queues. A socket file's other end cannot vanish unseen, and a busy
+    // machine may leave a ping unanswered for long.
+    arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 60'000);
+    arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20'000);
   }
   std::string target = connection->address_;
   if (!options.servers.empty() && options.servers.front() != target) {

@@ -63,7 +63,7 @@ Json PresetsOf(const v1::TaskInfo& task) {
 
 std::string DataStatus(const Json& data) {
   if (data.is_null()) return "-";
-  if (!data["found"].is_null()) return absl::StrCat("found: ", CellText(data["found"]));
+  if (!data["found"].is_null()) return absl::StrCat("there, not read: ", CellText(data["found"]));
   return data["needed"] == true ? "missing: --data" : "optional";
 }
 
@@ -100,7 +100,7 @@ std::string DescriptionText(const v1::TaskInfo& task, const Style& style) {
     absl::StrAppend(&out, style.Apply(Paint::kBold, "data"), "  ", Printable(task.data().layout()), "\n");
     if (!data["found"].is_null()) {
       absl::StrAppend(&out, "The server's data root holds ", Printable(CellText(data["found"])),
-                      ", which is used without --data.\n");
+                      ", which is used without --data; what is in it shows when it is read.\n");
     } else if (!data["names"].empty()) {
       absl::StrAppend(&out, "Give it with --data, or put it under the server's data root as ",
                       Printable(CellText(data["names"])), ".\n");
@@ -109,7 +109,9 @@ std::string DescriptionText(const v1::TaskInfo& task, const Style& style) {
     }
     Listing files("files", {{"name", "file"}, {"checksum", "checksum"}, {"meaning", "what it is"}});
     for (const Json& file : data["files"]) files.Add(file);
-    absl::StrAppend(&out, files.Render(Format::kTable, style, ""), "\n");
+    absl::StrAppend(
+        &out, files.Render(Format::kTable, style, ""),
+        "Checksums are the publishers', for `md5sum` and `sha256sum`; nothing here compares them.\n\n");
   }
   if (!task.presets().empty()) {
     Listing presets("presets", {{"name", "--param preset="}, {"meaning", "what it is"}});

@@ -508,7 +508,7 @@ TEST_F(CommandTest, CatalogueCommandsShowWhatTheServerSays) {
   EXPECT_THAT(Run({"tasks", "describe", "mqar"}).out, AllOf(HasSubstr("small"), HasSubstr("For two cores")));
   // The state of the data, and what it takes to have it.
   const std::string tasks = Run({"tasks"}).out;
-  EXPECT_THAT(tasks, AllOf(HasSubstr("missing: --data"), HasSubstr("found: aclImdb_v1.tar.gz")));
+  EXPECT_THAT(tasks, AllOf(HasSubstr("missing: --data"), HasSubstr("there, not read: aclImdb_v1.tar.gz")));
   EXPECT_THAT(Run({"tasks", "describe", "imdb"}).out,
               AllOf(HasSubstr("the .tar.gz as it is"), HasSubstr("md5 7c2a"),
                     HasSubstr("imdb, aclImdb_v1.tar.gz"), HasSubstr("--data")));
