@@ -1,9 +1,12 @@
 // The recipes make the models of the 39 configurations released with arXiv 2510.09379: as many parameters as
 // its code's, and they run. WikiText's have a smaller vocabulary here.
+#include <memory>
 #include <set>
 #include <string>
 
+#include "ATen/CPUGeneratorImpl.h"
 #include "ATen/core/grad_mode.h"
+#include "ATen/ops/equal.h"
 #include "ATen/ops/isfinite.h"
 #include "absl/strings/match.h"
 #include "gtest/gtest.h"
@@ -91,6 +94,30 @@ TEST(PaperConfigsTest, HaveAsManyParametersAsThePapersCodeAndRun) {
     EXPECT_TRUE(at::isfinite(logits).all().item<bool>());
   }
   for (const RecipeInfo& recipe : Recipes()) EXPECT_TRUE(names.contains(recipe.name)) << recipe.name;
+}
+
+// An attention that gives nothing leaves its block nothing else to drop.
+TEST(PaperConfigsTest, TheNetworkDropsInTraining) {
+  const at::NoGradGuard no_grad;
+  const Settings settings = *Settings::Parse(
+      R"({"layout": "paper", "vocab_size": 16, "hidden_dim": 24, "num_heads": 2, "mixer": "mlp", "dropout": 0.3})",
+      "a test's settings");
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const FamilyEntry* family, FindFamily("softmax-attention"));
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const auto model, family->initialize(settings, 1, {}));
+  const ModelWeights weights = model->weights().Clone(/*requires_grad=*/false);
+  const Weights& layer = weights.layers.at(1);
+  for (const char* const rest : {"weight", "bias"}) {
+    at::Tensor output = layer[std::string("attention.out_proj.") + rest];
+    output.zero_();
+  }
+  Random random({2});
+  const at::Tensor x = testing::NormalTensor(random, {2, 9, 24}).to(at::kFloat);
+  TrainingMode training{at::make_generator<at::CPUGeneratorImpl>(1)};
+  LayerContext context;
+  context.training = &training;
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const at::Tensor trained, model->Layer(1, layer, x, nullptr, context));
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const at::Tensor used, model->Layer(1, layer, x, nullptr, {}));
+  EXPECT_FALSE(at::equal(trained, used));
 }
 
 }  // namespace
