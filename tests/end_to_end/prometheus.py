@@ -39,13 +39,15 @@ class Prometheus:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}{query}", timeout=10) as answer:
                 return json.load(answer)["data"]
         except urllib.error.HTTPError as error:
+            if error.code == 503:  # still starting
+                return None
             raise AssertionError(f"{parameters}: {error.read().decode()}") from error
         except urllib.error.URLError:
             return None
 
-    def query(self, expr):
-        """[(labels, value)] of an instant query; an error names the expression."""
-        data = self.get("/api/v1/query", query=expr)
+    def query(self, expr, at=None):
+        """[(labels, value)] of an instant query, now or at a time; an error names the expression."""
+        data = self.get("/api/v1/query", query=expr, **({} if at is None else {"time": f"{at:.3f}"}))
         if data["resultType"] == "scalar":
             return [({}, float(data["result"][1]))]
         return [(each["metric"], float(each["value"][1])) for each in data["result"]]
