@@ -87,7 +87,7 @@ function heatmap(title, description, unit, name, axis) {
 function plane(title, description, view) {
   return base('text', title, description, undefined, []).height(16).span(12)
     .mode(panels.text.TextMode.Markdown)
-    .content(`![${title}](\${url}/v1/analyses/\${analysis}/plane.png?view=${view})`);
+    .content(`![${title}](\${url}/v1/analyses/\${analysis}/plane.png?view=${view}&layer=\${layer})`);
 }
 
 // --- Dashboards
@@ -137,7 +137,8 @@ const SPECTRA = rows(dashboard('eigsvc-spectra', 'eigsvc / Spectra',
   'Eigenvalue distributions of the last analysis of each model on each task, and of trainings while they run.',
   [MODEL, TASK,
     textbox('url', 'Daemon', 'Base URL of a daemon\'s HTTP port as your browser reaches it; for the pictures.', 'http://localhost:9464'),
-    textbox('analysis', 'Analysis', 'Identifier of an analysis, or latest; for the pictures.', 'latest')]), [
+    textbox('analysis', 'Analysis', 'Identifier of an analysis, or latest; for the pictures.', 'latest'),
+    textbox('layer', 'Layer', 'Number of a layer, from 0, or empty for all; for the pictures.', '')]), [
   ['What the last analyses found', [
     stat('Eigenvalues', 'Eigenvalues that the snapshots count, non-finite ones not.', 'short',
       one(spectra('sum(eigsvc_spectrum_eigenvalues{})'), 'eigenvalues')),
@@ -270,16 +271,20 @@ const SERVICE = rows(dashboard('eigsvc-service', 'eigsvc / Service',
   ]],
 ]);
 
+// Each daemon has the last analysis that it made itself: of several, the newest is shown, so that all numbers of a row are of one.
+const COMPUTED = 'eigsvc_spectrum_computed_timestamp_seconds{}';
+const newest = (expr, by = 'model, task') => `max by (${by}) (${expr} and on (job, instance, model, task) `
+  + `(${COMPUTED} == on (model, task) group_left () max by (model, task) (${COMPUTED})))`;
 const instantTable = (expr) => query(spectra(expr), '__auto', { instant: true, format: prometheus.PromQueryFormat.Table });
 const columns = [
-  ['accuracy', 'sum by (model, task) (eigsvc_task_score{metric="accuracy"})', 'percentunit'],
-  ['near 1', 'sum by (model, task) (eigsvc_spectrum_near_one_ratio{})', 'percentunit'],
-  ['near 0', 'sum by (model, task) (eigsvc_spectrum_near_zero_ratio{})', 'percentunit'],
-  ['above 1', 'sum by (model, task) (eigsvc_spectrum_above_one_ratio{})', 'percentunit'],
-  ['largest |λ|', 'sum by (model, task) (eigsvc_spectrum_radius{})', 'none'],
-  ['median timescale', 'sum by (model, task) (eigsvc_spectrum_timescale_quantile_steps{stat="p50"})', 'short'],
-  ['p99 timescale', 'sum by (model, task) (eigsvc_spectrum_timescale_quantile_steps{stat="p99"})', 'short'],
-  ['eigenvalues', 'sum by (model, task) (eigsvc_spectrum_eigenvalues{})', 'short'],
+  ['accuracy', newest('eigsvc_task_score{metric="accuracy"}'), 'percentunit'],
+  ['near 1', newest('eigsvc_spectrum_near_one_ratio{}'), 'percentunit'],
+  ['near 0', newest('eigsvc_spectrum_near_zero_ratio{}'), 'percentunit'],
+  ['above 1', newest('eigsvc_spectrum_above_one_ratio{}'), 'percentunit'],
+  ['largest |λ|', newest('eigsvc_spectrum_radius{}'), 'none'],
+  ['median timescale', newest('eigsvc_spectrum_timescale_quantile_steps{stat="p50"}'), 'short'],
+  ['p99 timescale', newest('eigsvc_spectrum_timescale_quantile_steps{stat="p99"}'), 'short'],
+  ['eigenvalues', newest('eigsvc_spectrum_eigenvalues{}'), 'short'],
 ];
 const letter = (index) => String.fromCharCode(65 + index);
 const side = base('table', 'Models side by side', 'Score and spectrum of the last analysis of each model on each task.', 'none',
@@ -291,8 +296,8 @@ const side = base('table', 'Models side by side', 'Score and spectrum of the las
 columns.forEach(([name, , unit]) => side.overrideByName(name, [{ id: 'unit', value: unit }]));
 
 const scatter = base('xychart', 'Score against the share near 1', 'A point a model and task: across, the share of eigenvalues near 1; upwards, accuracy.', 'percentunit', [
-  instantTable('sum by (model, task) (eigsvc_spectrum_near_one_ratio{})'),
-  instantTable('sum by (model, task) (eigsvc_task_score{metric="accuracy"})')]).height(10).span(12)
+  instantTable(newest('eigsvc_spectrum_near_one_ratio{}')),
+  instantTable(newest('eigsvc_task_score{metric="accuracy"}'))]).height(10).span(12)
   .mapping(panels.xychart.SeriesMapping.Auto).series([])
   .withTransformation({ id: 'merge', options: {} })
   .withTransformation({ id: 'organize', options: { excludeByName: { Time: true },
@@ -305,14 +310,14 @@ const COMPARE = rows(dashboard('eigsvc-compare', 'eigsvc / Compare models',
     scatter,
     bars('Memory beyond N steps', 'Share of eigenvalues whose timescale is longer than 16, 256, 4096 and 65536 steps.', 'percentunit',
       ['16', '256', '4096', '65536'].map((le) => query(spectra(
-        `1 - sum by (model, task) (eigsvc_spectrum_timescale_steps_bucket{le=~"${le}(\\\\.0)?"}) / sum by (model, task) (eigsvc_spectrum_timescale_steps_count{})`),
+        `1 - ${newest(`eigsvc_spectrum_timescale_steps_bucket{le=~"${le}(\\\\.0)?"}`)} / ${newest('eigsvc_spectrum_timescale_steps_count{}')}`),
       `> ${le} · ${LEGEND}`, { instant: true })), { min: 0, max: 1 }).height(10).span(12),
     bars('Score', 'Score of the last analysis, by metric.', 'none',
-      one(spectra('sum by (model, task, metric) (eigsvc_task_score{})'), `{{metric}} · ${LEGEND}`, { instant: true })),
+      one(spectra(newest('eigsvc_task_score{}', 'model, task, metric')), `{{metric}} · ${LEGEND}`, { instant: true })),
     bars('Near 1', 'Share of |1-|λ|| <= 0.01.', 'percentunit',
-      one(spectra('sum by (model, task) (eigsvc_spectrum_near_one_ratio{})'), LEGEND, { instant: true }), { min: 0, max: 1 }),
+      one(spectra(newest('eigsvc_spectrum_near_one_ratio{}')), LEGEND, { instant: true }), { min: 0, max: 1 }),
     bars('Above 1', 'Share of |λ| above 1 by more than the noise floor.', 'percentunit',
-      one(spectra('sum by (model, task) (eigsvc_spectrum_above_one_ratio{})'), LEGEND, { instant: true }), { min: 0, max: 1 }),
+      one(spectra(newest('eigsvc_spectrum_above_one_ratio{}')), LEGEND, { instant: true }), { min: 0, max: 1 }),
   ]],
   ['Over time', [
     graph('Scores', 'Score of the last analysis, by metric.', 'none',

@@ -192,6 +192,40 @@ class DashboardsTest(unittest.TestCase):
             for panel, t in targets(load(name)):
                 self.assertNotRegex(t["expr"], r"(rate|increase)\(eigsvc_(spectrum|training|task)", panel["title"])
 
+    def test_of_two_daemons_the_newest_analysis_is_compared(self):
+        """Both have analysed the same model: sums over them would double its shares, a maximum mix the two analyses."""
+        labels = 'job="eigsvc",model="m",task="t"'
+        inputs = []
+        for instance, value, ended in (("old", 9, 1000), ("new", 4, 2000)):
+            names = re.findall(r"eigsvc_[a-z_]+", json.dumps(load("eigsvc-compare.json")))
+            for name in sorted(set(names) - {"eigsvc_spectrum_computed_timestamp_seconds", "eigsvc_spectrum_timescale_steps_count"}):
+                more = {"eigsvc_task_score": ['metric="accuracy"'], "eigsvc_spectrum_timescale_quantile_steps": ['stat="p50"', 'stat="p99"'],
+                        "eigsvc_spectrum_timescale_steps_bucket": ['le="16"', 'le="256"', 'le="4096"', 'le="65536"']}.get(name, [""])
+                inputs += [(f'{name}{{{labels},instance="{instance}",{each}}}'.replace(",}", "}"), value) for each in more]
+            inputs += [(f'eigsvc_spectrum_computed_timestamp_seconds{{{labels},instance="{instance}"}}', ended),
+                       (f'eigsvc_spectrum_timescale_steps_count{{{labels},instance="{instance}"}}', 10)]
+        asked = [(panel["title"], plain(t["expr"])) for panel, t in targets(load("eigsvc-compare.json")) if panel["type"] in ("table", "bargauge", "xychart")]
+        self.assertEqual(len(asked), 17)
+        cases = []
+        for title, expr in asked:
+            metric = ', metric="accuracy"' if title == "Score" else ""
+            cases.append({"expr": expr, "eval_time": "1m", "exp_samples": [
+                {"labels": f'{{model="m", task="t"{metric}}}', "value": 1 - 4 / 10 if title == "Memory beyond N steps" else 4}]})
+        with tempfile.NamedTemporaryFile("w", suffix=".yml") as file:
+            json.dump({"evaluation_interval": "15s", "tests": [{"interval": "15s", "promql_expr_test": cases, "input_series": [
+                {"series": series, "values": f"{value}x8"} for series, value in inputs]}]}, file)
+            file.flush()
+            said = subprocess.run(["promtool", "test", "rules", file.name], capture_output=True, text=True)
+        self.assertEqual(said.returncode, 0, said.stdout + said.stderr)
+
+    def test_pictures_are_of_the_chosen_analysis_and_layer(self):
+        spectra = load("eigsvc-spectra.json")
+        self.assertEqual([v["name"] for v in variables(spectra, type="textbox")], ["url", "analysis", "layer"])
+        pictures = [p["options"]["content"] for p in panels(spectra) if p["type"] == "text"]
+        self.assertEqual(len(pictures), 2)
+        for picture, view in zip(pictures, ("plane", "unrolled")):
+            self.assertIn(f"(${{url}}/v1/analyses/${{analysis}}/plane.png?view={view}&layer=${{layer}}", picture)
+
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
