@@ -9,10 +9,12 @@ other. A policy that nothing can break, or a fixture that nothing catches, fails
 import argparse
 import copy
 import json
+import pathlib
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 
 import kubernetes_validate
 import yaml
@@ -150,10 +152,11 @@ def liveness_is_not_readiness(objects):
 
 
 @policy
-def grace_covers_the_drain(objects):
+def grace_is_of_the_drain(objects):
+    """Less cuts jobs off; more keeps a pod that hangs."""
     values = settings(objects)
     needed = seconds(values["EIGSVC_LAME_DUCK"]) + seconds(values["EIGSVC_DRAIN_TIMEOUT"]) + 15
-    return all(p.get("terminationGracePeriodSeconds", 30) >= needed for p in pods(objects))
+    return all(p.get("terminationGracePeriodSeconds", 30) == needed for p in pods(objects))
 
 
 @policy
@@ -280,7 +283,7 @@ BREAKS = {
     "local-storage-is-limited": lambda o: next(v for v in pods(o)[0]["volumes"] if "emptyDir" in v)["emptyDir"].pop("sizeLimit"),
     "has-every-probe": lambda o: first_container(o).pop("startupProbe"),
     "liveness-is-not-readiness": lambda o: first_container(o).update(livenessProbe={"grpc": {"port": 50151}}),
-    "grace-covers-the-drain": lambda o: pods(o)[0].update(terminationGracePeriodSeconds=60),
+    "grace-is-of-the-drain": lambda o: pods(o)[0].update(terminationGracePeriodSeconds=180),
     "rollouts-never-surge": lambda o: first(o, "Deployment")["spec"]["strategy"]["rollingUpdate"].update(maxSurge=1),
     "survives-one-pod": lambda o: first(o, "Deployment")["spec"].update(replicas=1),
     "has-a-disruption-budget": lambda o: first(o, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"].update(x="y"),
@@ -329,6 +332,33 @@ def schema_faults(objects):
     return faults
 
 
+def grace_faults(source):
+    """What is committed is what the script writes, and the script follows the settings."""
+    faults = []
+    with tempfile.TemporaryDirectory() as directory:
+        shutil.copytree(f"{source}/deploy/kubernetes", directory, dirs_exist_ok=True)
+        base = pathlib.Path(directory, "base")
+        committed, values = (base / "termination-grace.yaml").read_text(), (base / "settings.env").read_text()
+
+        def write(change, value):
+            (base / "settings.env").write_text(re.sub(rf"(?m)^{change}=.*$", f"{change}={value}", values))
+            return subprocess.run([f"{directory}/termination-grace.sh"], capture_output=True, text=True)
+
+        def grace():
+            return yaml.safe_load((base / "termination-grace.yaml").read_text())["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+        write("EIGSVC_NONE", "")
+        if (base / "termination-grace.yaml").read_text() != committed:
+            faults.append("termination-grace.yaml is not of settings.env: run deploy/kubernetes/termination-grace.sh")
+        for value, wanted in (("2m", 140), ("1h", 3620), ("500ms", 21)):
+            write("EIGSVC_DRAIN_TIMEOUT", value)
+            if grace() != wanted:
+                faults.append(f"of a drain of {value} the grace is {grace()} s, not {wanted}")
+        refused = write("EIGSVC_LAME_DUCK", "soon")
+        if refused.returncode == 0 or "EIGSVC_LAME_DUCK" not in refused.stderr:
+            faults.append("a lame duck that is no duration is taken")
+    return faults
+
+
 def broken(objects):
     return {name for name, holds in POLICIES.items() if not holds(objects)}
 
@@ -357,6 +387,7 @@ def main():
     with open(f"{source}/deploy/prometheus/rules.yml", encoding="utf-8") as rules:
         if yaml.safe_load(wrapped)["spec"] != yaml.safe_load(rules):
             failures.append("the PrometheusRule is not rules.yml")
+    failures += grace_faults(source)
     misspelt = copy.deepcopy(whole)
     pods(misspelt)[0]["terminationGracePeriod"] = 5
     if not schema_faults(misspelt):
