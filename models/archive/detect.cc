@@ -34,8 +34,6 @@ constexpr Telltale kTelltales[] = {
     {".self_attn.kv_a_proj_with_mqa.weight", "DeepSeek's latent attention"},
     {".self_attn.qkv_proj.weight", "Phi-3"},
     {".att.time_mix_g", "RWKV-5"},
-    {".mlstm_layer.", "xLSTM"},
-    {".mlstm_cell.", "xLSTM"},
     {".implicit_filter.", "Hyena"},
     {".weight_hh_l0_reverse", "a bidirectional LSTM, GRU or RNN, which sees the future"},
     {".weight_hr_l0", "an LSTM with projections"},

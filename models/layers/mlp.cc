@@ -1,13 +1,25 @@
 #include "models/layers/mlp.h"
 
+#include <vector>
+
 #include "ATen/ops/glu.h"
 #include "ATen/ops/linear.h"
+#include "ATen/ops/matmul.h"
 #include "ATen/ops/silu.h"
 
 namespace eigsvc {
 
 at::Tensor Linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
   return bias.defined() ? at::linear(x, weight, bias) : at::linear(x, weight);
+}
+
+at::Tensor HeadwiseLinear(const at::Tensor& x, const at::Tensor& weight) {
+  const at::Tensor slices = x.unflatten(-1, {weight.size(0), weight.size(2)});  // [...,H,in]
+  const at::Tensor products =
+      at::matmul(slices.flatten(0, -3).transpose(0, 1), weight.transpose(-1, -2));  // [H,N,out]
+  std::vector<int64_t> shape = x.sizes().vec();
+  shape.back() = weight.size(0) * weight.size(1);
+  return products.transpose(0, 1).reshape(shape);
 }
 
 at::Tensor SwiGlu(const at::Tensor& x, const GatedMlp& weights) {

@@ -7,6 +7,9 @@ namespace eigsvc {
 
 at::Tensor Linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);
 
+// Each slice of x [...,H·in] times a matrix of its own, weight [H,out,in] -> [...,H·out].
+at::Tensor HeadwiseLinear(const at::Tensor& x, const at::Tensor& weight);
+
 // down(silu(gate(x))·up(x)) of arXiv 2002.05202.
 struct GatedMlp {
   at::Tensor gate, gate_bias, up, up_bias, down, down_bias;

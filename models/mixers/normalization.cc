@@ -8,7 +8,8 @@
 namespace eigsvc {
 
 void PlanNorm(const WeightPlanner& planner, const std::string& name, const NormSpec& spec, int64_t size) {
-  const bool plus_one = spec.kind == NormSpec::Kind::kRmsPlusOne;
+  const bool plus_one =
+      spec.kind == NormSpec::Kind::kRmsPlusOne || spec.kind == NormSpec::Kind::kLayerPlusOne;
   planner.Add(name + ".weight", {size}, DrawConstant(plus_one ? 0 : 1));
   const bool batch = spec.kind == NormSpec::Kind::kBatch;
   if (spec.kind == NormSpec::Kind::kLayer || batch) planner.Add(name + ".bias", {size}, DrawConstant(0));
@@ -30,6 +31,8 @@ at::Tensor ApplyNorm(const NormSpec& spec, const Weights& weights, const std::st
       return LayerNorm(x, weight, weights[name + ".bias"], spec.eps);
     case NormSpec::Kind::kLayerNoBias:
       return LayerNorm(x, weight, at::zeros_like(weight), spec.eps);
+    case NormSpec::Kind::kLayerPlusOne:
+      return LayerNorm(x, weight + 1, at::zeros_like(weight), spec.eps);
     case NormSpec::Kind::kBatch:
       return BatchNorm(x, weight, weights[name + ".bias"], weights[name + ".running_mean"],
                        weights[name + ".running_var"], spec.eps);

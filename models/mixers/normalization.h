@@ -15,7 +15,8 @@ struct NormSpec {
     kRmsPlusOne,  // the same times (1 + w): Gemma's kin store the weight's distance from one
     kLayer,       // LayerNorm with weight and bias
     kLayerNoBias,
-    kBatch,  // BatchNorm over rows and steps: by running statistics, in training by the batch's own
+    kLayerPlusOne,  // LayerNorm without bias, times (1 + w)
+    kBatch,         // BatchNorm over rows and steps: by running statistics, in training by the batch's own
   };
   Kind kind = Kind::kRms;
   double eps = 1e-5;

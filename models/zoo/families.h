@@ -52,6 +52,7 @@ FamilyEntry S4Family();                  // s4.cc
 FamilyEntry S4dFamily();                 // s4.cc
 FamilyEntry S5Family();                  // paper_ssm.cc
 FamilyEntry SoftmaxAttentionFamily();    // paper_transformer.cc
+FamilyEntry XlstmFamily();               // xlstm.cc
 FamilyEntry Zamba2Family();              // zamba2.cc
 FamilyEntry ZoologyTransformerFamily();  // zoology_transformer.cc
 

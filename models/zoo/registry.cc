@@ -54,6 +54,7 @@ absl::Span<const FamilyEntry> Families() {
       Rwkv6Family(),
       Rwkv7Family(),
       LinearAttnFamily(),
+      XlstmFamily(),
       RetNetFamily(),
       GlaFamily(),
       HgrnFamily(),
