@@ -1,15 +1,18 @@
 # eigsvcd and its worker. Two targets from one file, both non-root and without a compiler or Python:
 #
 #   docker build --target cpu  --build-arg TORCH_INDEX_URL=<index of CPU builds> -t eigsvc:cpu .
-#   docker build --target cuda -t eigsvc:cuda .
+#   docker build --target cuda --build-arg REQUIRE_CUDA=ON --build-arg BUILD_BASE=<Debian 12 with nvcc> -t eigsvc:cuda .
 #
 # TORCH_INDEX_URL is the package index that LibTorch's wheel is taken from; left empty, pip's own, whose wheel is a CUDA
-# build. The steps are `make build`'s own scripts, so a tree that builds outside builds here.
+# build. BUILD_BASE is what it is built in: for cuda, with nvcc of the wheel's CUDA, without which REQUIRE_CUDA=ON fails.
+# The steps are `make build`'s own scripts, so a tree that builds outside builds here.
 ARG DEBIAN=debian:12.12-slim
+ARG BUILD_BASE=${DEBIAN}
 
-FROM ${DEBIAN} AS build
+FROM ${BUILD_BASE} AS build
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 ARG TORCH_INDEX_URL=
+ARG REQUIRE_CUDA=OFF
 ENV EIGSVC_CACHE=/opt/eigsvc-cache
 WORKDIR /src
 # What changes least comes first: packages, then the wheel, then the sources.
@@ -17,7 +20,7 @@ COPY deploy/setup.sh deploy/setup.sh
 COPY deploy/requirements deploy/requirements
 RUN deploy/setup.sh build
 COPY . .
-RUN cmake --preset release -DBUILD_TESTING=OFF \
+RUN cmake --preset release -DBUILD_TESTING=OFF -DEIGSVC_REQUIRE_CUDA="${REQUIRE_CUDA}" \
  && cmake --build build-release --target eigsvc eigsvcd eigsvc-worker \
  && deploy/image/package.sh build-release /opt/eigsvc
 
