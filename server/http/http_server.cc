@@ -61,7 +61,7 @@ Response Handle(const Shared& shared, const http::request<http::empty_body>& req
   };
   const bool v1 = target.substr(0, 4) == "/v1/" && shared.handlers.v1 != nullptr;
   if (!v1 && target != "/metrics" && target != "/livez" && target != "/readyz") {
-    return answer(http::status::not_found, "not found; there are /metrics, /livez and /readyz\n");
+    return answer(http::status::not_found, "not found; there are /metrics, /livez, /readyz and /v1/\n");
   }
   if (request.method() != http::verb::get && request.method() != http::verb::head) {
     Response response = answer(http::status::method_not_allowed, "only GET and HEAD\n");

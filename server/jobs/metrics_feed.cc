@@ -72,7 +72,10 @@ MetricsFeed::MetricsFeed(Metrics& metrics, std::string run, std::string device, 
       key_{std::move(device), ""},
       phase_start_(absl::Now()) {}
 
-MetricsFeed::~MetricsFeed() { metrics_.ForgetTraining(run_); }
+MetricsFeed::~MetricsFeed() {
+  if (in_training_) metrics_.JobPhaseTook("training", "train", absl::Now() - phase_start_);
+  metrics_.ForgetTraining(run_);
+}
 
 void MetricsFeed::Loaded(absl::string_view kind, const v1::Model& model) {
   const absl::Time now = absl::Now();
@@ -93,8 +96,10 @@ void MetricsFeed::See(const v1::AnalysisEvent& event) {
 }
 
 void MetricsFeed::See(const v1::TrainingEvent& event) {
-  if (event.has_model()) Loaded("training", event.model());
-  if (event.has_result()) metrics_.JobPhaseTook("training", "train", absl::Now() - phase_start_);
+  if (event.has_model()) {
+    Loaded("training", event.model());
+    in_training_ = true;
+  }
   if (!event.has_progress()) return;
   const v1::TrainingProgress& progress = event.progress();
   training_.model = ModelAlias(ref_, family_, /*in_training=*/true);

@@ -24,7 +24,7 @@ class MetricsFeed {
  public:
   // `metrics` outlives it.
   MetricsFeed(Metrics& metrics, std::string run, std::string device, v1::CheckpointRef ref, std::string task);
-  ~MetricsFeed();  // a training's series end with it
+  ~MetricsFeed();  // the training ends with it, however it ended, and so do its series
   MetricsFeed(const MetricsFeed&) = delete;
   MetricsFeed& operator=(const MetricsFeed&) = delete;
 
@@ -40,6 +40,7 @@ class MetricsFeed {
   LoadedModelKey key_;
   std::string family_;
   absl::Time phase_start_;
+  bool in_training_ = false;  // the model is loaded, steps are done
   TrainingSnapshot training_;
   int64_t evaluated_step_ = -1;
 };

@@ -30,6 +30,22 @@ std::string Number(double value) {
   return "NaN";
 }
 
+// OpenMetrics has one way to write an edge, so that two exporters' are the same label: a float's shortest
+// digits, with an exponent below 1e-4 and from 1e6 on, and never without a point or an exponent.
+std::string CanonicalNumber(double value) {
+  if (!std::isfinite(value)) return Number(value);
+  if (std::abs(value) >= 1e6) {
+    for (int digits = 0; digits < 17; ++digits) {
+      char text[40];
+      std::snprintf(text, sizeof text, "%.*e", digits, value);
+      double again = 0;
+      if (absl::SimpleAtod(text, &again) && again == value) return text;
+    }
+  }
+  std::string text = Number(value);
+  return text.find_first_of(".e") == std::string::npos ? text + ".0" : text;
+}
+
 std::string Labels(const std::vector<ClientMetric::Label>& labels, absl::string_view extra_name = "",
                    absl::string_view extra = "") {
   std::string text;
@@ -74,7 +90,8 @@ void AppendFamily(const MetricFamily& family, MetricsFormat format, std::string&
       absl::StrAppend(&text, name, labels, " ", Number(metric.gauge.value), "\n");
     } else if (family.type == MetricType::Histogram) {
       for (const ClientMetric::Bucket& bucket : metric.histogram.bucket) {
-        absl::StrAppend(&text, name, "_bucket", Labels(metric.label, "le", Number(bucket.upper_bound)), " ",
+        const std::string edge = open ? CanonicalNumber(bucket.upper_bound) : Number(bucket.upper_bound);
+        absl::StrAppend(&text, name, "_bucket", Labels(metric.label, "le", edge), " ",
                         bucket.cumulative_count, "\n");
       }
       absl::StrAppend(&text, name, "_sum", labels, " ", Number(metric.histogram.sample_sum), "\n", name,
@@ -98,6 +115,8 @@ MetricsFormat ChooseFormat(absl::string_view accept) {
       if (absl::ConsumePrefix(&parameter, "q=") && !absl::SimpleAtod(parameter, &quality)) quality = 0;
       // 0.0.1, which Prometheus asks for as well, is written alike; nothing newer is known.
       if (absl::ConsumePrefix(&parameter, "version=") && type == "application/openmetrics-text") {
+        if (parameter.size() > 1 && absl::ConsumePrefix(&parameter, "\""))
+          absl::ConsumeSuffix(&parameter, "\"");
         known_version = parameter == "1.0.0" || parameter == "0.0.1";
       }
     }

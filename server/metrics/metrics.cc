@@ -14,7 +14,10 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "models/base/sha256.h"
+#include "models/base/utf8.h"
 #include "prometheus/counter.h"
 #include "prometheus/gauge.h"
 #include "prometheus/histogram.h"
@@ -52,6 +55,26 @@ bool IsPlain(absl::string_view value) {
          std::all_of(value.begin(), value.end(), [](unsigned char c) {
            return absl::ascii_isalnum(c) || absl::StrContains("_-./: ", static_cast<char>(c));
          });
+}
+
+// The name of a checkpoint as a label: as it is, where it is text; what is too long is cut and keeps apart
+// from its like by a digest.
+std::string ModelLabel(absl::string_view name) {
+  size_t cut = 0;  // where a cut leaves room for the digest
+  constexpr size_t kDigits = 8;
+  for (size_t at = 0; at < name.size();) {
+    const size_t size = CharacterBytes(name.substr(at));
+    const auto byte = [&](size_t i) { return static_cast<unsigned char>(name[at + i]); };
+    const bool control =
+        size == 1 ? absl::ascii_iscntrl(byte(0)) : size == 2 && byte(0) == 0xC2 && byte(1) < 0xA0;
+    if (size == 0 || control) return "other";
+    at += size;
+    if (at + 1 + kDigits <= kMaxLabelLength) cut = at;
+  }
+  if (name.empty()) return "other";
+  if (name.size() <= kMaxLabelLength) return std::string(name);
+  const std::string digest = Sha256::Of({reinterpret_cast<const std::byte*>(name.data()), name.size()});
+  return absl::StrCat(name.substr(0, cut), "~", digest.substr(0, kDigits));
 }
 
 // A label that takes at most kMaxValuesPerLabel different values. Thread-safe.
@@ -243,7 +266,7 @@ void Metrics::SetWorker(absl::string_view device, bool up, bool busy) {
   const std::string admitted = impl_->device.Admit(device);
   impl_->worker_up.Add({{"device", admitted}}).Set(up ? 1 : 0);
   impl_->worker_busy.Add({{"device", admitted}}).Set(busy ? 1 : 0);
-  for (const char* cause : {"signal", "exit"}) {  // 0 from the start, as above
+  for (const char* cause : kRestartCauses) {  // 0 from the start, as above
     impl_->worker_restarts.Add({{"device", admitted}, {"cause", impl_->cause.Admit(cause)}});
   }
 }
@@ -282,11 +305,10 @@ void Metrics::SetDraining(bool draining) { impl_->draining.Set(draining ? 1 : 0)
 // Models come and go: their number is bounded by what is kept, not by which were seen first.
 void Metrics::SetSpectrum(absl::string_view model, absl::string_view task, LoadedModelKey key,
                           const SpectrumSnapshot& snapshot) {
-  impl_->spectra.Set(IsPlain(model) ? model : "other", impl_->task.Admit(task), std::move(key), snapshot,
-                     absl::Now());
+  impl_->spectra.Set(ModelLabel(model), impl_->task.Admit(task), std::move(key), snapshot, absl::Now());
 }
 void Metrics::SetTraining(const std::string& run, TrainingSnapshot snapshot) {
-  if (!IsPlain(snapshot.model)) snapshot.model = "other";
+  snapshot.model = ModelLabel(snapshot.model);
   snapshot.task = impl_->task.Admit(snapshot.task);
   impl_->trainings.Set(run, std::move(snapshot));
 }

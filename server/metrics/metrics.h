@@ -1,5 +1,6 @@
 // Metrics: every Prometheus series of the daemon, declared once. Base units, no ids or paths as labels; each
-// label takes at most 64 plain values, anything else counts as "other". Thread-safe.
+// label takes at most 64 plain values, anything else counts as "other"; a model keeps its name, whatever
+// characters that has, cut to 100 bytes and told from its like by a digest. Thread-safe.
 #pragma once
 
 #include <functional>
@@ -21,6 +22,10 @@ struct PoolState {
   int64_t model_bytes = 0;
   int64_t device_total_bytes = 0, device_free_bytes = 0;
 };
+
+// How a worker process ended by itself, or why it was killed or never came.
+inline constexpr const char* kRestartCauses[] = {
+    "signal", "exit", "unresponsive", "cancel_ignored", "start_failed", "connection_lost", "launch_failed"};
 
 class Metrics {
  public:
@@ -50,7 +55,7 @@ class Metrics {
   // Workers: eigsvc_worker_up{device}, eigsvc_worker_busy{device},
   // eigsvc_worker_restarts_total{device,cause}, eigsvc_worker_resident_memory_bytes{device}.
   void SetWorker(absl::string_view device, bool up, bool busy);
-  void WorkerRestarted(absl::string_view device, absl::string_view cause);
+  void WorkerRestarted(absl::string_view device, absl::string_view cause);  // of kRestartCauses
   void SetWorkerProcess(absl::string_view device, int64_t pid);  // 0: none; read at scrape time from /proc
   // eigsvc_worker_models{device}, eigsvc_worker_model_bytes{device},
   // eigsvc_device_memory_bytes{device,state}, as of `asked`. The spectra of models that are no longer there

@@ -38,6 +38,7 @@ absl::StatusOr<Request> Parse(absl::string_view target) {
         absl::StrSplit(parameter, absl::MaxSplits('=', 1));
     const auto& [name, value] = words;
     int layer = 0;
+    if (name == "t") continue;  // a page shows another address when time has passed, so browsers ask again
     if (name == "view" && (value == "plane" || value == "unrolled")) {
       request.view = value == "plane" ? PlaneView::kPlane : PlaneView::kUnrolled;
     } else if (name == "layer" && value.empty()) {

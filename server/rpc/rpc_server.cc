@@ -20,6 +20,8 @@
 namespace eigsvc {
 namespace {
 
+// The health service's name for the process itself: readiness must not restart a pod that only drains.
+constexpr char kLiveness[] = "liveness";
 constexpr int kMaxRequestBytes = 4 << 20;
 constexpr int kMaxMetadataBytes = 16 << 10;
 // A connection's; one client of a browser or a test may well hold a few hundred watches.
@@ -66,6 +68,7 @@ class RpcServerImpl final : public RpcServer {
     }
     if (absl::StartsWith(state_.options.listen, "unix:")) port_ = 0;
     SetServing(false);
+    server_->GetHealthCheckService()->SetServingStatus(kLiveness, true);
     return absl::OkStatus();
   }
 

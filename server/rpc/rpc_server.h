@@ -52,7 +52,8 @@ class RpcServer {
  public:
   virtual ~RpcServer() = default;  // Shutdown(now)
 
-  // Listens and serves; health says NOT_SERVING until SetServing. UNAVAILABLE when the address cannot be had.
+  // Listens and serves; health says NOT_SERVING until SetServing, but of "liveness", which is SERVING for as
+  // long as the process answers, in a drain, too. UNAVAILABLE when the address cannot be had.
   static absl::StatusOr<std::unique_ptr<RpcServer>> Start(RpcOptions options, RpcBackends backends);
 
   virtual int port() const = 0;  // 0 for a Unix socket

@@ -22,6 +22,7 @@ namespace eigsvc {
 namespace {
 
 using ::eigsvc::testing::StatusIs;
+using ::testing::AllOf;
 using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::Not;
@@ -151,7 +152,8 @@ TEST_F(HttpServerTest, HeadHasTheLengthAndNoBody) {
 
 TEST_F(HttpServerTest, OtherRequestsAreRefusedByName) {
   Start();
-  EXPECT_THAT(Ask(Get("/")), StartsWith("HTTP/1.1 404 "));
+  EXPECT_THAT(Ask(Get("/")), AllOf(StartsWith("HTTP/1.1 404 "),
+                                   EndsWith("not found; there are /metrics, /livez, /readyz and /v1/\n")));
   EXPECT_THAT(Ask(Get("/metrics/../etc/passwd")), StartsWith("HTTP/1.1 404 "));
   const std::string refused = Ask(Get("/metrics", "DELETE"));
   EXPECT_THAT(refused, StartsWith("HTTP/1.1 405 "));

@@ -146,6 +146,30 @@ TEST(MetricsFeedTest, ATrainingShowsWhileItRuns) {
   EXPECT_THAT(text, HasSubstr("phase_duration_seconds_count{kind=\"training\",phase=\"train\"} 1\n"));
 }
 
+TEST(MetricsFeedTest, ATrainingThatIsCutShortHasItsPhases) {
+  Metrics metrics;
+  { MetricsFeed feed(metrics, "tr-0", "cpu", Named("m.pt"), "mqar"); }  // its worker died at once
+  EXPECT_THAT(metrics.Serialize(), Not(HasSubstr("phase=\"train\"")));
+  {
+    MetricsFeed feed(metrics, "tr-1", "cpu", Named("m.pt"), "mqar");
+    v1::TrainingEvent event;
+    event.mutable_model()->set_family("mamba2");
+    feed.See(event);
+    absl::SleepFor(absl::Milliseconds(60));
+  }
+  const std::string text = metrics.Serialize();
+  EXPECT_THAT(text, HasSubstr("phase_duration_seconds_count{kind=\"training\",phase=\"load\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("phase_duration_seconds_count{kind=\"training\",phase=\"train\"} 1\n"));
+  EXPECT_THAT(text,
+              HasSubstr("phase_duration_seconds_bucket{kind=\"training\",phase=\"train\",le=\"0.05\"} 0\n"));
+  {
+    MetricsFeed feed(metrics, "an-1", "cpu", Named("m.pt"), "mqar");
+    feed.See(ModelLoaded());
+  }
+  EXPECT_THAT(metrics.Serialize(),
+              HasSubstr("phase_duration_seconds_count{kind=\"training\",phase=\"train\"} 1\n"));
+}
+
 TEST(MetricsFeedTest, AScoreOfNothingIsNotShown) {
   Metrics metrics;
   MetricsFeed feed(metrics, "an-1", "cpu", Named("m.pt"), "mqar");

@@ -67,6 +67,27 @@ TEST(ExpositionTest, HistogramsAndNumbers) {
   EXPECT_EQ(line(1782300000.125), "1782300000.125\n");
 }
 
+// The canonical numbers of OpenMetrics 1.0.0: an edge is a label value, so a float must look like one.
+TEST(ExpositionTest, EdgesAreCanonicalInOpenMetrics) {
+  const std::vector<std::pair<double, std::string>> canonical = {
+      {0, "0.0"},           {1, "1.0"},           {10, "10.0"},       {0.25, "0.25"},
+      {0.0001, "0.0001"},   {1e-5, "1e-05"},      {3600, "3600.0"},   {100000, "100000.0"},
+      {123456, "123456.0"}, {999999, "999999.0"}, {1e6, "1e+06"},     {1048576, "1.048576e+06"},
+      {-1, "-1.0"},         {1e10, "1e+10"},      {1.5e20, "1.5e+20"}};
+  for (const auto& [edge, text] : canonical) {
+    ClientMetric metric;
+    metric.histogram = {3, 1, {{1, edge}}};
+    const std::vector<MetricFamily> families = {Family("h", "H.", MetricType::Histogram, metric)};
+    EXPECT_THAT(Expose(families, MetricsFormat::kOpenMetrics),
+                ::testing::HasSubstr("h_bucket{le=\"" + text + "\"} 1\n"));
+  }
+  ClientMetric metric;
+  metric.histogram = {3, 1, {{1, 1}, {3, std::numeric_limits<double>::infinity()}}};
+  const std::vector<MetricFamily> families = {Family("h", "H.", MetricType::Histogram, metric)};
+  EXPECT_THAT(Expose(families, MetricsFormat::kOpenMetrics), ::testing::HasSubstr("{le=\"+Inf\"} 3\n"));
+  EXPECT_THAT(Expose(families, MetricsFormat::kPrometheusText), ::testing::HasSubstr("{le=\"1\"} 1\n"));
+}
+
 TEST(ExpositionTest, ChoosesByTheAcceptHeader) {
   const auto open = [](absl::string_view accept) {
     return ChooseFormat(accept) == MetricsFormat::kOpenMetrics;
@@ -75,6 +96,8 @@ TEST(ExpositionTest, ChoosesByTheAcceptHeader) {
   EXPECT_FALSE(open("*/*"));
   EXPECT_FALSE(open("text/plain;version=0.0.4"));
   EXPECT_TRUE(open("application/openmetrics-text"));
+  EXPECT_TRUE(open("application/openmetrics-text; version=\"1.0.0\""));
+  EXPECT_FALSE(open("application/openmetrics-text; version=\"2.0.0\""));
   // What Prometheus 2 and 3 send.
   EXPECT_TRUE(open(
       "application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,"

@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <ctime>
 #include <fstream>
+#include <iterator>
 #include <map>
 #include <optional>
 #include <regex>
@@ -18,10 +19,13 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "models/base/utf8.h"
+#include "tests/testing/paths.h"
 
 namespace eigsvc {
 namespace {
@@ -225,21 +229,72 @@ TEST(MetricsTest, StrangeLabelValuesBecomeOther) {
     metrics.RpcFinished(value, value, absl::ZeroDuration());
     metrics.SetWorker(value, true, true);
   }
+  SpectrumSnapshot spectrum;
+  spectrum.below_1 = {{900, 3}};
   for (const std::string& value : strange) {
-    SpectrumSnapshot spectrum;
-    spectrum.below_1 = {{900, 3}};
-    metrics.SetSpectrum(value, value, {"cpu", "id"}, spectrum);
-    metrics.SetTraining("tr-1", {value, value, 5, 10, 1.5, 0.001, 2, 3000, {}, {}});
+    metrics.SetSpectrum("m", value, {"cpu", "id"}, spectrum);
+    metrics.SetTraining("tr-1", {"m", value, 5, 10, 1.5, 0.001, 2, 3000, {}, {}});
+  }
+  const std::vector<std::string> no_names = {
+      "", "a\nb", "a\"} 1\nforged_total{x=\"", "\xff\xfe", std::string("a\0b", 3), "del\x7f", "c1\xc2\x85"};
+  for (const std::string& value : no_names) {
+    metrics.SetSpectrum(value, "mqar", {"cpu", "id"}, spectrum);
+    metrics.SetTraining("tr-2", {value, "mqar", 5, 10, 1.5, 0.001, 2, 3000, {}, {}});
   }
   const std::string text = metrics.Serialize();
   const Exposition read = Read(text);
   EXPECT_THAT(read.problems, ::testing::IsEmpty());
   EXPECT_THAT(text, Not(HasSubstr("forged")));
-  EXPECT_EQ(read.Value("eigsvc_spectrum_eigenvalues{model=\"other\",task=\"other\"}"), 3);
-  EXPECT_EQ(read.Value("eigsvc_training_step{model=\"other\",task=\"other\"}"), 5);
+  EXPECT_EQ(read.Value("eigsvc_spectrum_eigenvalues{model=\"m\",task=\"other\"}"), 3);
+  EXPECT_EQ(read.Value("eigsvc_training_step{model=\"m\",task=\"other\"}"), 5);
+  EXPECT_EQ(read.Value("eigsvc_spectrum_eigenvalues{model=\"other\",task=\"mqar\"}"), 3);
+  EXPECT_EQ(read.Value("eigsvc_training_step{model=\"other\",task=\"mqar\"}"), 5);
   EXPECT_EQ(read.Value("eigsvc_eigenvalues_total{task=\"other\"}"), strange.size());
   EXPECT_EQ(read.Value("eigsvc_rpcs_total{code=\"other\",method=\"other\"}"), strange.size());
   EXPECT_EQ(read.Value("eigsvc_rpcs_in_flight{method=\"other\"}"), 0);
+}
+
+// All are names that a checkpoint may have under the root.
+TEST(MetricsTest, ModelsKeepTheirNames) {
+  Metrics metrics;
+  const std::string directory(60, 'd');
+  const std::vector<std::string> names = {
+      "epoch=3-step=100.pt", "run@best,lr=1e-3.safetensors", "na\u00efve-\u00e9.pt", "\u6a21\u578b.pt",
+      "quote\"d.pt", "a b (copy)#2.pt", std::string(100, 'x'),
+      directory + "/step-1000/" + std::string(60, 'w') + ".pt",
+      directory + "/step-2000/" + std::string(60, 'w') + ".pt",
+      // The cut would go through a character.
+      std::string(88, 'y') + "\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9",
+      std::string(87, 'y') + "\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9"};
+  for (size_t i = 0; i < names.size(); ++i) {
+    SpectrumSnapshot spectrum;
+    spectrum.below_1 = {{900, i + 1}};
+    metrics.SetSpectrum(names[i], "mqar", {"cpu", "id"}, spectrum);
+    metrics.SetTraining(absl::StrCat("tr-", i),
+                        {names[i], "mqar", static_cast<int64_t>(i), 10, 1.5, 0.001, 2, 3000, {}, {}});
+  }
+  const std::string text = metrics.Serialize();
+  const Exposition read = Read(text);
+  EXPECT_THAT(read.problems, ::testing::IsEmpty());
+  EXPECT_THAT(text, Not(HasSubstr("\"other\"")));
+  std::map<double, std::string> shown;  // by the count, which tells them apart
+  for (const auto& [sample, value] : read.samples) {
+    if (!absl::StartsWith(sample, "eigsvc_spectrum_eigenvalues{")) continue;
+    const size_t begin = sample.find("model=\"") + 7;
+    shown[value] = sample.substr(begin, sample.rfind("\",task=") - begin);
+  }
+  ASSERT_EQ(shown.size(), names.size());
+  for (size_t i = 0; i < names.size(); ++i) {
+    const std::string& name = shown[static_cast<double>(i + 1)];
+    if (names[i].size() <= 100) {
+      EXPECT_EQ(name, absl::StrReplaceAll(names[i], {{"\"", "\\\""}}));
+    } else {
+      EXPECT_LE(name.size(), 100u);
+      EXPECT_EQ(name.substr(0, 80), names[i].substr(0, 80));
+      EXPECT_EQ(ToUtf8(name, 200), name);  // whole characters
+    }
+    EXPECT_EQ(read.Value(absl::StrCat("eigsvc_training_step{model=\"", name, "\",task=\"mqar\"}")), i);
+  }
 }
 
 TEST(MetricsTest, CardinalityIsBoundedAndGaugesStillBalance) {
@@ -316,7 +371,27 @@ TEST(MetricsTest, CountersOfKnownLabelsStartAtZero) {
   EXPECT_EQ(read.Value("eigsvc_jobs_total{kind=\"training\",outcome=\"failed\"}"), 0);
   EXPECT_EQ(read.Value("eigsvc_jobs_rejected_total{reason=\"queue_full\"}"), 0);
   EXPECT_EQ(read.Value("eigsvc_job_retries_total{kind=\"analysis\"}"), 0);
-  EXPECT_EQ(read.Value("eigsvc_worker_restarts_total{cause=\"signal\",device=\"cpu\"}"), 0);
+  for (const char* cause : {"signal", "exit", "unresponsive", "cancel_ignored", "start_failed",
+                            "connection_lost", "launch_failed"}) {
+    EXPECT_EQ(read.Value(absl::StrCat("eigsvc_worker_restarts_total{cause=\"", cause, "\",device=\"cpu\"}")),
+              0)
+        << cause;
+  }
+}
+
+// A rule's test with a label value that nothing exports would prove nothing.
+TEST(MetricsTest, TheAlertsTestsUseCausesThatAreExported) {
+  Metrics metrics;
+  metrics.SetWorker("cpu", true, false);
+  const std::string text = metrics.Serialize();
+  std::ifstream file(testing::SourcePath("deploy/prometheus/tests.yml"));
+  const std::string tests{std::istreambuf_iterator<char>(file), {}};
+  const std::regex cause("cause=\"[^\"]*\"");
+  int causes = 0;
+  for (std::sregex_iterator at(tests.begin(), tests.end(), cause), end; at != end; ++at, ++causes) {
+    EXPECT_THAT(text, HasSubstr(at->str()));
+  }
+  EXPECT_GT(causes, 1);
 }
 
 // 16 models, 5 tasks each, every bin of every spectrum filled.

@@ -60,6 +60,8 @@ TEST_F(PlaneRequestTest, DrawsAnAnalysisAndTheLatest) {
   EXPECT_THAT(*png, StartsWith("\x89PNG\r\n"));
   EXPECT_EQ(*Get("latest"), *png);
   EXPECT_EQ(*Get(id, "?view=plane&layer="), *png);
+  EXPECT_EQ(*Get(id, "?t=1782300000000&view=plane"), *png);
+  EXPECT_EQ(*Get(id, "?t"), *png);
   EXPECT_NE(*Get(id, "?view=unrolled"), *png);
   EXPECT_NE(*Get(id, "?layer=3"), *png);
   EXPECT_NE(*Get(id, "?layer=3"), *Get(id, "?layer=0"));
@@ -73,6 +75,7 @@ TEST_F(PlaneRequestTest, SaysWhatIsWrong) {
   EXPECT_THAT(Get(id, "?layer=-1"), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("layer=-1")));
   EXPECT_THAT(Get(id, "?layer=7"),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("these have: 0, 3")));
+  EXPECT_THAT(Get(id, "?tt=1"), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("no parameter")));
   EXPECT_THAT(Get(id, "?w=9\xff"), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("no parameter")));
   EXPECT_THAT(PlanePng(*jobs_, "/v1/analyses//plane.png"),
               StatusIs(absl::StatusCode::kNotFound, HasSubstr("there is")));

@@ -97,6 +97,16 @@ TEST_F(LifecycleTest, ServesOnceAWorkerIsReady) {
   EXPECT_THAT(CheckHealth("no.such.Service", &serving), IsStatus(grpc::NOT_FOUND, ::testing::_));
 }
 
+TEST_F(LifecycleTest, LivenessIsServedWhetherOrNotAWorkerIsReady) {
+  script_.start = [] { return absl::UnavailableError("never"); };
+  StartDaemon();
+  char serving = 0;
+  ASSERT_TRUE(CheckHealth("liveness", &serving).ok());
+  EXPECT_EQ(serving, kServing);
+  ASSERT_TRUE(CheckHealth("", &serving).ok());
+  EXPECT_EQ(serving, kNotServing);
+}
+
 TEST_F(LifecycleTest, HealthWatchSeesTheDrainBeforeItEnds) {
   config_.lame_duck = absl::Milliseconds(300);
   StartDaemon();
@@ -125,6 +135,9 @@ TEST_F(LifecycleTest, HealthWatchSeesTheDrainBeforeItEnds) {
   // A lame duck still serves.
   EXPECT_THAT(HttpGet("/readyz"), StartsWith("HTTP/1.1 503 "));
   EXPECT_THAT(HttpGet("/readyz"), HasSubstr("draining"));
+  char live = 0;
+  ASSERT_TRUE(CheckHealth("liveness", &live).ok());
+  EXPECT_EQ(live, kServing);
   EXPECT_TRUE(Analyze(GoodRequest()).ok());
   shutdown.join();
   context.TryCancel();
