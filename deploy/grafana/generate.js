@@ -83,11 +83,12 @@ function heatmap(title, description, unit, name, axis) {
     .yAxis(new YAxisConfigBuilder().unit(unit).axisLabel(axis).axisPlacement(common.AxisPlacement.Left));
 }
 
-// A picture that the daemon draws: Grafana has no panel for a density over the complex plane.
+// A picture that the daemon draws: Grafana has no panel for a density over the complex plane. `t` changes with each refresh:
+// a browser asks for the same address only once.
 function plane(title, description, view) {
   return base('text', title, description, undefined, []).height(16).span(12)
     .mode(panels.text.TextMode.Markdown)
-    .content(`![${title}](\${url}/v1/analyses/\${analysis}/plane.png?view=${view}&layer=\${layer})`);
+    .content(`![${title}](\${url}/v1/analyses/\${analysis}/plane.png?view=${view}&layer=\${layer}&t=\${__to})`);
 }
 
 // --- Dashboards

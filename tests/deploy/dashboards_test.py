@@ -224,7 +224,7 @@ class DashboardsTest(unittest.TestCase):
         pictures = [p["options"]["content"] for p in panels(spectra) if p["type"] == "text"]
         self.assertEqual(len(pictures), 2)
         for picture, view in zip(pictures, ("plane", "unrolled")):
-            self.assertIn(f"(${{url}}/v1/analyses/${{analysis}}/plane.png?view={view}&layer=${{layer}}", picture)
+            self.assertIn(f"(${{url}}/v1/analyses/${{analysis}}/plane.png?view={view}&layer=${{layer}}&t=${{__to}})", picture)
 
 
 if __name__ == "__main__":

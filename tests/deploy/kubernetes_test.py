@@ -147,8 +147,8 @@ def has_every_probe(objects):
 
 @policy
 def liveness_is_not_readiness(objects):
-    """A draining daemon is not ready and must not be restarted."""
-    return all("grpc" not in c.get("livenessProbe", {}) for c in containers(objects))
+    """A draining daemon is not ready and must not be restarted: the health service's `liveness` serves until it exits."""
+    return all(c["livenessProbe"].get("grpc", {}).get("service") == "liveness" for c in containers(objects) if "livenessProbe" in c)
 
 
 @policy
