@@ -2,6 +2,7 @@
 #include "server/http/http_server.h"
 
 #include <chrono>
+#include <list>
 #include <optional>
 #include <thread>
 #include <utility>
@@ -10,7 +11,9 @@
 #include "absl/strings/str_cat.h"
 #include "boost/asio/io_context.hpp"
 #include "boost/asio/ip/tcp.hpp"
+#include "boost/asio/post.hpp"
 #include "boost/asio/steady_timer.hpp"
+#include "boost/asio/thread_pool.hpp"
 #include "boost/beast/core/flat_buffer.hpp"
 #include "boost/beast/core/tcp_stream.hpp"
 #include "boost/beast/http.hpp"
@@ -27,10 +30,16 @@ using Response = http::response<http::string_body>;
 
 constexpr uint32_t kMaxHeaderBytes = 8 << 10;
 
+class Connection;
+
+// Of the server's thread only, but for the options and handlers, which do not change.
 struct Shared {
   HttpOptions options;
   HttpHandlers handlers;
-  int connections = 0;  // of the server's thread only
+  asio::io_context& context;
+  asio::thread_pool& drawers;
+  int connections = 0, pictures = 0;  // that are open, that are being drawn or wait for it
+  std::list<Connection*> waiting;     // for their peers to send or to take something, the longest first
 };
 
 Response Answer(http::status status, unsigned version, std::string body) {
@@ -54,13 +63,28 @@ http::status ToHttp(absl::StatusCode code) {
   }
 }
 
+bool IsV1(const Shared& shared, beast::string_view target) {
+  return target.substr(0, 4) == "/v1/" && shared.handlers.v1 != nullptr;
+}
+
+// Of a request for something under /v1/, whose handler said `found`.
+Response AnswerV1(absl::StatusOr<HttpHandlers::Text> found, unsigned version) {
+  if (!found.ok()) {
+    return Answer(ToHttp(found.status().code()), version, absl::StrCat(found.status().message(), "\n"));
+  }
+  Response response = Answer(http::status::ok, version, std::move(found->body));
+  response.set(http::field::content_type, found->content_type);
+  response.set("X-Content-Type-Options", "nosniff");
+  return response;
+}
+
+// Of all else.
 Response Handle(const Shared& shared, const http::request<http::empty_body>& request) {
   const beast::string_view target = request.target().substr(0, request.target().find('?'));
   const auto answer = [&](http::status status, std::string body) {
     return Answer(status, request.version(), std::move(body));
   };
-  const bool v1 = target.substr(0, 4) == "/v1/" && shared.handlers.v1 != nullptr;
-  if (!v1 && target != "/metrics" && target != "/livez" && target != "/readyz") {
+  if (!IsV1(shared, target) && target != "/metrics" && target != "/livez" && target != "/readyz") {
     return answer(http::status::not_found, "not found; there are /metrics, /livez, /readyz and /v1/\n");
   }
   if (request.method() != http::verb::get && request.method() != http::verb::head) {
@@ -76,16 +100,6 @@ Response Handle(const Shared& shared, const http::request<http::empty_body>& req
     response.set(http::field::vary, "Accept");
     return response;
   }
-  if (v1) {
-    const beast::string_view whole = request.target();
-    absl::StatusOr<HttpHandlers::Text> found = shared.handlers.v1({whole.data(), whole.size()});
-    if (!found.ok())
-      return answer(ToHttp(found.status().code()), absl::StrCat(found.status().message(), "\n"));
-    Response response = answer(http::status::ok, std::move(found->body));
-    response.set(http::field::content_type, found->content_type);
-    response.set("X-Content-Type-Options", "nosniff");
-    return response;
-  }
   if (target == "/livez") return answer(http::status::ok, "ok\n");
   const std::string reason = shared.handlers.not_ready_reason();
   return reason.empty() ? answer(http::status::ok, "ok\n")
@@ -99,9 +113,21 @@ class Connection : public std::enable_shared_from_this<Connection> {
       : stream_(std::move(socket)), shared_(std::move(shared)) {
     ++shared_->connections;
   }
-  ~Connection() { --shared_->connections; }
+  ~Connection() {
+    StopWaiting();
+    --shared_->connections;
+  }
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+
+  // What it waits for ends with an error, and so does it.
+  void Drop() {
+    StopWaiting();
+    stream_.close();
+  }
 
   void ReadRequest() {
+    StartWaiting();
     parser_.emplace();
     parser_->header_limit(kMaxHeaderBytes);
     parser_->body_limit(uint64_t{0});
@@ -113,12 +139,21 @@ class Connection : public std::enable_shared_from_this<Connection> {
   }
 
  private:
+  void StartWaiting() { place_ = shared_->waiting.insert(shared_->waiting.end(), this); }
+  void StopWaiting() {
+    if (place_.has_value()) shared_->waiting.erase(*place_);
+    place_.reset();
+  }
+
   void OnRequest(beast::error_code error) {
+    StopWaiting();
     if (!error) {
-      response_ = Handle(*shared_, parser_->get());
+      const http::request<http::empty_body>& request = parser_->get();
       // Of a HEAD, all but the body: Content-Length tells what GET would send.
-      head_ = parser_->get().method() == http::verb::head;
-      return WriteResponse(parser_->get().keep_alive());
+      head_ = request.method() == http::verb::head;
+      if (IsV1(*shared_, request.target()) && (head_ || request.method() == http::verb::get)) return Draw();
+      response_ = Handle(*shared_, request);
+      return WriteResponse(request.keep_alive());
     }
     head_ = false;
     if (error == http::error::body_limit) {
@@ -135,12 +170,40 @@ class Connection : public std::enable_shared_from_this<Connection> {
     WriteResponse(/*keep_alive=*/false);
   }
 
+  // On another thread, as it takes long: probes and scrapes are answered meanwhile.
+  void Draw() {
+    const unsigned version = parser_->get().version();
+    const bool keep_alive = parser_->get().keep_alive();
+    if (shared_->pictures >= shared_->options.max_pictures) {
+      response_ =
+          Answer(http::status::service_unavailable, version, "too many pictures at once; try again\n");
+      response_.set(http::field::retry_after, "1");
+      return WriteResponse(keep_alive);
+    }
+    ++shared_->pictures;
+    const beast::string_view asked = parser_->get().target();
+    std::string target(asked.data(), asked.size());
+    stream_.expires_never();
+    asio::post(shared_->drawers, [self = shared_from_this(), version, keep_alive,
+                                  target = std::move(target)]() mutable {
+      Response response = AnswerV1(self->shared_->handlers.v1(target), version);
+      asio::io_context& context = self->shared_->context;
+      asio::post(context, [self = std::move(self), keep_alive, response = std::move(response)]() mutable {
+        --self->shared_->pictures;
+        self->response_ = std::move(response);
+        self->WriteResponse(keep_alive);
+      });
+    });
+  }
+
   void WriteResponse(bool keep_alive) {
+    StartWaiting();
     response_.keep_alive(keep_alive);
     response_.prepare_payload();
     serializer_.emplace(response_);
     stream_.expires_after(std::chrono::milliseconds(absl::ToInt64Milliseconds(shared_->options.timeout)));
     auto written = [self = shared_from_this(), keep_alive](beast::error_code error, size_t) {
+      self->StopWaiting();
       if (error) return;
       if (keep_alive) return self->ReadRequest();
       beast::error_code ignored;
@@ -160,6 +223,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   Response response_;
   std::optional<http::response_serializer<http::string_body>> serializer_;
   bool head_ = false;
+  std::optional<std::list<Connection*>::iterator> place_;  // in shared_->waiting
 };
 
 absl::StatusOr<tcp::endpoint> ParseEndpoint(const std::string& listen) {
@@ -181,12 +245,15 @@ absl::StatusOr<tcp::endpoint> ParseEndpoint(const std::string& listen) {
 class HttpServerImpl final : public HttpServer {
  public:
   HttpServerImpl(HttpOptions options, HttpHandlers handlers)
-      : shared_(std::make_shared<Shared>(Shared{std::move(options), std::move(handlers)})),
+      : shared_(std::make_shared<Shared>(
+            Shared{std::move(options), std::move(handlers), context_, drawers_, 0, 0, {}})),
         acceptor_(context_) {}
 
   ~HttpServerImpl() override {
     context_.stop();
     if (thread_.joinable()) thread_.join();
+    drawers_.stop();  // what is being drawn is finished, the rest is not begun
+    drawers_.join();
   }
 
   absl::Status Listen() {
@@ -214,8 +281,10 @@ class HttpServerImpl final : public HttpServer {
   void Accept() {
     acceptor_.async_accept([this](beast::error_code error, tcp::socket socket) {
       if (error == asio::error::operation_aborted) return;
-      // Beyond the cap the socket is closed at once, which a probe reports better than a wait.
-      if (!error && shared_->connections < shared_->options.max_connections) {
+      // At the cap whoever has kept the server waiting longest makes room, so that sockets that lie idle keep
+      // no scrape and no probe out. Where all are being drawn for, the new one is closed at once, which a
+      // probe reports better than a wait.
+      if (!error && (shared_->connections < shared_->options.max_connections || DropOne())) {
         std::make_shared<Connection>(std::move(socket), shared_)->ReadRequest();
       }
       if (!error) return Accept();
@@ -227,8 +296,15 @@ class HttpServerImpl final : public HttpServer {
     });
   }
 
-  const std::shared_ptr<Shared> shared_;
+  bool DropOne() {
+    if (shared_->waiting.empty()) return false;
+    shared_->waiting.front()->Drop();
+    return true;
+  }
+
   asio::io_context context_{1};
+  asio::thread_pool drawers_{1};  // after the context, in which the sockets of what it holds live
+  const std::shared_ptr<Shared> shared_;
   tcp::acceptor acceptor_;
   asio::steady_timer retry_{context_};
   int port_ = 0;

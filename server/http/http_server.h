@@ -1,6 +1,8 @@
 // HttpServer: /metrics, /livez and /readyz for Prometheus and probes, and pictures under /v1/ for dashboards.
-// One thread, asynchronous, bounded: connections are capped, a request must arrive whole within a time limit,
-// and no request may carry a body. It knows no job: what it shows are functions.
+// Probes and metrics are answered on one thread, asynchronously; pictures are drawn one after the other on a
+// second. Bounded: at the cap of connections the one that has waited for its peer the longest is closed,
+// beyond that of pictures the answer is 503 with Retry-After, a request must arrive whole within a time
+// limit, and none may carry a body. It knows no job: what it shows are functions.
 #pragma once
 
 #include <functional>
@@ -16,18 +18,20 @@ namespace eigsvc {
 struct HttpOptions {
   std::string listen = "127.0.0.1:0";  // "HOST:PORT" or "[IPv6]:PORT"; the host is an address or "localhost"
   int max_connections = 64;
+  int max_pictures = 16;  // drawn or waiting for it
   // For a whole request, also the wait between two of one connection, and for a whole response.
   absl::Duration timeout = absl::Seconds(10);
 };
 
-// Called on the server's thread; must not block on a job.
+// Called on the server's threads; must not block on a job.
 struct HttpHandlers {
   struct Text {
     std::string content_type, body;
   };
   std::function<Text(absl::string_view accept)> metrics;  // in the format that the Accept header prefers
   std::function<std::string()> not_ready_reason;          // empty: ready
-  // Of everything under /v1/; `target` is the request's, with its query. Empty: there is nothing.
+  // Of everything under /v1/, on the thread that draws; `target` is the request's, with its query. Empty:
+  // there is nothing.
   std::function<absl::StatusOr<Text>(absl::string_view target)> v1;
 };
 

@@ -10,9 +10,11 @@
 #include <atomic>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -73,7 +75,11 @@ class HttpServerTest : public ::testing::Test {
           "eigsvc_ready 1\n"};
     };
     handlers.not_ready_reason = [this] { return ready_ ? std::string() : std::string("no worker is ready"); };
-    handlers.v1 = [](absl::string_view target) -> absl::StatusOr<HttpHandlers::Text> {
+    handlers.v1 = [this](absl::string_view target) -> absl::StatusOr<HttpHandlers::Text> {
+      if (target == "/v1/slow") {
+        if (!slow_begun_.HasBeenNotified()) slow_begun_.Notify();
+        go_.WaitForNotificationWithTimeout(absl::Seconds(20));
+      }
       if (target == "/v1/bad") return absl::InvalidArgumentError("bad layer");
       if (target == "/v1/none") return absl::NotFoundError("no analysis");
       if (target == "/v1/early") return absl::FailedPreconditionError("it still runs");
@@ -92,6 +98,7 @@ class HttpServerTest : public ::testing::Test {
     return absl::StrCat(method, " ", target, " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
   }
 
+  absl::Notification slow_begun_, go_;  // of a picture that takes long
   std::atomic<bool> ready_ = true;
   HttpOptions options_;
   std::unique_ptr<HttpServer> server_;
@@ -190,7 +197,49 @@ TEST_F(HttpServerTest, SlowRequestIsCutOffThoughBytesKeepComing) {
   EXPECT_THAT(Ask(Get("/livez")), StartsWith("HTTP/1.1 200 "));
 }
 
-TEST_F(HttpServerTest, ConnectionsBeyondTheCapAreClosedAndOthersServed) {
+// What takes long is drawn beside probes and scrapes, and only so much of it.
+TEST_F(HttpServerTest, PicturesKeepNobodyWaitingAndAreCapped) {
+  options_.max_pictures = 3;
+  Start();
+  std::vector<std::unique_ptr<Client>> drawn;
+  for (int i = 0; i < 3; ++i) {
+    drawn.push_back(std::make_unique<Client>(server_->port()));
+    ASSERT_TRUE(drawn.back()->Send(Get("/v1/slow")));
+  }
+  ASSERT_TRUE(slow_begun_.WaitForNotificationWithTimeout(absl::Seconds(10)));
+  absl::SleepFor(absl::Milliseconds(50));  // the others are read, too
+  const absl::Time start = absl::Now();
+  Client probe(server_->port());
+  ASSERT_TRUE(probe.Send(Get("/livez")));
+  EXPECT_THAT(probe.Receive(absl::Seconds(2)), StartsWith("HTTP/1.1 200 "));
+  Client scrape(server_->port());
+  ASSERT_TRUE(scrape.Send(Get("/metrics")));
+  EXPECT_THAT(scrape.Receive(absl::Seconds(2)), StartsWith("HTTP/1.1 200 "));
+  EXPECT_LT(absl::Now() - start, absl::Seconds(2));
+  Client beyond(server_->port());
+  ASSERT_TRUE(beyond.Send(Get("/v1/slow")));
+  EXPECT_THAT(beyond.Receive(absl::Seconds(2)),
+              AllOf(StartsWith("HTTP/1.1 503 "), HasSubstr("Retry-After: 1\r\n")));
+  go_.Notify();
+  for (const auto& client : drawn) EXPECT_THAT(client->Receive(), EndsWith("picture of /v1/slow"));
+  EXPECT_THAT(Ask(Get("/v1/slow")), StartsWith("HTTP/1.1 200 "));  // there is room again
+}
+
+TEST_F(HttpServerTest, EndsWhilePicturesAreDrawn) {
+  Start();
+  Client first(server_->port()), second(server_->port());
+  ASSERT_TRUE(first.Send(Get("/v1/slow")) && second.Send(Get("/v1/slow")));
+  ASSERT_TRUE(slow_begun_.WaitForNotificationWithTimeout(absl::Seconds(10)));
+  std::thread release([this] {
+    absl::SleepFor(absl::Milliseconds(100));
+    go_.Notify();
+  });
+  server_.reset();
+  release.join();
+  EXPECT_THAT(first.Receive(), Not(HasSubstr("<quiet>")));
+}
+
+TEST_F(HttpServerTest, IdleConnectionsMakeRoomTheOldestFirst) {
   options_.max_connections = 4;
   options_.timeout = absl::Seconds(30);
   Start();
@@ -200,18 +249,46 @@ TEST_F(HttpServerTest, ConnectionsBeyondTheCapAreClosedAndOthersServed) {
     ASSERT_TRUE(held.back()->Send("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"));
     ASSERT_THAT(held.back()->Receive(absl::Milliseconds(500)), HasSubstr("200"));
   }
-  Client beyond(server_->port());
-  EXPECT_EQ(beyond.Receive(), "");  // closed at once
-  ASSERT_TRUE(held[0]->Send("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"));
-  EXPECT_THAT(held[0]->Receive(absl::Milliseconds(500)), HasSubstr("200"));
-  held.pop_back();
-  std::string answer;
-  for (int i = 0; i < 100 && answer.empty(); ++i) {
-    absl::SleepFor(absl::Milliseconds(10));
-    Client again(server_->port());
-    if (again.Send(Get("/livez"))) answer = again.Receive();
+  // The third was heard of last before the first and the second, which have asked again since.
+  for (const int again : {0, 1, 3}) {
+    ASSERT_TRUE(held[again]->Send("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"));
+    ASSERT_THAT(held[again]->Receive(absl::Milliseconds(500)), HasSubstr("200"));
   }
-  EXPECT_THAT(answer, StartsWith("HTTP/1.1 200 "));
+  EXPECT_THAT(Ask(Get("/metrics")), StartsWith("HTTP/1.1 200 "));
+  EXPECT_EQ(held[2]->Receive(absl::Seconds(5)), "");  // closed
+  for (const int kept : {0, 1, 3}) {
+    ASSERT_TRUE(held[kept]->Send("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"));
+    EXPECT_THAT(held[kept]->Receive(absl::Milliseconds(500)), HasSubstr("200"));
+  }
+}
+
+// Sockets that say nothing, or half a request, keep no scrape and no probe out.
+TEST_F(HttpServerTest, SilentSocketsStarveNobody) {
+  options_.timeout = absl::Seconds(30);
+  Start();
+  std::vector<std::unique_ptr<Client>> silent;
+  for (int i = 0; i < 3 * options_.max_connections; ++i) {
+    silent.push_back(std::make_unique<Client>(server_->port()));
+    if (i % 2 == 0) silent.back()->Send("GET /met");
+  }
+  for (int i = 0; i < 10; ++i) {
+    EXPECT_THAT(Ask(Get("/metrics")), StartsWith("HTTP/1.1 200 "));
+    EXPECT_THAT(Ask(Get("/livez")), StartsWith("HTTP/1.1 200 "));
+  }
+}
+
+TEST_F(HttpServerTest, WhereAllAreDrawnForANewConnectionIsClosed) {
+  options_.max_connections = 2;
+  Start();
+  Client first(server_->port()), second(server_->port());
+  ASSERT_TRUE(first.Send(Get("/v1/slow")) && second.Send(Get("/v1/slow")));
+  ASSERT_TRUE(slow_begun_.WaitForNotificationWithTimeout(absl::Seconds(10)));
+  absl::SleepFor(absl::Milliseconds(50));
+  Client beyond(server_->port());
+  EXPECT_EQ(beyond.Receive(absl::Seconds(5)), "");
+  go_.Notify();
+  EXPECT_THAT(first.Receive(), StartsWith("HTTP/1.1 200 "));
+  EXPECT_THAT(second.Receive(), StartsWith("HTTP/1.1 200 "));
 }
 
 TEST_F(HttpServerTest, TakenPortIsAnErrorThatNamesIt) {
