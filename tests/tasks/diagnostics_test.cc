@@ -111,7 +111,9 @@ TEST(DiagnosticsTest, ExamplesDependOnSeedSplitAndIndexAlone) {
 
 // The bytes themselves: a change of the generator, or a platform that draws others, shows here.
 TEST(DiagnosticsTest, TheFirstExamplesArePinned) {
-  for (const auto& [name, pinned] : {std::pair("selective-copying", "2c89a7e45777290855d9a7115b185dbf5ba020a08954bc1224d2763a03a95327"), {"delay", "5264953e452fd76aa2ec77e18fec237a26520202664409a93624dffbb8f08115"}}) {
+  for (const auto& [name, pinned] :
+       {std::pair("selective-copying", "2c89a7e45777290855d9a7115b185dbf5ba020a08954bc1224d2763a03a95327"),
+        {"delay", "5264953e452fd76aa2ec77e18fec237a26520202664409a93624dffbb8f08115"}}) {
     EIGSVC_ASSERT_OK_AND_ASSIGN(const auto task, Make(name, "{}"));
     EIGSVC_ASSERT_OK_AND_ASSIGN(const Batch batch, task->Draw(Split::kTrain, 0, 64));
     EXPECT_EQ(Sha256::Of(absl::MakeConstSpan(reinterpret_cast<const std::byte*>(batch.tokens.data()),

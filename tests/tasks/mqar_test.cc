@@ -318,7 +318,8 @@ TEST(MqarTest, TheFirstExamplesArePinned) {
                                           batch->tokens.size() * sizeof(int64_t)));
   };
   EXPECT_EQ(digest("{}"), "b29c23a8dfcd9346480f8adae5dbb5c5a4f6885caef9155fa764b5f1d029191e");
-  EXPECT_EQ(digest(R"({"random_non_queries": true, "power_a": 0.1})"), "7562e560700e8f6aac6aca67bcb71a8886ba6103ab6851b9e398c8b7c5271f1c");
+  EXPECT_EQ(digest(R"({"random_non_queries": true, "power_a": 0.1})"),
+            "7562e560700e8f6aac6aca67bcb71a8886ba6103ab6851b9e398c8b7c5271f1c");
 }
 
 TEST(MqarTest, BadParametersAreNamed) {
