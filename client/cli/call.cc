@@ -16,7 +16,7 @@ absl::Status FromGrpc(const grpc::Status& status) {
   return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
 }
 
-Call::Call(const CallOptions& options) : options_(options), interrupts_before_(Interrupt::count()) {
+Call::Call(const CallOptions& options) : options_(options), interrupts_before_(Interrupt::acknowledged()) {
   if (options.deadline != absl::InfiniteFuture()) context_.set_deadline(absl::ToChronoTime(options.deadline));
 }
 
@@ -51,6 +51,7 @@ void Call::Tick() {
   if (interrupts > interrupts_seen_) {
     const bool first = interrupts_seen_ == 0 && interrupts == 1;
     interrupts_seen_ = interrupts;
+    Interrupt::Acknowledge(interrupts_before_ + interrupts);
     if (first && options_.on_interrupt && options_.on_interrupt()) {
       give_up_ = absl::Now() + kCancelGrace;
     } else {
@@ -63,7 +64,8 @@ void Call::Tick() {
 }
 
 absl::Status Call::Outcome(const grpc::Status& status) const {
-  if (interrupts_seen_ > 0 && !status.ok()) return Interrupt::Check();
+  // A job may have ended well before its cancel; of another call nobody wants what follows it.
+  if (interrupts_seen_ > 0 && (!status.ok() || !options_.on_interrupt)) return Interrupt::Check();
   return FromGrpc(status);
 }
 

@@ -10,6 +10,7 @@ namespace {
 
 std::atomic<int> signal_count{0};
 std::atomic<int> newest_signal{0};
+std::atomic<int> acknowledged_count{0};
 static_assert(std::atomic<int>::is_always_lock_free, "the handler may only touch lock-free atomics");
 
 void CountSignal(int signal) {
@@ -30,7 +31,14 @@ void Interrupt::Install() {
 
 int Interrupt::count() { return signal_count.load(std::memory_order_relaxed); }
 
-void Interrupt::Reset() { signal_count.store(0, std::memory_order_relaxed); }
+int Interrupt::acknowledged() { return acknowledged_count.load(std::memory_order_relaxed); }
+
+void Interrupt::Acknowledge(int count) { acknowledged_count.store(count, std::memory_order_relaxed); }
+
+void Interrupt::Reset() {
+  signal_count.store(0, std::memory_order_relaxed);
+  acknowledged_count.store(0, std::memory_order_relaxed);
+}
 
 absl::Status Interrupt::Check() {
   if (count() == 0) return absl::OkStatus();

@@ -12,6 +12,10 @@ class Interrupt {
   static void Install();
   // Signals since Install or Reset.
   static int count();
+  // Signals that somebody has acted upon. Calls begin behind these: one that came between two calls is the
+  // next one's, and what is called because of a signal is not cut short by it.
+  static int acknowledged();
+  static void Acknowledge(int count);
   // For tests: as if no signal had come.
   static void Reset();
   // OK, or the exit status of the newest signal.

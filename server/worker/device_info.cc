@@ -11,6 +11,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "c10/core/impl/DeviceGuardImplInterface.h"
+#include "models/base/host_memory.h"
 
 namespace eigsvc {
 namespace {
@@ -73,17 +74,6 @@ DeviceMemory CudaMemory(int index) {
   return memory;
 }
 
-DeviceMemory MachineMemory() {
-  DeviceMemory memory;
-  std::ifstream meminfo("/proc/meminfo");
-  std::string name, unit;
-  for (int64_t kibibytes = 0; meminfo >> name >> kibibytes; std::getline(meminfo, unit)) {
-    if (name == "MemTotal:") memory.total_bytes = kibibytes << 10;
-    if (name == "MemAvailable:") memory.free_bytes = kibibytes << 10;
-  }
-  return memory;
-}
-
 }  // namespace
 
 std::vector<std::string> DeviceNames() {
@@ -103,7 +93,9 @@ std::string DescribeDevice(c10::Device device) {
 }
 
 DeviceMemory ReadDeviceMemory(c10::Device device) {
-  return device.is_cuda() ? CudaMemory(device.has_index() ? device.index() : 0) : MachineMemory();
+  if (device.is_cuda()) return CudaMemory(device.has_index() ? device.index() : 0);
+  const HostMemory host = ReadHostMemory();
+  return {host.total_bytes, host.free_bytes};
 }
 
 const std::map<std::string, std::string>& Versions() {

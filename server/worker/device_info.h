@@ -16,7 +16,7 @@ std::vector<std::string> DeviceNames();
 // "AMD EPYC 7B13, 2 threads", "NVIDIA H100 80GB HBM3".
 std::string DescribeDevice(c10::Device device);
 
-// Of the CUDA device, or of the machine for the CPU. Zeros where it cannot be told.
+// Of the CUDA device; for the CPU what this process may use (host_memory.h). Zeros where it cannot be told.
 struct DeviceMemory {
   int64_t total_bytes = 0, free_bytes = 0;
 };

@@ -9,6 +9,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "client/cli/analysis_json.h"
+#include "client/cli/call.h"
+#include "client/cli/connection.h"
 #include "client/cli/exit_code.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -16,6 +18,7 @@
 #include "tests/client/cli_harness.h"
 #include "tests/client/fake_server.h"
 #include "tests/testing/paths.h"
+#include "tests/testing/status_matchers.h"
 
 namespace eigsvc::cli {
 namespace {
@@ -610,6 +613,24 @@ TEST_F(CommandTest, CtrlCCancelsTheJobAtTheServer) {
   EXPECT_THAT(server_.cancelled(), ElementsAre("analysis-1"));
   EXPECT_THAT(result.err, HasSubstr("cancelling analysis-1"));
   EXPECT_THAT(result.out, IsEmpty());
+}
+
+// Between two calls nobody waits for anything: the next call sees it, and what is called because of it does
+// not.
+TEST_F(CommandTest, ASignalBetweenTwoCallsIsNotLost) {
+  Interrupt::Install();
+  Interrupt::Reset();
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const auto connection, Connection::Open({.server = server_.address()}));
+  const auto ask = [&] {
+    return CallUnary<v1::GetServerInfoResponse>(connection->call_options(), [&](auto* context, auto* queue) {
+      return connection->catalog().PrepareAsyncGetServerInfo(context, {}, queue);
+    });
+  };
+  EIGSVC_EXPECT_OK(ask());
+  std::raise(SIGINT);
+  EXPECT_EQ(ask().status(), Interrupt::Check());
+  EIGSVC_EXPECT_OK(ask());
+  Interrupt::Reset();
 }
 
 TEST_F(CommandTest, CtrlCCancelsTraining) {
