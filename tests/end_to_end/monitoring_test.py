@@ -384,6 +384,9 @@ class MonitoringTest(unittest.TestCase):
             self.expect("sum(eigsvc_worker_restarts_total)", lambda value: value >= before + kills)
         self.expect("min_over_time(eigsvc_worker_up[1m])", lambda value: value == 0)
         self.prometheus.wait(lambda: "EigsvcWorkerCrashLoop" in self.firing())
+        self.daemon.wait_idle(60)
+        self.expect("eigsvc_worker_resident_memory_bytes", lambda value: value > 0)
+        time.sleep(1)  # what a scrape has just shown is stored as of the moment that is asked for
         at = round(time.time() - 0.3, 3)
         samples, shown = Samples(self.prometheus, at), dashboards()["eigsvc-service"]
         for title in ("Restarts", "Jobs refused or run again"):

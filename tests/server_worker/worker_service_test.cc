@@ -438,11 +438,13 @@ TEST_F(WorkerServiceTest, EveryFamilyRunsUntrained) {
   // of one delta rule with one decay two, the written direction's and that of all others; a channel of
   // Mamba-1 has 16; a layer of a recurrent network one for each number of its state.
   const std::map<std::string, int64_t> kPerStep = {
-      {"delta_net", 2}, {"gated_delta_net", 2}, {"gla", 8},    {"gru", 32}, {"hgrn2", 8},
-      {"kda", 8},       {"lstm", 64},           {"mamba", 16}, {"rnn", 32}, {"rwkv7", 8}};
-  // All eigenvalues of a unit whose transition is constant.
-  const std::map<std::string, int64_t> kConstant = {
-      {"lru", 32}, {"retention", 1}, {"s4", 16}, {"s4d", 16}, {"s5", 32}};
+      {"delta_net", 2}, {"gated_delta_net", 2}, {"gla", 8},  {"gru", 32},  {"hgrn2", 8}, {"kda", 8},
+      {"lstm", 64},     {"mamba", 16},          {"rnn", 32}, {"rwkv6", 8}, {"rwkv7", 8}, {"slstm", 12}};
+  // All eigenvalues of a unit whose transition is constant, by mixer or by family: linear_attn's sums without
+  // a normaliser, other families' linear attention does not.
+  const std::map<std::string, int64_t> kConstant = {{"convolution", 1}, {"linear_attn", 1}, {"lru", 32},
+                                                    {"retention", 1},   {"s4", 16},         {"s4d", 16},
+                                                    {"s5", 32}};
   grpc::ClientContext context;
   worker::v1::GetCatalogResponse catalog;
   ASSERT_TRUE(worker_.stub().GetCatalog(&context, {}, &catalog).ok());
@@ -458,7 +460,7 @@ TEST_F(WorkerServiceTest, EveryFamilyRunsUntrained) {
     for (const v1::SiteSpectrum& site : result.sites()) {
       const std::string& mixer = site.site().mixer();
       const auto of_step = kPerStep.find(mixer);
-      const auto constant = kConstant.find(mixer);
+      const auto constant = kConstant.find(kConstant.contains(mixer) ? mixer : family.name());
       const int64_t per_step = of_step == kPerStep.end() ? 1 : of_step->second;
       EXPECT_EQ(site.summary().count(), constant == kConstant.end() ? 16 * 31 * per_step : constant->second)
           << family.name() << " " << mixer;
