@@ -15,8 +15,6 @@
 
 namespace eigsvc::kernels {
 
-inline constexpr double kMomentScaleSum = 0x1p31, kMomentScaleSquares = 0x1p15;
-
 // Doubles in the order of their codes.
 EIGSVC_COUNT uint64_t OrderedCode(double x) {
   int64_t bits;
@@ -48,6 +46,7 @@ EIGSVC_COUNT int EdgeOfSlot(int slot) {
   if (slot == 2372) return 6;
   return -1;
 }
+inline constexpr int kEdgesBelow1 = 4;  // the first ones
 EIGSVC_COUNT double EdgeSize(int edge) {
   namespace edges = spectrum_edges;
   return edge == 0   ? -edges::kLog0_99
@@ -68,28 +67,6 @@ EIGSVC_COUNT double RoundedSquare(double x) {
 #endif
 }
 
-// Fixed-point parts of one value's moments, as Spectrum forms them: nearest integers from the bits of sums.
-// REQUIRES |value·scale| < 2^51.
-struct FixedParts {
-  int64_t high, low;
-};
-inline constexpr double kNearest = 0x1.8p52;
-EIGSVC_COUNT int64_t NearestBits() { return 0x4338000000000000; }
-// Before NearestBits() is taken off each.
-EIGSVC_COUNT FixedParts RawParts(double value, double scale, double low_scale) {
-  const double sum = value * scale + kNearest, whole = sum - kNearest;
-  const double rest = (value - whole * (1 / scale)) * low_scale + kNearest;
-  FixedParts parts;
-  memcpy(&parts.high, &sum, sizeof sum);
-  memcpy(&parts.low, &rest, sizeof rest);
-  return parts;
-}
-EIGSVC_COUNT FixedParts Fixed(double value, double scale, double low_scale) {
-  const FixedParts raw = RawParts(value, scale, low_scale);
-  return {raw.high - NearestBits(), raw.low - NearestBits()};
-}
-EIGSVC_COUNT FixedParts SumParts(double x) { return Fixed(x, kMomentScaleSum, 0x1p64); }
-EIGSVC_COUNT FixedParts SquareParts(double x) { return Fixed(RoundedSquare(x), kMomentScaleSquares, 0x1p56); }
 EIGSVC_COUNT double Limited(double x) {
   return x < -spectrum_edges::kMomentLimit  ? -spectrum_edges::kMomentLimit
          : x > spectrum_edges::kMomentLimit ? spectrum_edges::kMomentLimit
@@ -115,6 +92,53 @@ EIGSVC_COUNT Limbs ToLimbs(int64_t high, int64_t low, int shift, uint64_t weight
   const uint64_t high_product = h * weight + l1 * w1 + (p01 >> 32) + (p10 >> 32) + (middle >> 32);
   return {{low_product & 0xffffffffu, low_product >> 32, high_product & 0xffffffffu, high_product >> 32}};
 }
+
+// A sum of terms of which each is rounded to a multiple of 2^-kUnit on its own, half to even, as Spectrum
+// rounds them; beyond that it is exact, so that no order matters. In few operations: a double that is far
+// larger than any term takes what it can hold of it, a multiple of 2^-kHighUnit, and what it dropped is
+// counted in an integer.
+template <int kHighUnit, int kUnit>
+class FixedSum {
+ public:
+  // REQUIRES at most kMostTerms terms of |term| <= 2^(51 - kHighUnit) / kMostTerms.
+  EIGSVC_COUNT void Add(double term) {
+    const double before = high_;
+    high_ = before + term;
+    const double dropped = term - (high_ - before);  // exact: `before` is the larger
+    low_ += BitsOf(dropped + kNearest) - BitsOf(kNearest);
+  }
+  EIGSVC_COUNT Limbs Times(uint64_t weight) const {
+    return ToLimbs(BitsOf(high_) - BitsOf(kStart), low_, kUnit - kHighUnit, weight);
+  }
+
+ private:
+  static constexpr double Power(int exponent) {
+    double power = 1;
+    for (int i = 0; i < exponent; ++i) power *= 2;
+    for (int i = 0; i > exponent; --i) power /= 2;
+    return power;
+  }
+  static EIGSVC_COUNT int64_t BitsOf(double x) {
+    int64_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+  }
+  // Doubles whose last bit is the unit, in the middle of those of their exponent.
+  static constexpr double kStart = 1.5 * Power(52 - kHighUnit), kNearest = 1.5 * Power(52 - kUnit);
+  double high_ = kStart;
+  int64_t low_ = 0;
+};
+
+inline constexpr int kMostTerms = 1 << 12;
+struct Moments {
+  FixedSum<23, 64> sum;
+  FixedSum<7, 56> squares;
+  // REQUIRES |x| <= spectrum_edges::kMomentLimit, at most kMostTerms times.
+  EIGSVC_COUNT void Add(double x) {
+    sum.Add(x);
+    squares.Add(RoundedSquare(x));
+  }
+};
 
 inline constexpr double kPi = 3.141592653589793;
 

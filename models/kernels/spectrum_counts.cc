@@ -17,7 +17,29 @@ void AddLimbs(const kernels::Limbs& limbs, uint64_t* to) {
   for (int i = 0; i < 4; ++i) to[i] += limbs.limb[i];
 }
 
-void CountOne(double x, double above_1_edge, uint64_t weight, uint64_t* table) {
+// Sums of a unit, put into its slots before they are full.
+class SlotMoments {
+ public:
+  SlotMoments(uint64_t weight, uint64_t* table) : weight_(weight), table_(table) {}
+  void Add(double x) {
+    moments_.Add(x);
+    if (++terms_ == kernels::kMostTerms) Flush();
+  }
+  void Flush() {
+    AddLimbs(moments_.sum.Times(weight_), table_ + slots::kSum);
+    AddLimbs(moments_.squares.Times(weight_), table_ + slots::kSquares);
+    moments_ = {};
+    terms_ = 0;
+  }
+
+ private:
+  const uint64_t weight_;
+  uint64_t* const table_;
+  kernels::Moments moments_;
+  int terms_ = 0;
+};
+
+void CountOne(double x, double above_1_edge, uint64_t weight, uint64_t* table, SlotMoments& moments) {
   if (!(std::abs(x) > 0 && std::abs(x) < edges::kInfinity)) {
     const int slot = x == 0 ? slots::kOnes : x == -edges::kInfinity ? slots::kZeros : slots::kNonfinite;
     table[slot] += weight;
@@ -30,10 +52,7 @@ void CountOne(double x, double above_1_edge, uint64_t weight, uint64_t* table) {
     }
     if (x > above_1_edge) table[slots::kAbove1] += weight;
   }
-  const kernels::FixedParts sum = kernels::SumParts(kernels::Limited(x)),
-                            squares = kernels::SquareParts(kernels::Limited(x));
-  AddLimbs(kernels::ToLimbs(sum.high, sum.low, 64 - 31, weight), table + slots::kSum);
-  AddLimbs(kernels::ToLimbs(squares.high, squares.low, 56 - 15, weight), table + slots::kSquares);
+  moments.Add(kernels::Limited(x));
   const uint64_t code = kernels::OrderedCode(x == 0 ? 0.0 : x);
   table[slots::kMin] = std::max(table[slots::kMin], ~code);
   table[slots::kMax] = std::max(table[slots::kMax], code);
@@ -79,6 +98,7 @@ void CountPlainly(const CountProblem<T>& problem) {
     const double noise_floor = *part.noise_floor, above_1_edge = std::max(1e-6, noise_floor);
     uint64_t* const table = problem.slots + i * slots::kSlots;
     table[slots::kNoiseFloor] = std::max(table[slots::kNoiseFloor], kernels::OrderedCode(noise_floor));
+    SlotMoments moments(problem.weight, table);
     for (int64_t row = 0; row < problem.rows; ++row) {
       int64_t end = problem.steps;
       if (problem.lengths != nullptr) end = std::min(end, problem.lengths[row] - problem.offset);
@@ -99,10 +119,11 @@ void CountPlainly(const CountProblem<T>& problem) {
               cells[kernels::PhaseClassSlotOf(part.phase[at])] += problem.weight;
             }
           }
-          CountOne(x, above_1_edge, problem.weight, table);
+          CountOne(x, above_1_edge, problem.weight, table, moments);
         }
       }
     }
+    moments.Flush();
   }
 }
 

@@ -1,9 +1,12 @@
 // A block counts a stretch of one unit's eigenvalues into shared memory and adds what it found to the unit's
-// slots. Measured on an H100: what costs is arithmetic, not memory, so that a value's way is short: no 64-bit
-// division, no conversion between integers and doubles, one atomic operation in shared memory.
+// slots. Measured on an H100: what costs is arithmetic, not memory, so that a usual value's way has no
+// branch: its top bits are its place in the table, an edge inside a bin makes two places of it, and moments
+// are exact sums in doubles (FixedSum). A value that is not usual (0, beyond the bins, not finite) sends its
+// warp another way.
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <type_traits>
 
 #include "absl/strings/str_cat.h"
 #include "models/kernels/count_one.h"
@@ -14,25 +17,41 @@ namespace {
 
 namespace slots = spectrum_slots;
 
-constexpr int kThreads = 256;
-constexpr int kUnroll = 4;  // loads in flight a lane
-constexpr int kTables = 2 * Spectrum::kBins;
+constexpr int kThreads = 256, kWarps = kThreads / 32;
+constexpr int kBlocksPerProcessor = 4;
+// Blocks of all units, in multiples of what the device holds at a time.
+constexpr int64_t kWaves = 2;
+// Values that a lane has in hand: two groups of four that go through the votes together.
+constexpr int kInHand = 8, kGroup = 4, kRound = 32 * kInHand;
+// Values of one row that a warp takes at a time, in multiples of kRound.
+constexpr int64_t kLeastSegment = 512, kMostSegment = 4096;
+// So that a lane adds no more than kMostTerms to its moments.
+constexpr int64_t kMostSegmentsAWarp = kernels::kMostTerms / (kMostSegment / 32 + 2);
 constexpr int kRare = slots::kSum - slots::kOnEdge;  // the slots of what is rare, in their order
-// Values of one row that a warp takes at a time; as many of them a block as pay for clearing and adding up
-// its table.
-constexpr int kSegment = 2048;
-constexpr int kSegmentsPerBlock = 64;
+
+// A key is what is above a float's last 18 bits: sign, exponent, 5 bits of the mantissa; an octave what is
+// above its last 23. Both count from those of the first bin, so that bins of λ > 1 come first, and those of λ
+// < 1 as many places later as the sign bit is worth; what lies between is not used.
+constexpr int kFirstOctave = 127 + Spectrum::kMinExponent,
+              kFirstKey = kFirstOctave * Spectrum::kBinsPerOctave;
+constexpr int kSideOctaves = 1 << 8, kSideKeys = kSideOctaves * Spectrum::kBinsPerOctave;
+constexpr int kSpanOctaves = kSideOctaves + slots::kOctaves;
+// A side's bins, then the same ones for what is beyond the edge of its octave.
+constexpr int kSideTable = 2 * Spectrum::kBins, kSpanTable = kSideKeys + kSideTable;
 
 using Slot = unsigned long long;
 
 template <typename T>
 struct Launched {
   CountProblem<T> problem;
-  int64_t per_row;   // values of a row, those beyond its length included
-  int64_t segments;  // of a row
+  int64_t per_row;    // values of a row, those beyond its length included
+  int64_t segment;    // values of one
+  uint32_t segments;  // of a row
 };
 
-__device__ __forceinline__ int64_t WarpSum(int64_t x) {
+enum class Layout { kContiguous, kStrided, kNested };
+
+__device__ __forceinline__ uint64_t WarpSum(uint64_t x) {
   for (int offset = 16; offset > 0; offset /= 2) x += __shfl_down_sync(0xffffffffu, x, offset);
   return x;
 }
@@ -40,169 +59,255 @@ __device__ __forceinline__ double WarpLeast(double x) {
   for (int offset = 16; offset > 0; offset /= 2) x = fmin(x, __shfl_down_sync(0xffffffffu, x, offset));
   return x;
 }
-
-// Sums of the bits of what Fixed() adds up; the bits of its constant are taken off at the end.
-struct Moments {
-  int64_t sum_high = 0, sum_low = 0, squares_high = 0, squares_low = 0;
-  uint32_t count = 0;
-  __device__ __forceinline__ void Add(double x) {
-    const kernels::FixedParts sum = kernels::RawParts(x, kernels::kMomentScaleSum, 0x1p64);
-    const kernels::FixedParts squares =
-        kernels::RawParts(kernels::RoundedSquare(x), kernels::kMomentScaleSquares, 0x1p56);
-    sum_high += sum.high;
-    sum_low += sum.low;
-    squares_high += squares.high;
-    squares_low += squares.low;
-    ++count;
+__device__ __forceinline__ void AddWarpSum(const kernels::Limbs& limbs, Slot* to) {
+  for (int i = 0; i < 4; ++i) {
+    const uint64_t limb = WarpSum(limbs.limb[i]);
+    if (threadIdx.x % 32u == 0 && limb != 0) atomicAdd(to + i, static_cast<Slot>(limb));
   }
-  __device__ __forceinline__ void Finish() {
-    const int64_t constant = static_cast<int64_t>(count) * kernels::NearestBits();
-    sum_high -= constant;
-    sum_low -= constant;
-    squares_high -= constant;
-    squares_low -= constant;
+}
+
+// The largest T that is not above.
+template <typename T>
+__device__ __forceinline__ T Floor(double x) {
+  if constexpr (std::is_same_v<T, float>) return __double2float_rd(x);
+  return x;
+}
+__device__ __forceinline__ uint32_t SignBit(float x) { return __float_as_uint(x) >> 31; }
+__device__ __forceinline__ uint32_t SignBit(double x) {
+  return static_cast<uint32_t>(__double2hiint(x)) >> 31;
+}
+__device__ __forceinline__ uint32_t NarrowBits(double x) { return __float_as_uint(static_cast<float>(x)); }
+
+// What the threads of a block count into together.
+template <typename T>
+struct Shared {
+  uint32_t table[kSpanTable];
+  uint32_t rare[kRare];
+  T edges[kSpanOctaves];  // the |log|λ|| that is on an edge, by octave and side; at most one each
+
+  __device__ __forceinline__ void AddRare(int slot, uint32_t amount = 1) {
+    atomicAdd(rare + (slot - slots::kOnEdge), amount);
+  }
+  __device__ void Clear() {
+    for (unsigned i = threadIdx.x; i < 2 * kSideTable; i += kThreads)
+      table[i < kSideTable ? i : i - kSideTable + kSideKeys] = 0;
+    for (unsigned i = threadIdx.x; i < 2 * slots::kOctaves; i += kThreads)
+      edges[i < slots::kOctaves ? i : i - slots::kOctaves + kSideOctaves] = HUGE_VAL;
+    if (threadIdx.x < kRare) rare[threadIdx.x] = 0;
+    __syncthreads();
+    if (threadIdx.x < spectrum_edges::kEdges) {
+      const int edge = static_cast<int>(threadIdx.x);
+      const double size = kernels::EdgeSize(edge);
+      edges[(NarrowBits(edge < kernels::kEdgesBelow1 ? -size : size) >> 23) - kFirstOctave] = Floor<T>(size);
+    }
+    __syncthreads();
+  }
+  // After all have counted, and a barrier.
+  __device__ void AddTo(Slot* to, Slot weight) const {
+    for (int slot = static_cast<int>(threadIdx.x); slot < 2 * Spectrum::kBins; slot += kThreads) {
+      const uint32_t* const place =
+          table + (slot < Spectrum::kBins ? kSideKeys + slot : slot - Spectrum::kBins);
+      const uint32_t beyond = place[Spectrum::kBins];
+      if (const uint32_t amount = *place + beyond; amount != 0) atomicAdd(to + slot, amount * weight);
+      const int edge = beyond != 0 ? kernels::EdgeOfSlot(slot) : -1;
+      if (edge >= 0) atomicAdd(to + slots::kBeyondEdge + edge, beyond * weight);
+    }
+    if (threadIdx.x < kRare && rare[threadIdx.x] != 0)
+      atomicAdd(to + slots::kOnEdge + threadIdx.x, rare[threadIdx.x] * weight);
   }
 };
 
-// `kPhase`: complex eigenvalues. `kFlat`: a row's values are one stride apart, so that an index is an
-// address.
-template <typename T, bool kPhase, bool kFlat>
-__global__ void __launch_bounds__(kThreads) CountKernel(const __grid_constant__ Launched<T> launched) {
-  __shared__ uint32_t table[kTables];
-  __shared__ uint32_t rare[kRare];
-  const CountProblem<T>& problem = launched.problem;
-  for (int i = static_cast<int>(threadIdx.x); i < kTables; i += kThreads) table[i] = 0;
-  if (threadIdx.x < kRare) rare[threadIdx.x] = 0;
-  __syncthreads();
+// What a lane keeps of its values.
+template <typename T>
+class Tally {
+ public:
+  __device__ explicit Tally(double noise_floor) : above_1_edge_(Floor<T>(fmax(noise_floor, 1e-6))) {}
 
+  static __device__ __forceinline__ bool IsUsual(uint32_t bits) {
+    return 2 * bits - (static_cast<uint32_t>(kFirstOctave) << 24) < static_cast<uint32_t>(slots::kOctaves)
+                                                                        << 24;
+  }
+  // Where in the table the value counts, in bytes: less to compute than an index. REQUIRES IsUsual.
+  static __device__ __forceinline__ uint32_t PlaceOf(T value, uint32_t bits, Shared<T>& shared) {
+    const T size = fabs(value), edge = shared.edges[(bits >> 23) - kFirstOctave];
+    uint32_t place = (bits >> (18 - 2)) & ~3u;
+    if constexpr (!std::is_same_v<T, float>) {  // no edge is a float
+      if (size == edge) [[unlikely]]
+        AddOnEdge(place / 4 - kFirstKey, shared);
+    }
+    if (size > edge) place += sizeof(uint32_t) * Spectrum::kBins;
+    return place;
+  }
+  static __device__ __forceinline__ void AddAt(uint32_t place, uint32_t amount, Shared<T>& shared) {
+    char* const first = reinterpret_cast<char*>(shared.table) - sizeof(uint32_t) * kFirstKey;
+    atomicAdd(reinterpret_cast<uint32_t*>(first + place), amount);
+  }
+  __device__ __forceinline__ void Add(T value, double term) {
+    moments_.Add(term);
+    smallest_ = fmin(smallest_, value);
+    largest_ = fmax(largest_, value);
+    above_1_ += SignBit(above_1_edge_ - value);  // cheaper than a comparison
+  }
+  __device__ __forceinline__ void CountOne(T value, Shared<T>& shared) {
+    const uint32_t bits = NarrowBits(value);
+    if (IsUsual(bits)) {
+      AddAt(PlaceOf(value, bits, shared), 1, shared);
+      Add(value, value);
+    } else if (value == 0) {
+      shared.AddRare(slots::kOnes);
+      smallest_ = smallest_ > 0 ? 0 : smallest_;
+      largest_ = largest_ < 0 ? 0 : largest_;
+    } else if (isfinite(value)) {
+      atomicAdd(shared.table + kernels::BinOfBits(bits) + (value < 0 ? kSideKeys : 0), 1u);
+      Add(value, kernels::Limited(value));
+    } else {
+      shared.AddRare(value == -static_cast<T>(HUGE_VAL) ? slots::kZeros : slots::kNonfinite);
+    }
+  }
+  // Whole warps.
+  __device__ __forceinline__ void CountGroup(const T* values, Shared<T>& shared) {
+    uint32_t bits[kGroup], places[kGroup];
+    bool usual = true;
+#pragma unroll
+    for (int i = 0; i < kGroup; ++i) {
+      bits[i] = NarrowBits(values[i]);
+      usual = usual && IsUsual(bits[i]);
+    }
+    if (!__all_sync(0xffffffffu, usual)) [[unlikely]] {
+#pragma unroll
+      for (int i = 0; i < kGroup; ++i) CountOne(values[i], shared);
+      return;
+    }
+#pragma unroll
+    for (int i = 0; i < kGroup; ++i) places[i] = PlaceOf(values[i], bits[i], shared);
+    // Where a whole warp meets in one place, one lane adds for all.
+    const uint32_t first = __shfl_sync(0xffffffffu, places[0], 0);
+    bool same = true;
+#pragma unroll
+    for (int i = 0; i < kGroup; ++i) same = same && places[i] == first;
+    if (__all_sync(0xffffffffu, same)) {
+      if (threadIdx.x % 32u == 0) AddAt(first, 32 * kGroup, shared);
+    } else {
+#pragma unroll
+      for (int i = 0; i < kGroup; ++i) AddAt(places[i], 1, shared);
+    }
+#pragma unroll
+    for (int i = 0; i < kGroup; ++i) Add(values[i], values[i]);
+  }
+
+  // Whole warps, before the barrier that ends the counting.
+  __device__ void AddTo(Slot* to, Slot weight, Shared<T>& shared) {
+    if (above_1_ != 0) shared.AddRare(slots::kAbove1, above_1_);
+    AddWarpSum(moments_.sum.Times(weight), to + slots::kSum);
+    AddWarpSum(moments_.squares.Times(weight), to + slots::kSquares);
+    const double low = WarpLeast(smallest_), high = -WarpLeast(-static_cast<double>(largest_));
+    if (threadIdx.x % 32u == 0 && low <= high) {  // a zero of either sign is +0
+      atomicMax(to + slots::kMin, static_cast<Slot>(~kernels::OrderedCode(low + 0.0)));
+      atomicMax(to + slots::kMax, static_cast<Slot>(kernels::OrderedCode(high + 0.0)));
+    }
+  }
+
+ private:
+  static __device__ __noinline__ void AddOnEdge(uint32_t key, Shared<T>& shared) {
+    const int slot =
+        key < kSideKeys ? static_cast<int>(key) + Spectrum::kBins : static_cast<int>(key) - kSideKeys;
+    if (const int edge = kernels::EdgeOfSlot(slot); edge >= 0) shared.AddRare(slots::kOnEdge + edge);
+  }
+  const T above_1_edge_;
+  kernels::Moments moments_;
+  T smallest_ = HUGE_VAL, largest_ = -HUGE_VAL;
+  uint32_t above_1_ = 0;
+};
+
+// Counts the phase; the value to count, NaN where the phase is not finite.
+template <typename T>
+__device__ T CountPhase(T value, double phase, Slot* cells, Slot weight) {
+  if (!isfinite(phase)) return static_cast<T>(NAN);
+  const int cell = isfinite(value) ? kernels::PhaseSlotOf(value, phase) : -1;
+  if (cell >= 0) {
+    atomicAdd(cells + cell, weight);
+    atomicAdd(cells + kernels::PhaseClassSlotOf(phase), weight);
+  }
+  return value;
+}
+
+template <typename T, bool kPhase, Layout kLayout>
+__global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
+    CountKernel(const __grid_constant__ Launched<T> launched) {
+  __shared__ Shared<T> shared;
+  shared.Clear();
+  const CountProblem<T>& problem = launched.problem;
   const unsigned part_units = static_cast<unsigned>(problem.units);
   const auto& part = problem.parts[blockIdx.x / part_units];
   const double noise_floor = *part.noise_floor;
-  const double above_1_edge = noise_floor > 1e-6 ? noise_floor : 1e-6;
+  Tally<T> tally(noise_floor);
   const int64_t unit_offset = blockIdx.x % part_units * problem.unit_stride;
   const int64_t stride = problem.per_unit == 1 ? problem.step_stride : problem.value_stride;
-  const auto add_rare = [&](int slot) { atomicAdd(rare + (slot - slots::kOnEdge), 1u); };
+  const uint32_t per_unit = static_cast<uint32_t>(problem.per_unit);
+  const Slot weight = problem.weight;
+  Slot* const cells =
+      reinterpret_cast<Slot*>(problem.phase_slots) + static_cast<int64_t>(blockIdx.x) * slots::kPhaseSlots;
   const int lane = static_cast<int>(threadIdx.x % 32u);
-  Moments moments;
-  T smallest = HUGE_VAL, largest = -HUGE_VAL;
-  uint32_t above_1 = 0;
 
-  constexpr int64_t kWarps = kThreads / 32;
-  const int64_t items = problem.rows * launched.segments;
-  for (int64_t item = blockIdx.y * kWarps + threadIdx.x / 32u; item < items; item += gridDim.y * kWarps) {
-    const int64_t row = item / launched.segments, begin = (item - row * launched.segments) * kSegment;
+  const uint32_t items = static_cast<uint32_t>(problem.rows) * launched.segments;
+  for (uint32_t item = blockIdx.y * kWarps + threadIdx.x / 32u; item < items; item += gridDim.y * kWarps) {
+    const uint32_t row = item / launched.segments;
+    const int64_t begin = (item - row * launched.segments) * launched.segment;
     int64_t end = launched.per_row;
     if (problem.lengths != nullptr) {
       const int64_t steps = problem.lengths[row] - problem.offset - problem.first;
       end = steps * problem.per_unit < end ? steps * problem.per_unit : end;
     }
-    const int count = static_cast<int>(end - begin < kSegment ? end - begin : kSegment);
-    const int64_t start = unit_offset + row * problem.row_stride + problem.first * problem.step_stride;
-    // Every lane takes part in each round, so that the vote below is of all.
-    for (int base = lane; base - lane < count; base += 32 * kUnroll) {
-      T loaded[kUnroll];
-      int64_t at[kUnroll];
-#pragma unroll
-      for (int u = 0; u < kUnroll; ++u) {
-        const int64_t j = begin + base + u * 32;
-        at[u] = kFlat ? start + j * stride
-                      : start + j / problem.per_unit * problem.step_stride +
-                            j % problem.per_unit * problem.value_stride;
-        loaded[u] = base + u * 32 < count ? part.log_magnitude[at[u]] : T(0);
+    if (begin >= end) continue;
+    const int count = static_cast<int>(end - begin < launched.segment ? end - begin : launched.segment);
+    const int64_t start = unit_offset + row * problem.row_stride + problem.first * problem.step_stride +
+                          (kLayout == Layout::kNested ? 0 : begin * stride);
+    const auto fetch = [&](int i) {  // the item's value i
+      int64_t at = start + i * stride;
+      if constexpr (kLayout == Layout::kNested) {
+        const uint32_t j = static_cast<uint32_t>(begin) + static_cast<uint32_t>(i), step = j / per_unit;
+        at = start + step * problem.step_stride + (j - step * per_unit) * problem.value_stride;
       }
+      const T value = part.log_magnitude[at];
+      return kPhase ? CountPhase(value, part.phase[at], cells, weight) : value;
+    };
+    int done = 0;
+    if constexpr (kLayout == Layout::kContiguous) {
+      const T* const values = part.log_magnitude + start;
+      const int past = static_cast<int>(reinterpret_cast<uintptr_t>(values) % sizeof(float4) / sizeof(T));
+      constexpr int kAtOnce = sizeof(float4) / sizeof(T), kLoads = kInHand / kAtOnce;
+      done = past == 0 ? 0 : min(count, kAtOnce - past);
+      if (lane < done) tally.CountOne(values[lane], shared);
+      for (; done + kRound <= count; done += kRound) {
+        union {
+          float4 whole[kLoads];
+          T values[kInHand];
+        } loaded;
 #pragma unroll
-      for (int u = 0; u < kUnroll; ++u) {
-        const T value = loaded[u];
-        bool counts = base + u * 32 < count;
-        if (kPhase && counts) {
-          const double phase = part.phase[at[u]];
-          if (!isfinite(phase)) {
-            add_rare(slots::kNonfinite);
-            counts = false;
-          } else if (isfinite(value)) {
-            const int cell = kernels::PhaseSlotOf(value, phase);
-            if (cell >= 0) {
-              Slot* const cells = reinterpret_cast<Slot*>(problem.phase_slots) +
-                                  static_cast<int64_t>(blockIdx.x) * slots::kPhaseSlots;
-              atomicAdd(cells + cell, static_cast<Slot>(problem.weight));
-              atomicAdd(cells + kernels::PhaseClassSlotOf(phase), static_cast<Slot>(problem.weight));
-            }
-          }
-        }
-        const T size = value < 0 ? -value : value;
-        const bool usual = counts && size > 0 && size < static_cast<T>(spectrum_edges::kMomentLimit);
-        const int bin = kernels::BinOfBits(__float_as_uint(static_cast<float>(value)));
-        int slot = value < 0 ? bin : bin + Spectrum::kBins;
-        if (!usual) {
-          const bool finite = counts && size > 0 && size < static_cast<T>(HUGE_VAL);
-          if (finite) {
-            moments.Add(kernels::Limited(value));
-          } else {
-            slot = -1;
-            if (counts) {
-              add_rare(value == 0                           ? slots::kOnes
-                       : value == -static_cast<T>(HUGE_VAL) ? slots::kZeros
-                                                            : slots::kNonfinite);
-            }
-          }
-          if (finite || (counts && value == 0)) {
-            smallest = value < smallest ? value : smallest;
-            largest = value > largest ? value : largest;
-          }
-        } else {
-          moments.Add(value);
-          smallest = value < smallest ? value : smallest;
-          largest = value > largest ? value : largest;
-        }
-        // Where a whole warp meets in one bin, one lane adds for all.
-        const int first = __shfl_sync(0xffffffffu, slot, 0);
-        if (__all_sync(0xffffffffu, slot == first)) {
-          if (lane == 0 && slot >= 0) atomicAdd(table + slot, 32u);
-        } else if (slot >= 0) {
-          atomicAdd(table + slot, 1u);
-        }
-        if (slot >= 0) {
-          above_1 += value > above_1_edge;
-          const int edge = kernels::EdgeOfSlot(slot);
-          if (edge >= 0) {
-            const double edge_size = kernels::EdgeSize(edge), exact = size;
-            if (exact == edge_size) add_rare(slots::kOnEdge + edge);
-            if (exact > edge_size) add_rare(slots::kBeyondEdge + edge);
-          }
-        }
+        for (int i = 0; i < kLoads; ++i)
+          loaded.whole[i] = __ldcs(reinterpret_cast<const float4*>(values + done) + i * 32 + lane);
+#pragma unroll
+        for (int i = 0; i < kInHand; i += kGroup) tally.CountGroup(loaded.values + i, shared);
+      }
+    } else {
+      for (; done + kRound <= count; done += kRound) {
+        T values[kInHand];
+#pragma unroll
+        for (int i = 0; i < kInHand; ++i) values[i] = fetch(done + i * 32 + lane);
+#pragma unroll
+        for (int i = 0; i < kInHand; i += kGroup) tally.CountGroup(values + i, shared);
       }
     }
+    for (int i = done + lane; i < count; i += 32) tally.CountOne(fetch(i), shared);
   }
-  if (above_1 != 0) atomicAdd(rare + (slots::kAbove1 - slots::kOnEdge), above_1);
-  moments.Finish();
-  __syncthreads();
 
   Slot* const to = reinterpret_cast<Slot*>(problem.slots) + static_cast<int64_t>(blockIdx.x) * slots::kSlots;
-  const Slot weight = problem.weight;
-  for (int i = static_cast<int>(threadIdx.x); i < kTables; i += kThreads) {
-    if (table[i] != 0) atomicAdd(to + i, table[i] * weight);
-  }
-  if (threadIdx.x < kRare && rare[threadIdx.x] != 0) {
-    atomicAdd(to + slots::kOnEdge + threadIdx.x, rare[threadIdx.x] * weight);
-  }
-  const int64_t sum_high = WarpSum(moments.sum_high), sum_low = WarpSum(moments.sum_low);
-  const int64_t squares_high = WarpSum(moments.squares_high), squares_low = WarpSum(moments.squares_low);
-  const double low = WarpLeast(smallest), high = -WarpLeast(-static_cast<double>(largest));
-  if (lane == 0) {
-    const kernels::Limbs sum = kernels::ToLimbs(sum_high, sum_low, 64 - 31, problem.weight);
-    const kernels::Limbs squares = kernels::ToLimbs(squares_high, squares_low, 56 - 15, problem.weight);
-    for (int i = 0; i < 4; ++i) {
-      if (sum.limb[i] != 0) atomicAdd(to + slots::kSum + i, static_cast<Slot>(sum.limb[i]));
-      if (squares.limb[i] != 0) atomicAdd(to + slots::kSquares + i, static_cast<Slot>(squares.limb[i]));
-    }
-    if (low <= high) {  // a zero of either sign is +0
-      atomicMax(to + slots::kMin, static_cast<Slot>(~kernels::OrderedCode(low + 0.0)));
-      atomicMax(to + slots::kMax, static_cast<Slot>(kernels::OrderedCode(high + 0.0)));
-    }
-    if (threadIdx.x == 0 && blockIdx.y == 0) {
-      atomicMax(to + slots::kNoiseFloor, static_cast<Slot>(kernels::OrderedCode(noise_floor)));
-    }
-  }
+  __syncwarp();
+  tally.AddTo(to, weight, shared);
+  if (threadIdx.x == 0 && blockIdx.y == 0)
+    atomicMax(to + slots::kNoiseFloor, static_cast<Slot>(kernels::OrderedCode(noise_floor)));
+  __syncthreads();
+  shared.AddTo(to, weight);
 }
 
 }  // namespace
@@ -211,29 +316,43 @@ template <typename T>
 absl::Status CountOnCuda(const CountProblem<T>& problem, void* stream) {
   const int64_t units = problem.units * problem.part_count;
   if (units == 0) return absl::OkStatus();
-  const int64_t per_row = (problem.steps - problem.first) * problem.per_unit;
-  const int64_t segments = std::max<int64_t>(1, (per_row + kSegment - 1) / kSegment);
-  // A block's bins are of 32 bits and its lanes' sums must stay below 2^63.
-  const int64_t blocks = std::clamp<int64_t>(problem.rows * segments / kSegmentsPerBlock, 1, 4096);
-  const int64_t most = blocks * (int64_t{1} << 20) * kThreads / 32;
-  if (problem.rows * std::max<int64_t>(per_row, 1) > most || units > 0x7fffffff) {
+  const auto failed = [](cudaError_t error) {
+    return absl::InternalError(absl::StrCat("spectrum counts: CUDA error: ", cudaGetErrorString(error)));
+  };
+  int device = 0, processors = 0;
+  if (const cudaError_t error = cudaGetDevice(&device); error != cudaSuccess) return failed(error);
+  if (const cudaError_t error = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+      error != cudaSuccess)
+    return failed(error);
+
+  const int64_t per_row = std::max<int64_t>(0, (problem.steps - problem.first) * problem.per_unit);
+  const int64_t total = problem.rows * per_row, resident = int64_t{kBlocksPerProcessor} * processors;
+  // Several waves of them, but a segment for each warp; and no more for a lane than its moments hold.
+  const int64_t useful = std::max<int64_t>(1, total / (kWarps * kLeastSegment));
+  int64_t blocks = std::clamp<int64_t>(kWaves * resident / units, 1, useful);
+  const int64_t per_warp = (total + blocks * kWarps - 1) / (blocks * kWarps);
+  const int64_t segment = std::clamp((per_warp + kRound - 1) / kRound * kRound, kLeastSegment, kMostSegment);
+  const int64_t segments = (per_row + segment - 1) / segment, items = problem.rows * segments;
+  blocks = std::max(blocks, (items + kMostSegmentsAWarp * kWarps - 1) / (kMostSegmentsAWarp * kWarps));
+  if (per_row > 0x7fffffff || items > 0x7fffffff || blocks > 0xffff || units > 0x7fffffff) {
     return absl::InvalidArgumentError(absl::StrCat("spectrum counts: ", problem.rows, " rows of ", per_row,
                                                    " values of ", units, " units are too many for one call"));
   }
-  const bool flat = problem.per_unit == 1 || problem.step_stride == problem.per_unit * problem.value_stride;
-  const Launched<T> launched{problem, per_row, segments};
+  const Launched<T> launched{problem, per_row, segment, static_cast<uint32_t>(segments)};
   const dim3 grid(static_cast<unsigned>(units), static_cast<unsigned>(blocks));
   const auto launch = [&](auto* kernel) {
     kernel<<<grid, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(launched);
   };
+  const bool flat = problem.per_unit == 1 || problem.step_stride == problem.per_unit * problem.value_stride;
+  const bool contiguous = flat && (problem.per_unit == 1 ? problem.step_stride : problem.value_stride) == 1;
   if (problem.parts[0].phase != nullptr) {
-    launch(flat ? &CountKernel<T, true, true> : &CountKernel<T, true, false>);
+    launch(flat ? &CountKernel<T, true, Layout::kStrided> : &CountKernel<T, true, Layout::kNested>);
   } else {
-    launch(flat ? &CountKernel<T, false, true> : &CountKernel<T, false, false>);
+    launch(contiguous ? &CountKernel<T, false, Layout::kContiguous>
+           : flat     ? &CountKernel<T, false, Layout::kStrided>
+                      : &CountKernel<T, false, Layout::kNested>);
   }
-  if (const cudaError_t error = cudaGetLastError(); error != cudaSuccess) {
-    return absl::InternalError(absl::StrCat("spectrum counts: CUDA error: ", cudaGetErrorString(error)));
-  }
+  if (const cudaError_t error = cudaGetLastError(); error != cudaSuccess) return failed(error);
   return absl::OkStatus();
 }
 

@@ -173,20 +173,22 @@ void RaceEigenvalues(at::ScalarType type, const char* name, int rounds) {
 }
 
 #ifdef EIGSVC_CUDA_KERNELS
-void RaceCounts(int rounds) {
+template <typename T>
+void RaceCounts(const char* name, int rounds) {
   const c10::Device device(c10::kCUDA, 0);
   constexpr int64_t kCount = int64_t{1} << 28;
   const at::Tensor table =
       at::zeros({64, spectrum_slots::kSlots}, at::TensorOptions().dtype(at::kLong).device(device));
   const at::Tensor floor = at::full({1}, 5e-6, at::TensorOptions().dtype(at::kDouble).device(device));
   std::printf(
-      "\n| 2^28 float32 values | ours GB/s | histc, 2048 bins GB/s | read (sum) GB/s | ours / read | ours / "
-      "histc |\n|---|---|---|---|---|---|\n");
+      "\n| 2^28 %s values | ours GB/s | histc, 2048 bins GB/s | read (sum) GB/s | ours / read (min..max) | "
+      "ours / histc |\n|---|---|---|---|---|---|\n",
+      name);
   for (const bool one_bin : {false, true}) {
-    const auto options = at::TensorOptions().dtype(at::kFloat).device(device);
+    const auto options = at::TensorOptions().dtype(c10::CppTypeToScalarType<T>::value).device(device);
     const at::Tensor values = one_bin ? at::full({kCount}, -0.37, options) : at::randn({kCount}, options);
-    CountProblem<float> problem;
-    problem.parts[0] = {values.const_data_ptr<float>(), nullptr, floor.const_data_ptr<double>()};
+    CountProblem<T> problem;
+    problem.parts[0] = {values.const_data_ptr<T>(), nullptr, floor.const_data_ptr<double>()};
     problem.rows = 1;
     problem.units = 64;
     problem.steps = kCount / 64;
@@ -195,7 +197,7 @@ void RaceCounts(int rounds) {
     problem.unit_stride = kCount / 64;
     problem.step_stride = problem.value_stride = 1;
     problem.slots = reinterpret_cast<uint64_t*>(table.mutable_data_ptr<int64_t>());
-    const double bytes = 4.0 * kCount;
+    const double bytes = static_cast<double>(sizeof(T)) * kCount;
     std::vector<Runner> runners = {
         {"ours",
          [&] {
@@ -207,8 +209,10 @@ void RaceCounts(int rounds) {
         {"sum", [&] { at::sum(values); }, bytes}};
     Interleave(runners, rounds);
     const double ours = runners[0].Rate(0.5), histc = runners[1].Rate(0.5), read = runners[2].Rate(0.5);
-    std::printf("| %s | %.0f | %.0f | %.0f | %.2f | %.1f |\n", one_bin ? "all in one bin" : "normal",
-                ours / 1e9, histc / 1e9, read / 1e9, ours / read, ours / histc);
+    std::printf("| %s | %.0f | %.0f | %.0f | %.2f (%.2f..%.2f) | %.1f |\n",
+                one_bin ? "all in one bin" : "normal", ours / 1e9, histc / 1e9, read / 1e9, ours / read,
+                runners[0].Rate(0) / runners[2].Rate(1), runners[0].Rate(1) / runners[2].Rate(0),
+                ours / histc);
   }
 }
 #endif
@@ -219,7 +223,10 @@ int Main(int rounds) {
   RaceEigenvalues<float>(at::kFloat, "float32", rounds);
   RaceEigenvalues<double>(at::kDouble, "float64", rounds);
 #ifdef EIGSVC_CUDA_KERNELS
-  if (HasCuda()) RaceCounts(rounds);
+  if (HasCuda()) {
+    RaceCounts<float>("float32", rounds);
+    RaceCounts<double>("float64", rounds);
+  }
 #endif
   return 0;
 }

@@ -96,29 +96,12 @@ TEST(KernelsGpuTest, DenseEigenvaluesTakeTheKernelAndNameWhatIsNotFinite) {
   }
 }
 
+// Of [B,T,U,K], of any strides.
 template <typename T>
-void CheckCounts(int64_t rows, int64_t steps, int64_t units, int64_t per_unit, bool with_phase,
-                 uint64_t weight) {
-  const auto type = c10::CppTypeToScalarType<T>::value;
-  // Spread over the bins, with ties, atoms and what is no number.
-  at::Tensor values = (at::randn({rows, steps, units, per_unit}, at::kDouble) * 6).exp2() *
-                      at::randn({rows, steps, units, per_unit}, at::kDouble).sign();
-  at::Tensor flat = values.view(-1);
-  const double special[] = {0,
-                            -HUGE_VAL,
-                            HUGE_VAL,
-                            NAN,
-                            std::log(0.1),
-                            std::log(0.5),
-                            std::log(0.9),
-                            std::log(0.99),
-                            std::log(1.01),
-                            std::log(10),
-                            std::log(100),
-                            1e-6,
-                            1e300};
-  for (int64_t i = 0; i < flat.numel() / 3; ++i) flat[i * 3].fill_(special[i % std::size(special)]);
-  values = values.to(type);
+void CheckCountsOf(const at::Tensor& wide, bool with_phase, uint64_t weight) {
+  const at::Tensor values = wide.to(c10::CppTypeToScalarType<T>::value);
+  const int64_t rows = values.size(0), steps = values.size(1), units = values.size(2),
+                per_unit = values.size(3);
   at::Tensor phase = at::randn({rows, steps, units, per_unit}, at::kDouble) * 4;
   phase.view(-1).narrow(0, 0, phase.numel() / 4).fill_(0);
   const at::Tensor lengths = at::arange(rows, at::kLong).remainder(4) * -1 + steps;
@@ -164,11 +147,61 @@ void CheckCounts(int64_t rows, int64_t steps, int64_t units, int64_t per_unit, b
   }
 }
 
+template <typename T>
+void CheckCounts(int64_t rows, int64_t steps, int64_t units, int64_t per_unit, bool with_phase,
+                 uint64_t weight) {
+  // Spread over the bins, with ties, atoms and what is no number.
+  at::Tensor values = (at::randn({rows, steps, units, per_unit}, at::kDouble) * 6).exp2() *
+                      at::randn({rows, steps, units, per_unit}, at::kDouble).sign();
+  at::Tensor flat = values.view(-1);
+  const double special[] = {0,
+                            -HUGE_VAL,
+                            HUGE_VAL,
+                            NAN,
+                            std::log(0.1),
+                            std::log(0.5),
+                            std::log(0.9),
+                            std::log(0.99),
+                            std::log(1.01),
+                            std::log(10),
+                            std::log(100),
+                            1e-6,
+                            1e300};
+  for (int64_t i = 0; i < flat.numel() / 3; ++i) flat[i * 3].fill_(special[i % std::size(special)]);
+  CheckCountsOf<T>(values, with_phase, weight);
+}
+
 TEST(KernelsGpuTest, CountsHaveTheBitsOfTheTwin) {
   CheckCounts<double>(3, 500, 4, 1, false, 1);
   CheckCounts<float>(5, 301, 3, 16, false, 1);
   CheckCounts<double>(2, 128, 5, 8, true, 2);
   CheckCounts<double>(1, 70000, 2, 2, false, 98765432109);
+}
+
+// What whole warps count together: usual values, a row's steps side by side or not, rows that begin anywhere.
+template <typename T>
+void CheckUsualCounts() {
+  const auto options = at::TensorOptions().dtype(at::kDouble);
+  const auto steps_inside = [](const at::Tensor& x) { return x.transpose(1, 2); };
+  for (const double edge : {0.0, std::log(0.1), std::log(0.5), std::log(0.9), std::log(0.99), std::log(1.01),
+                            std::log(10), std::log(100), 2e-5}) {
+    at::Tensor near = at::randn({3, 2, 9001, 1}, options) * (edge == 0 ? 1 : 1e-3 * std::abs(edge)) + edge;
+    near.view(-1).narrow(0, 1000, 500).fill_(edge == 0 ? -0.37 : edge);
+    CheckCountsOf<T>(steps_inside(near), false, 1);
+  }
+  CheckCountsOf<T>(steps_inside(at::full({2, 3, 5000, 1}, -0.37, options)), false, 7);
+  CheckCountsOf<T>(at::randn({2, 700, 3, 16}, options), false, 1);                // nested
+  CheckCountsOf<T>(at::randn({2, 9001, 3, 1}, options), false, 1);                // strided
+  CheckCountsOf<T>(steps_inside(at::randn({2, 3, 700, 16}, options)), false, 1);  // contiguous
+  // The largest moments, as many as a block takes, and those beyond the bins.
+  CheckCountsOf<T>(steps_inside(at::full({1, 1, int64_t{1} << 23, 1}, 4095.9, options)), false, 1);
+  CheckCountsOf<T>(steps_inside(at::full({1, 1, int64_t{1} << 23, 1}, -1e30, options)), false, 1);
+  CheckCountsOf<T>(steps_inside(at::full({1, 1, 100000, 1}, 1e-20, options)), false, 1);
+}
+
+TEST(KernelsGpuTest, CountsOfWholeWarpsHaveTheBitsOfTheTwin) {
+  CheckUsualCounts<float>();
+  CheckUsualCounts<double>();
 }
 
 TEST(KernelsGpuTest, TheNoiseFloorOfAttentionIsThatOfTheHost) {

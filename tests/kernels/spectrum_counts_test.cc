@@ -126,6 +126,38 @@ TEST(SpectrumCountsTest, TheEdgesAreInTheirBins) {
   }
 }
 
+// What the CUDA form rests on: it asks for one edge a side and octave, and for none that is a float.
+TEST(SpectrumCountsTest, NoTwoEdgesShareAnOctave) {
+  for (int a = 0; a < spectrum_edges::kEdges; ++a) {
+    const double size = kernels::EdgeSize(a);
+    EXPECT_NE(static_cast<double>(static_cast<float>(size)), size);
+    EXPECT_EQ(spectrum_edges::kEdgeLogs[a] < 0, a < kernels::kEdgesBelow1);
+    for (int b = 0; b < a; ++b) {
+      const bool one_side = (a < kernels::kEdgesBelow1) == (b < kernels::kEdgesBelow1);
+      EXPECT_FALSE(one_side && std::ilogb(size) == std::ilogb(kernels::EdgeSize(b))) << a << ", " << b;
+    }
+  }
+}
+
+TEST(SpectrumCountsTest, SumsOfTheLargestTermsFit) {
+  for (const double value : {0x1p16, -0x1p16, -1e30, std::nextafter(0x1p16, 0), -std::nextafter(0x1p8, 0)}) {
+    const std::vector<double> values(3 * kernels::kMostTerms + 5, value);
+    const double floor = 0;
+    CountProblem<double> problem;
+    problem.parts[0] = {values.data(), nullptr, &floor};
+    problem.rows = problem.units = problem.per_unit = 1;
+    problem.steps = static_cast<int64_t>(values.size());
+    problem.step_stride = problem.value_stride = 1;
+    problem.weight = 3;
+    std::vector<uint64_t> slots(spectrum_slots::kSlots);
+    problem.slots = slots.data();
+    CountPlainly(problem);
+    Spectrum expected;
+    expected.Add(values, floor, problem.weight);
+    EXPECT_EQ(SpectrumOfSlots(slots.data(), nullptr).parts(), expected.parts()) << value;
+  }
+}
+
 TEST(SpectrumCountsTest, AnEmptyTableIsAnEmptySpectrum) {
   const std::vector<uint64_t> slots(spectrum_slots::kSlots);
   EXPECT_EQ(SpectrumOfSlots(slots.data(), nullptr).parts(), Spectrum().parts());
