@@ -1,10 +1,11 @@
 # eigsvcd and its worker. Two targets from one file, both non-root and without a compiler or Python:
 #
 #   docker build --target cpu  --build-arg TORCH_INDEX_URL=<index of CPU builds> -t eigsvc:cpu .
-#   docker build --target cuda --build-arg REQUIRE_CUDA=ON --build-arg BUILD_BASE=<Debian 12 with nvcc> -t eigsvc:cuda .
+#   docker build --target cuda --build-arg REQUIRE_CUDA=ON -t eigsvc:cuda .
 #
-# TORCH_INDEX_URL is the package index that LibTorch's wheel is taken from; left empty, pip's own, whose wheel is a CUDA
-# build. BUILD_BASE is what it is built in: for cuda, with nvcc of the wheel's CUDA, without which REQUIRE_CUDA=ON fails.
+# TORCH_INDEX_URL is the package index that LibTorch's wheel is taken from; left empty, pip's own, whose wheel is a build for
+# CUDA 13.0, to which the set-up adds NVIDIA's wheels of nvcc. For a wheel of another CUDA name a BUILD_BASE that has its
+# nvcc. Without one REQUIRE_CUDA=ON fails.
 # The steps are `make build`'s own scripts, so a tree that builds outside builds here.
 ARG DEBIAN=debian:12.12-slim
 ARG BUILD_BASE=${DEBIAN}
@@ -16,7 +17,7 @@ ARG REQUIRE_CUDA=OFF
 ENV EIGSVC_CACHE=/opt/eigsvc-cache
 WORKDIR /src
 # What changes least comes first: packages, then the wheel, then the sources.
-COPY deploy/setup.sh deploy/setup.sh
+COPY deploy/setup.sh deploy/nvcc.sh deploy/
 COPY deploy/requirements deploy/requirements
 RUN deploy/setup.sh build
 COPY . .

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what a build (or, with `test`, the tests as well) needs: Debian packages, the Python environment whose torch
-# package provides LibTorch, the test-only Python environment, buf, and what writes the dashboards, renders the manifests
+# package provides LibTorch (with nvcc.sh, the compiler of its CUDA), the test-only Python environment, buf, and what writes the dashboards, renders the manifests
 # and validates them.
 # Idempotent, and quiet when nothing is to do.
 #
@@ -76,6 +76,7 @@ flock 9
 if [ -z "${EIGSVC_PYTHON:-}" ]; then
   environment torch-2.13.0 torch.txt "" ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"}
   EIGSVC_PYTHON=$cache/torch-2.13.0/bin/python3
+  "$here/nvcc.sh" "$EIGSVC_PYTHON"
 fi
 torch_dir=$("$EIGSVC_PYTHON" -c 'from importlib.util import find_spec as f; print(f("torch").submodule_search_locations[0])' 2>/dev/null) ||
   die "$EIGSVC_PYTHON has no usable torch package"

@@ -1,6 +1,6 @@
-# Every package this project uses, found once. LibTorch comes from the torch package of EIGSVC_PYTHON as
-# imported targets of our own: find_package(Torch) fails where the wheel is a CUDA build and no CUDA
-# toolkit is installed, and pulls flags into every target where it works.
+# Every package this project uses, found once. LibTorch, which EigsvcTorch.cmake found, becomes imported targets of our own:
+# find_package(Torch) fails where the wheel is a CUDA build and no CUDA toolkit is installed, and pulls flags into every target
+# where it works.
 find_package(Threads REQUIRED)
 find_package(absl REQUIRED)
 find_package(OpenSSL REQUIRED COMPONENTS Crypto)
@@ -33,24 +33,6 @@ find_path(EIGSVC_CLI11_INCLUDE CLI/CLI.hpp REQUIRED)
 find_path(EIGSVC_BEAST_INCLUDE boost/beast/core.hpp REQUIRED)
 eigsvc_header_library(cli11)
 eigsvc_header_library(beast)
-
-# Without EIGSVC_PYTHON: what `make setup` made, else the system's.
-set(torch_python "${EIGSVC_PYTHON}")
-if(NOT torch_python)
-  find_program(EIGSVC_DEFAULT_PYTHON python3 REQUIRED
-    HINTS $ENV{EIGSVC_CACHE}/torch-2.13.0/bin $ENV{HOME}/.cache/eigsvc/torch-2.13.0/bin)
-  set(torch_python ${EIGSVC_DEFAULT_PYTHON})
-endif()
-execute_process(
-  COMMAND ${torch_python} -c "import importlib.metadata, importlib.util; print(importlib.util.find_spec('torch').submodule_search_locations[0]); print(importlib.metadata.version('torch'))"
-  OUTPUT_VARIABLE torch_probe RESULT_VARIABLE torch_result ERROR_QUIET OUTPUT_STRIP_TRAILING_WHITESPACE)
-if(NOT torch_result EQUAL 0)
-  message(FATAL_ERROR "${torch_python} has no torch package: run `make setup`, or pass -DEIGSVC_PYTHON=/path/to/python3")
-endif()
-string(REPLACE "\n" ";" torch_probe "${torch_probe}")
-list(GET torch_probe 0 EIGSVC_TORCH_DIR)
-list(GET torch_probe 1 EIGSVC_TORCH_VERSION)
-message(STATUS "LibTorch ${EIGSVC_TORCH_VERSION}")
 
 add_library(eigsvc_torch INTERFACE)
 # The wheel's include folder also holds copies of protobuf and fmt, other versions than ours, which a file that

@@ -12,7 +12,7 @@ daemon=
 trap 'kill "$daemon" 2>/dev/null || true; umount -l "$root/proc" "$root/dev" 2>/dev/null || true; rm -rf --one-file-system "$root"' EXIT
 "$source/deploy/image/package.sh" "$build" "$root/opt/eigsvc"
 # The base image's part: glibc, its loader, name services.
-ldd "$build/bin/eigsvc-worker" "$build/bin/eigsvcd" | grep -oE '/[^ ]*/(ld-linux[^ ]*|lib(c|m|dl|pthread|rt|resolv|mvec)\.so[^ ]*)' |
+ldd "$build/bin/eigsvc-worker" "$build/bin/eigsvcd" | grep -oE '/[^ ]*/(ld-linux[^ ]*|lib(c|m|dl|pthread|rt|resolv|util|mvec|anl)\.so[^ ]*)' |
   sort -u | while read -r library; do install -D "$(readlink -f "$library")" "$root$library"; done
 mkdir -p "$root"/{tmp,var/lib/eigsvc,checkpoints,proc,dev,etc}
 chmod 1777 "$root/tmp"
