@@ -111,7 +111,8 @@ std::string DescriptionText(const v1::TaskInfo& task, const Style& style) {
     for (const Json& file : data["files"]) files.Add(file);
     absl::StrAppend(
         &out, files.Render(Format::kTable, style, ""),
-        "Checksums are the publishers', for `md5sum` and `sha256sum`; nothing here compares them.\n\n");
+        "--data FILE of a published name must match its checksum; a subset, or a copy changed on purpose, is "
+        "read under another name.\n\n");
   }
   if (!task.presets().empty()) {
     Listing presets("presets", {{"name", "--param preset="}, {"meaning", "what it is"}});

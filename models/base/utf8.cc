@@ -2,6 +2,8 @@
 
 #include <cstdint>
 
+#include "absl/strings/str_cat.h"
+
 namespace eigsvc {
 
 size_t CharacterBytes(absl::string_view text) {  // Unicode 15, table 3-7
@@ -22,6 +24,18 @@ size_t CharacterBytes(absl::string_view text) {  // Unicode 15, table 3-7
     return within(1, low, high) && tail(2) && tail(3) ? 4 : 0;
   }
   return 0;
+}
+
+absl::Status CheckUtf8(absl::string_view text) {
+  for (size_t at = 0; at < text.size();) {
+    const size_t size = CharacterBytes(text.substr(at));
+    if (size == 0) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "byte ", at, ": 0x", absl::Hex(static_cast<uint8_t>(text[at]), absl::kZeroPad2), " is no UTF-8"));
+    }
+    at += size;
+  }
+  return absl::OkStatus();
 }
 
 std::string ToUtf8(absl::string_view text, size_t max_bytes) {

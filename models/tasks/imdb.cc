@@ -127,20 +127,6 @@ class Imdb final : public Task {
   TaskSignature signature_;
 };
 
-// INVALID_ARGUMENT naming the byte where UTF-8 ends.
-absl::Status CheckUtf8(absl::string_view text, absl::string_view name) {
-  for (size_t at = 0; at < text.size();) {
-    const size_t size = CharacterBytes(text.substr(at));
-    if (size == 0) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          name, ", byte ", at, ": 0x", absl::Hex(static_cast<uint8_t>(text[at]), absl::kZeroPad2),
-          " is no UTF-8; mend the file, or use level=byte"));
-    }
-    at += size;
-  }
-  return absl::OkStatus();
-}
-
 // Where a file of the published layout belongs: "aclImdb/train/pos/0_9.txt".
 struct Place {
   bool train = false, positive = false;
@@ -173,7 +159,11 @@ absl::Status ReadReviews(const TaskRequest& request, bool read_train, bool chara
     if (review.text.empty()) {
       return absl::InvalidArgumentError(absl::StrCat(stream.name(), " is empty; a review has a text"));
     }
-    if (characters) EIGSVC_RETURN_IF_ERROR(CheckUtf8(review.text, stream.name()));
+    const absl::Status well_formed = characters ? CheckUtf8(review.text) : absl::OkStatus();
+    if (!well_formed.ok()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(stream.name(), ", ", well_formed.message(), "; mend the file, or use level=byte"));
+    }
     bytes += static_cast<int64_t>(review.text.size());
     if (bytes > kMaxAllBytes) {
       return absl::ResourceExhaustedError(absl::StrCat(request.data_path, " holds more than ", kMaxAllBytes,

@@ -1,7 +1,9 @@
 // The one table of tasks.
 #include <algorithm>
 #include <array>
+#include <filesystem>
 #include <nlohmann/json.hpp>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -13,6 +15,7 @@
 #include "models/tasks/listops.h"
 #include "models/tasks/mqar.h"
 #include "models/tasks/next_token.h"
+#include "models/tasks/readers/data_files.h"
 #include "models/tasks/selective_copying.h"
 #include "models/tasks/task.h"
 #include "models/tasks/wikitext.h"
@@ -44,6 +47,17 @@ absl::Status CheckDataNeed(const TaskEntry& entry, const std::string& data_path)
   if (entry.data.need == TaskData::Need::kNone && !data_path.empty()) {
     return absl::InvalidArgumentError(
         absl::StrCat("task ", entry.name, " makes its own data: leave out --data ", data_path));
+  }
+  return absl::OkStatus();
+}
+
+// A file under its published name is the published one. The data of a subset goes by another name.
+absl::Status CheckChecksum(const TaskEntry& entry, const TaskRequest& request) {
+  std::error_code ignored;
+  if (!std::filesystem::is_regular_file(request.data_path, ignored)) return absl::OkStatus();
+  for (const TaskData::File& file : entry.data.files) {
+    if (file.checksum.empty() || file.name != BaseNameOf(request.data_path)) continue;
+    return CheckPublished(request.data_path, file.checksum, request.stop);
   }
   return absl::OkStatus();
 }
@@ -96,7 +110,10 @@ absl::StatusOr<std::shared_ptr<const Task>> MakeTask(absl::string_view name, con
   EIGSVC_ASSIGN_OR_RETURN(expanded.parameters, ExpandPreset(*entry, request.parameters));
   EIGSVC_RETURN_IF_ERROR(CheckParameterNames(*entry, expanded.parameters));
   EIGSVC_RETURN_IF_ERROR(CheckDataNeed(*entry, expanded.data_path));
-  return entry->make(expanded);
+  EIGSVC_ASSIGN_OR_RETURN(std::shared_ptr<const Task> task, entry->make(expanded));
+  // Last, as whatever else is wrong is told with the place where it is.
+  EIGSVC_RETURN_IF_ERROR(CheckChecksum(*entry, expanded));
+  return task;
 }
 
 }  // namespace eigsvc

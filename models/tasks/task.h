@@ -107,7 +107,9 @@ struct TaskPreset {
 struct TaskData {
   enum class Need { kNone, kOptional, kRequired };
   struct File {
-    absl::string_view name, checksum, meaning;  // as published; "md5 ...", or empty where none is known
+    // As published; "md5 HEX", "sha1 HEX", "sha256 HEX", or empty where none is known. What a request names
+    // as data by this very name is compared with it: CheckPublished in readers/data_files.h.
+    absl::string_view name, checksum, meaning;
   };
   Need need = Need::kNone;
   // What the data is called under a data root, best first; taken there when a request names none and the task

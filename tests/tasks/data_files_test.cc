@@ -223,5 +223,29 @@ TEST(LineReaderTest, LongLinesPassAndTooLongOnesAreNamed) {
   }
 }
 
+// RFC 1321 and RFC 3174, "abc"; SHA-256 is tested in base.
+TEST(PublishedTest, AFileIsComparedWithItsChecksum) {
+  const std::string path = WriteFile(TempPath("published"), "abc");
+  EIGSVC_EXPECT_OK(CheckPublished(path, "md5 900150983cd24fb0d6963f7d28e17f72", nullptr));
+  EIGSVC_EXPECT_OK(CheckPublished(path, "sha1 a9993e364706816aba3e25717850c26c9cd0d89d", nullptr));
+  EIGSVC_EXPECT_OK(CheckPublished(
+      path, "sha256 ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", nullptr));
+  EXPECT_THAT(CheckPublished(path, "md5 900150983cd24fb0d6963f7d28e17f73", nullptr),
+              StatusIs(StatusCode::kDataLoss,
+                       AllOf(HasSubstr(path), HasSubstr("3 bytes is 900150983cd24fb0d6963f7d28e17f72"),
+                             HasSubstr("published 900150983cd24fb0d6963f7d28e17f73"),
+                             HasSubstr("fetch it again"), HasSubstr("under any other name"))));
+  EXPECT_THAT(CheckPublished(path, "crc32 352441c2", nullptr),
+              StatusIs(StatusCode::kFailedPrecondition, HasSubstr("cannot compute crc32")));
+  EXPECT_THAT(CheckPublished(path + "_missing", "md5 0", nullptr),
+              StatusIs(StatusCode::kNotFound, HasSubstr("_missing")));
+  // More than a piece: the digest of md5sum.
+  const std::string long_path = WriteFile(TempPath("published_long"), std::string(3'000'000, 'a'));
+  EIGSVC_EXPECT_OK(CheckPublished(long_path, "md5 99ddc9a3a46ea62c95652bdf937a1fb8", nullptr));
+  StopToken stop;
+  stop.Cancel();
+  EXPECT_THAT(CheckPublished(path, "md5 0", &stop), StatusIs(StatusCode::kCancelled, HasSubstr("cancelled")));
+}
+
 }  // namespace
 }  // namespace eigsvc

@@ -133,6 +133,21 @@ TEST(ImdbTest, ArchivesGiveWhatFoldersGive) {
   }
 }
 
+TEST(ImdbTest, AnArchiveOfThePublishedNameMustBeThePublishedOne) {
+  const std::string whole = Pack(Packing::kTarGz, Tiny());
+  const std::string folder = TempDir("published");
+  fs::create_directories(folder);
+  const std::string named = WriteFile(folder + "/aclImdb_v1.tar.gz", whole);
+  EXPECT_THAT(Make(R"({"min_freq": 1})", named),
+              StatusIs(StatusCode::kDataLoss, AllOf(HasSubstr(named), HasSubstr("the md5 of its"),
+                                                    HasSubstr("published 7c2ac02c03563afcf9b574c7e56c153a"),
+                                                    HasSubstr("under any other name"))));
+  EIGSVC_EXPECT_OK(Make(R"({"min_freq": 1})", WriteFile(folder + "/some-reviews.tar.gz", whole)));
+  // Of a damaged one, the place.
+  EXPECT_THAT(Make(R"({"min_freq": 1})", WriteFile(named, whole.substr(0, whole.size() / 2))),
+              StatusIs(StatusCode::kDataLoss, HasSubstr("damaged near byte")));
+}
+
 TEST(ImdbTest, ReadsTheRealReviews) {
   EIGSVC_REQUIRE_SHARED();
   const std::string root = testing::SharedPath("data/aclImdb");

@@ -1,8 +1,11 @@
 #include <limits>
+#include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "models/tasks/task.h"
 #include "tests/testing/status_matchers.h"
 
@@ -43,6 +46,13 @@ TEST(TaskRegistryTest, EveryEntryIsDocumentedAndFound) {
     const bool takes_data = entry.data.need != TaskData::Need::kNone;
     EXPECT_EQ(entry.data.files.empty(), !takes_data);
     EXPECT_EQ(entry.data.layout.empty(), !takes_data);
+    const std::map<std::string, size_t> digits = {{"md5", 32}, {"sha1", 40}, {"sha256", 64}};
+    for (const TaskData::File& file : entry.data.files) {
+      if (file.checksum.empty()) continue;
+      const std::pair<std::string, std::string> checksum = absl::StrSplit(file.checksum, ' ');
+      ASSERT_EQ(digits.count(checksum.first), 1u) << file.name;
+      EXPECT_EQ(checksum.second.size(), digits.at(checksum.first)) << file.name;
+    }
     if (entry.data.need == TaskData::Need::kRequired) {
       EXPECT_THAT(MakeTask(entry.name, {}),
                   StatusIs(StatusCode::kInvalidArgument,

@@ -368,6 +368,17 @@ TEST(TokenizerTest, TextThatCannotBeEncodedIsNamed) {
   EXPECT_THAT(
       EncodeText(*stream, *tokenizer, {}, 2, nullptr),
       StatusIs(StatusCode::kInvalidArgument, HasSubstr(absl::StrCat(path, ", line 3: byte 2: 0xc3"))));
+  // Whole words: neither what the vocabulary is made of nor what is encoded with it.
+  const auto line_three =
+      StatusIs(StatusCode::kInvalidArgument, HasSubstr(absl::StrCat(path, ", line 3: byte 2: 0xc3")));
+  EIGSVC_ASSERT_OK_AND_ASSIGN(auto words, OpenFileStream(path, nullptr));
+  EXPECT_THAT(WordVocabulary::Of(*words, nullptr), line_three);
+  EIGSVC_ASSERT_OK_AND_ASSIGN(auto good,
+                              OpenFileStream(WriteFile(TempPath("good.txt"), "one two\n"), nullptr));
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const WordVocabulary vocabulary, WordVocabulary::Of(*good, nullptr));
+  EIGSVC_ASSERT_OK_AND_ASSIGN(words, OpenFileStream(path, nullptr));
+  EXPECT_THAT(EncodeText(*words, *vocabulary.tokenizer(), {vocabulary.end_of_line()}, 2, nullptr),
+              line_three);
   StopToken stop;
   stop.Cancel();
   EIGSVC_ASSERT_OK_AND_ASSIGN(auto again, OpenFileStream(path, nullptr));

@@ -167,7 +167,7 @@ TEST(WikiTextTest, TheMeanOverBatchesIsOverBlocksInTheTextsOrder) {
 
 TEST(WikiTextTest, ArchivesAndRawFilesAreRead) {
   const std::string text = " \n = Title = \n \n One two two . \n", train = "two two two One\nOne .\n";
-  const std::string zip = WriteFile(FreshDir("zip") + "/wikitext-2-v1.zip",
+  const std::string zip = WriteFile(FreshDir("zip") + "/wikitext-2-small.zip",
                                     Pack(Packing::kZip, {{"wikitext-2/", ""},
                                                          {"wikitext-2/wiki.test.tokens", text},
                                                          {"wikitext-2/wiki.train.tokens", train}}));

@@ -42,6 +42,11 @@ absl::Status VisitArchive(const std::string& path, ArchiveKind kind, const DataF
 // gunzip.cc: the contents of a .gz, its checksum compared at the end.
 std::unique_ptr<ByteStream> Gunzip(std::unique_ptr<ByteStream> compressed);
 
+// published.cc: compares the file at `path` with "md5 HEX", "sha1 HEX" or "sha256 HEX". DATA_LOSS naming both
+// digests; FAILED_PRECONDITION where OpenSSL may not compute it; CANCELLED, DEADLINE_EXCEEDED from `stop`,
+// which may be null.
+absl::Status CheckPublished(const std::string& path, absl::string_view checksum, const StopToken* stop);
+
 // NOT_FOUND: `path` lacks what `task` needs; where to find and how to lay it out. INVALID_ARGUMENT: it holds
 // two of a file.
 absl::Status MissingDataFile(absl::string_view task, absl::string_view path, absl::string_view what);

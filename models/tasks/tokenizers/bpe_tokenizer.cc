@@ -65,15 +65,7 @@ class BpeTokenizer final : public Tokenizer {
     }
 
     absl::Status Encode(absl::string_view text, std::vector<int32_t>* ids) override {
-      for (size_t at = 0; at < text.size();) {
-        const size_t size = CharacterBytes(text.substr(at));
-        if (size == 0) {
-          return absl::InvalidArgumentError(
-              absl::StrCat("byte ", at, ": 0x", absl::Hex(static_cast<uint8_t>(text[at]), absl::kZeroPad2),
-                           " is no UTF-8"));
-        }
-        at += size;
-      }
+      EIGSVC_RETURN_IF_ERROR(CheckUtf8(text));
       return BetweenTokens(t_.added_before_, text, ids, [&](absl::string_view part) {
         const std::string normalised = t_.Normalised(part);
         return BetweenTokens(t_.added_after_, normalised, ids,

@@ -7,6 +7,8 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "models/base/status_macros.h"
+#include "models/base/status_util.h"
+#include "models/base/utf8.h"
 
 namespace eigsvc {
 namespace {
@@ -41,6 +43,7 @@ class WordTokenizer final : public Tokenizer {
    public:
     explicit WordSession(const WordTokenizer& tokenizer) : t_(tokenizer) {}
     absl::Status Encode(absl::string_view text, std::vector<int32_t>* ids) override {
+      EIGSVC_RETURN_IF_ERROR(CheckUtf8(text));
       ForEachWord(text, [&](absl::string_view word) {
         const auto found = t_.ids_.find(word);
         ids->push_back(found == t_.ids_.end() ? t_.unknown_ : found->second);
@@ -68,6 +71,9 @@ absl::StatusOr<WordVocabulary> WordVocabulary::Of(ByteStream& text, const StopTo
     if (!more) break;
     ++line_count;
     if (stop != nullptr && line_count % 1024 == 0) EIGSVC_RETURN_IF_ERROR(stop->Check());
+    if (absl::Status status = CheckUtf8(line); !status.ok()) {
+      return Annotate(status, absl::StrCat(text.name(), ", line ", lines.number()));
+    }
     ForEachWord(line, [&](absl::string_view word) { ++counts[word]; });
     if (static_cast<int64_t>(counts.size()) > kMaxWords) {
       return absl::ResourceExhaustedError(

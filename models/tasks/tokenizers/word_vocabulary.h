@@ -15,7 +15,8 @@ namespace eigsvc {
 class WordVocabulary {
  public:
   // Every word of the text and <eos>, the end of a line, by falling frequency, ties by their bytes; <unk>,
-  // which any other word becomes, last where the text does not hold it. RESOURCE_EXHAUSTED beyond kMaxWords.
+  // which any other word becomes, last where the text does not hold it. INVALID_ARGUMENT naming line and byte
+  // of what is no UTF-8; RESOURCE_EXHAUSTED beyond kMaxWords.
   static absl::StatusOr<WordVocabulary> Of(ByteStream& text, const StopToken* stop);
   static constexpr int64_t kMaxWords = int64_t{1} << 23;
 
