@@ -26,6 +26,13 @@ const fill = (labels) => (text) =>
 const service = fill([]);
 const spectra = fill(LABELS);
 
+// Each daemon has the last analysis that it made itself: where several have a model on a task, the newest is shown, so that
+// nothing is counted twice and all numbers are of one analysis.
+const COMPUTED = 'eigsvc_spectrum_computed_timestamp_seconds{}';
+const IS_NEWEST = `${COMPUTED} == on (model, task) group_left () max by (model, task) (${COMPUTED})`;
+const newest = (expr, by = 'model, task') => `max by (${by}) (${expr} and on (job, instance, model, task) (${IS_NEWEST}))`;
+const NEWEST = ' Of several daemons the newest analysis counts.';
+
 function query(expr, legend, { instant = false, format } = {}) {
   const builder = new prometheus.DataqueryBuilder().expr(expr).legendFormat(legend).datasource(SOURCE);
   if (format) builder.format(format);
@@ -35,7 +42,8 @@ function query(expr, legend, { instant = false, format } = {}) {
 // --- Panels
 
 function base(type, title, description, unit, queries) {
-  const builder = new panels[type].PanelBuilder().title(title).description(description).datasource(SOURCE);
+  const ofNewest = queries.some((each) => each.build().expr.includes(spectra(IS_NEWEST)));
+  const builder = new panels[type].PanelBuilder().title(title).description(description + (ofNewest ? NEWEST : '')).datasource(SOURCE);
   if (unit) builder.unit(unit);
   queries.forEach((each, index) => builder.withTarget(each.refId(String.fromCharCode(65 + index))));
   return builder.height(8).span(12);
@@ -74,7 +82,7 @@ function bars(title, description, unit, queries, { min, max } = {}) {
 // Of cumulative buckets, as Prometheus has them: Grafana takes the differences. A snapshot has no rate.
 function heatmap(title, description, unit, name, axis) {
   const { HeatmapColorOptionsBuilder, YAxisConfigBuilder, HeatmapColorMode, HeatmapColorScale, HeatmapTooltipBuilder } = panels.heatmap;
-  const buckets = query(spectra(`sum by (le) (eigsvc_spectrum_${name}_bucket{})`), '{{le}}',
+  const buckets = query(spectra(`sum by (le) (${newest(`eigsvc_spectrum_${name}_bucket{}`, 'model, task, le')})`), '{{le}}',
     { format: prometheus.PromQueryFormat.Heatmap });
   return base('heatmap', title, description, unit, [buckets]).height(10).span(12)
     .calculate(false).cellGap(0).showColorScale(true)
@@ -130,6 +138,7 @@ const KNOWN = '{__name__=~"eigsvc_spectrum_eigenvalues|eigsvc_training_step", jo
 const MODEL = variable('model', 'Model', KNOWN);
 const TASK = variable('task', 'Task', KNOWN);
 const LEGEND = '{{model}} · {{task}}';
+const RUN = `${LEGEND} · {{instance}}`;  // a training is of one daemon
 const one = (expr, legend, options) => [query(expr, legend, options)];
 const quantiles = (metric, by) => [['p50', 0.5], ['p99', 0.99]].map(([name, q]) => query(
   service(`histogram_quantile(${q}, sum by (le, ${by}) (rate(${metric}_bucket{}[$__rate_interval])))`), `${name} {{${by}}}`));
@@ -142,18 +151,18 @@ const SPECTRA = rows(dashboard('eigsvc-spectra', 'eigsvc / Spectra',
     textbox('layer', 'Layer', 'Number of a layer, from 0, or empty for all; for the pictures.', '')]), [
   ['What the last analyses found', [
     stat('Eigenvalues', 'Eigenvalues that the snapshots count, non-finite ones not.', 'short',
-      one(spectra('sum(eigsvc_spectrum_eigenvalues{})'), 'eigenvalues')),
+      one(spectra(`sum(${newest('eigsvc_spectrum_eigenvalues{}')})`), 'eigenvalues')),
     stat('Non-finite', 'NaN and infinite eigenvalues; they are in no other number.', 'short',
-      one(spectra('sum(eigsvc_spectrum_nonfinite_eigenvalues{})'), 'non-finite'),
+      one(spectra(`sum(${newest('eigsvc_spectrum_nonfinite_eigenvalues{}')})`), 'non-finite'),
       { steps: [{ value: null, color: 'green' }, { value: 1, color: 'red' }] }),
     stat('Largest |λ|', 'Spectral radius of what is chosen; above 1 something grows.', 'none',
-      one(spectra('max(eigsvc_spectrum_radius{})'), 'radius')),
+      one(spectra(`max(${newest('eigsvc_spectrum_radius{}')})`), 'radius')),
     stat('Age', 'Time since the newest of the analyses ended.', 's',
       one(spectra('time() - max(eigsvc_spectrum_computed_timestamp_seconds{})'), 'age')),
     stat('Models', 'Models with a spectrum.', 'short',
       one(spectra('count(count by (model) (eigsvc_spectrum_eigenvalues{}))'), 'models')),
     stat('Best score', 'Largest accuracy of the models and tasks chosen.', 'percentunit',
-      one(spectra('max(eigsvc_task_score{metric="accuracy"})'), 'accuracy')),
+      one(spectra(`max(${newest('eigsvc_task_score{metric="accuracy"}')})`), 'accuracy')),
   ]],
   ['Distributions', [
     heatmap('Timescale of memory', 'Eigenvalues by timescale -1/ln|λ|, octave by octave, over time. Snapshots of the last analyses, summed over what is chosen; the last row holds |λ| >= 1.',
@@ -162,35 +171,35 @@ const SPECTRA = rows(dashboard('eigsvc-spectra', 'eigsvc / Spectra',
       'none', 'modulus', '|λ|'),
     heatmap('Phase', 'Eigenvalues by |arg λ|, over time; positive real ones are in the first row.', 'radian', 'phase_radians', '|arg λ|'),
     graph('Shares', 'Shares of eigenvalues near 1 (|1-|λ|| <= 0.01), near 0 (|λ| <= 0.1) and above 1 beyond the noise floor.', 'percentunit', [
-      query(spectra('eigsvc_spectrum_near_one_ratio{}'), `near 1 · ${LEGEND}`),
-      query(spectra('eigsvc_spectrum_near_zero_ratio{}'), `near 0 · ${LEGEND}`),
-      query(spectra('eigsvc_spectrum_above_one_ratio{}'), `above 1 · ${LEGEND}`)], { min: 0, max: 1 }).height(10),
+      query(spectra(newest('eigsvc_spectrum_near_one_ratio{}')), `near 1 · ${LEGEND}`),
+      query(spectra(newest('eigsvc_spectrum_near_zero_ratio{}')), `near 0 · ${LEGEND}`),
+      query(spectra(newest('eigsvc_spectrum_above_one_ratio{}')), `above 1 · ${LEGEND}`)], { min: 0, max: 1 }).height(10),
     graph('Timescale quantiles', 'Median, 90 % and 99 % of the timescale, in steps; within 1.6 %.', 'short',
-      one(spectra('eigsvc_spectrum_timescale_quantile_steps{}'), `{{stat}} · ${LEGEND}`), { log: 2 }),
+      one(spectra(newest('eigsvc_spectrum_timescale_quantile_steps{}', 'model, task, stat')), `{{stat}} · ${LEGEND}`), { log: 2 }),
     graph('Score against the share near 1', 'Score of the task, and the share of eigenvalues near 1 beside it: what the task demands and what the model remembers.', 'percentunit', [
-      query(spectra('eigsvc_task_score{metric="accuracy"}'), `accuracy · ${LEGEND}`),
-      query(spectra('eigsvc_spectrum_near_one_ratio{}'), `near 1 · ${LEGEND}`)], { min: 0, max: 1 }),
+      query(spectra(newest('eigsvc_task_score{metric="accuracy"}')), `accuracy · ${LEGEND}`),
+      query(spectra(newest('eigsvc_spectrum_near_one_ratio{}')), `near 1 · ${LEGEND}`)], { min: 0, max: 1 }),
   ]],
   ['Trainings that run', [
     graph('Loss', 'Mean loss since the report before, nats per scored position.', 'none',
-      one(spectra('eigsvc_training_loss{}'), LEGEND)),
+      one(spectra('eigsvc_training_loss{}'), RUN)),
     graph('Score in training', 'Score of the newest evaluation, by metric.', 'none',
-      one(spectra('eigsvc_training_score{}'), `{{metric}} · ${LEGEND}`)),
+      one(spectra('eigsvc_training_score{}'), `{{metric}} · ${RUN}`)),
     graph('Shares in training', 'Shares of eigenvalues near 1, near 0 and above 1 in the newest evaluation.', 'percentunit', [
-      query(spectra('eigsvc_training_spectrum_near_one_ratio{}'), `near 1 · ${LEGEND}`),
-      query(spectra('eigsvc_training_spectrum_near_zero_ratio{}'), `near 0 · ${LEGEND}`),
-      query(spectra('eigsvc_training_spectrum_above_one_ratio{}'), `above 1 · ${LEGEND}`)], { min: 0, max: 1 }),
+      query(spectra('eigsvc_training_spectrum_near_one_ratio{}'), `near 1 · ${RUN}`),
+      query(spectra('eigsvc_training_spectrum_near_zero_ratio{}'), `near 0 · ${RUN}`),
+      query(spectra('eigsvc_training_spectrum_above_one_ratio{}'), `above 1 · ${RUN}`)], { min: 0, max: 1 }),
     graph('Memory in training', 'Median timescale of the newest evaluation, in steps.', 'short',
-      one(spectra('eigsvc_training_spectrum_median_timescale_steps{}'), LEGEND), { log: 2 }),
+      one(spectra('eigsvc_training_spectrum_median_timescale_steps{}'), RUN), { log: 2 }),
     graph('Largest |λ| in training', 'Spectral radius of the newest evaluation.', 'none',
-      one(spectra('eigsvc_training_spectrum_radius{}'), LEGEND)),
+      one(spectra('eigsvc_training_spectrum_radius{}'), RUN)),
     graph('Progress', 'Optimiser steps done, of those to do.', 'percentunit',
-      one(spectra('eigsvc_training_step{} / eigsvc_training_steps{}'), LEGEND), { min: 0, max: 1 }),
+      one(spectra('eigsvc_training_step{} / eigsvc_training_steps{}'), RUN), { min: 0, max: 1 }),
     graph('Gradient norm and learning rate', 'Global norm of the last gradient before clipping, and the learning rate of the last step.', 'sci', [
-      query(spectra('eigsvc_training_gradient_norm{}'), `gradient · ${LEGEND}`),
-      query(spectra('eigsvc_training_learning_rate{}'), `rate · ${LEGEND}`)], { log: 10 }),
+      query(spectra('eigsvc_training_gradient_norm{}'), `gradient · ${RUN}`),
+      query(spectra('eigsvc_training_learning_rate{}'), `rate · ${RUN}`)], { log: 10 }),
     graph('Speed', 'Tokens that the runs learn from, a second.', 'short',
-      one(spectra('eigsvc_training_tokens_per_second{}'), LEGEND)),
+      one(spectra('eigsvc_training_tokens_per_second{}'), RUN)),
   ]],
   ['The complex plane', [
     plane('Eigenvalues in the plane', 'Density of the eigenvalues of one analysis over the complex plane with the unit circle, drawn by the daemon. Choose it above.', 'plane'),
@@ -272,10 +281,6 @@ const SERVICE = rows(dashboard('eigsvc-service', 'eigsvc / Service',
   ]],
 ]);
 
-// Each daemon has the last analysis that it made itself: of several, the newest is shown, so that all numbers of a row are of one.
-const COMPUTED = 'eigsvc_spectrum_computed_timestamp_seconds{}';
-const newest = (expr, by = 'model, task') => `max by (${by}) (${expr} and on (job, instance, model, task) `
-  + `(${COMPUTED} == on (model, task) group_left () max by (model, task) (${COMPUTED})))`;
 const instantTable = (expr) => query(spectra(expr), '__auto', { instant: true, format: prometheus.PromQueryFormat.Table });
 const columns = [
   ['accuracy', newest('eigsvc_task_score{metric="accuracy"}'), 'percentunit'],
@@ -322,12 +327,12 @@ const COMPARE = rows(dashboard('eigsvc-compare', 'eigsvc / Compare models',
   ]],
   ['Over time', [
     graph('Scores', 'Score of the last analysis, by metric.', 'none',
-      one(spectra('eigsvc_task_score{}'), `{{metric}} · ${LEGEND}`)),
+      one(spectra(newest('eigsvc_task_score{}', 'model, task, metric')), `{{metric}} · ${LEGEND}`)),
     graph('Median timescales', 'Median timescale, in steps; within 1.6 %.', 'short',
-      one(spectra('eigsvc_spectrum_timescale_quantile_steps{stat="p50"}'), LEGEND), { log: 2 }),
-    graph('Largest |λ|', 'Spectral radius.', 'none', one(spectra('eigsvc_spectrum_radius{}'), LEGEND)),
-    graph('Age of the analyses', 'Time since each analysis ended.', 's',
-      one(spectra('time() - eigsvc_spectrum_computed_timestamp_seconds{}'), LEGEND)),
+      one(spectra(newest('eigsvc_spectrum_timescale_quantile_steps{stat="p50"}')), LEGEND), { log: 2 }),
+    graph('Largest |λ|', 'Spectral radius.', 'none', one(spectra(newest('eigsvc_spectrum_radius{}')), LEGEND)),
+    graph('Age of the analyses', 'Time since the newest analysis of each model on each task ended.', 's',
+      one(spectra(`time() - max by (model, task) (${COMPUTED})`), LEGEND)),
   ]],
 ]);
 

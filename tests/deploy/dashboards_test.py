@@ -192,28 +192,46 @@ class DashboardsTest(unittest.TestCase):
             for panel, t in targets(load(name)):
                 self.assertNotRegex(t["expr"], r"(rate|increase)\(eigsvc_(spectrum|training|task)", panel["title"])
 
-    def test_of_two_daemons_the_newest_analysis_is_compared(self):
-        """Both have analysed the same model: sums over them would double its shares, a maximum mix the two analyses."""
-        labels = 'job="eigsvc",model="m",task="t"'
+    def test_of_two_daemons_the_newest_analysis_counts(self):
+        """Both have analysed model m, the older one n as well: sums over the daemons would count m twice, a maximum mix two analyses."""
+        edges = [f'le="{edge}"' for edge in (16, 256, 4096, 65536)]
+        own = {"task_score": ['metric="accuracy"', 'metric="perplexity"'], "spectrum_timescale_quantile_steps": ['stat="p50"', 'stat="p99"'],
+               "spectrum_timescale_steps_bucket": edges, "spectrum_modulus_bucket": edges, "spectrum_phase_radians_bucket": edges}
+        plain_names = ["spectrum_eigenvalues", "spectrum_nonfinite_eigenvalues", "spectrum_radius", "spectrum_near_one_ratio",
+                       "spectrum_near_zero_ratio", "spectrum_above_one_ratio"]
         inputs = []
-        for instance, value, ended in (("old", 9, 1000), ("new", 4, 2000)):
-            names = re.findall(r"eigsvc_[a-z_]+", json.dumps(load("eigsvc-compare.json")))
-            for name in sorted(set(names) - {"eigsvc_spectrum_computed_timestamp_seconds", "eigsvc_spectrum_timescale_steps_count"}):
-                more = {"eigsvc_task_score": ['metric="accuracy"'], "eigsvc_spectrum_timescale_quantile_steps": ['stat="p50"', 'stat="p99"'],
-                        "eigsvc_spectrum_timescale_steps_bucket": ['le="16"', 'le="256"', 'le="4096"', 'le="65536"']}.get(name, [""])
-                inputs += [(f'{name}{{{labels},instance="{instance}",{each}}}'.replace(",}", "}"), value) for each in more]
-            inputs += [(f'eigsvc_spectrum_computed_timestamp_seconds{{{labels},instance="{instance}"}}', ended),
-                       (f'eigsvc_spectrum_timescale_steps_count{{{labels},instance="{instance}"}}', 10)]
-        asked = [(panel["title"], plain(t["expr"])) for panel, t in targets(load("eigsvc-compare.json")) if panel["type"] in ("table", "bargauge", "xychart")]
-        self.assertEqual(len(asked), 17)
-        cases = []
-        for title, expr in asked:
-            metric = ', metric="accuracy"' if title == "Score" else ""
-            cases.append({"expr": expr, "eval_time": "1m", "exp_samples": [
-                {"labels": f'{{model="m", task="t"{metric}}}', "value": 1 - 4 / 10 if title == "Memory beyond N steps" else 4}]})
+        for instance, model, value, ended in (("old", "m", 9, 1000), ("new", "m", 4, 2000), ("old", "n", 5, 1500)):
+            shown = {**{name: [""] for name in plain_names}, **own}
+            values = [(name, each, value) for name, all_of in shown.items() for each in all_of]
+            values += [("spectrum_computed_timestamp_seconds", "", ended), ("spectrum_timescale_steps_count", "", 10)]
+            inputs += [{"series": f'eigsvc_{name}{{job="eigsvc",task="t",instance="{instance}",model="{model}"{each and "," + each}}}',
+                        "values": f"{number}x8"} for name, each, number in values]
+        totals = {"Eigenvalues": 4 + 5, "Non-finite": 4 + 5, "Largest |λ|": 5, "Best score": 5, "Models": 2, "Age": 60 - 2000}
+        cases, untouched = [], 0
+        for name in ("eigsvc-spectra.json", "eigsvc-compare.json"):
+            for panel, t in targets(load(name)):
+                title, expr = panel["title"], plain(t["expr"])
+                if "eigsvc_training" in expr:
+                    self.assertTrue(t["legendFormat"].endswith("{{instance}}"), f"{title}: a training is of one daemon")
+                    untouched += 1
+                    continue
+                if panel["type"] == "stat":
+                    samples = {"{}": totals[title]}
+                elif panel["type"] == "heatmap":
+                    samples = {f"{{{edge}}}": 4 + 5 for edge in edges}
+                else:
+                    by_model = {"Memory beyond N steps": (1 - 4 / 10, 1 - 5 / 10), "Age of the analyses": (60 - 2000, 60 - 1500)}.get(title, (4, 5))
+                    # What each series is told apart by, beside model and task.
+                    more = {"Timescale quantiles": own["spectrum_timescale_quantile_steps"], "Score": own["task_score"],
+                            "Scores": own["task_score"]}.get(title, [""])
+                    samples = {f'{{model="{model}", task="t"{each and ", " + each}}}': value
+                               for model, value in zip("mn", by_model) for each in more}
+                cases.append({"expr": expr, "eval_time": "1m", "exp_samples": [
+                    {"labels": series, "value": value} for series, value in samples.items()]})
+        self.assertEqual((len(cases), untouched), (36, 11))
         with tempfile.NamedTemporaryFile("w", suffix=".yml") as file:
-            json.dump({"evaluation_interval": "15s", "tests": [{"interval": "15s", "promql_expr_test": cases, "input_series": [
-                {"series": series, "values": f"{value}x8"} for series, value in inputs]}]}, file)
+            json.dump({"evaluation_interval": "15s", "tests": [
+                {"interval": "15s", "promql_expr_test": cases, "input_series": inputs}]}, file)
             file.flush()
             said = subprocess.run(["promtool", "test", "rules", file.name], capture_output=True, text=True)
         self.assertEqual(said.returncode, 0, said.stdout + said.stderr)
