@@ -173,7 +173,7 @@ def spectra(truths, run, at):
             "Timescale of memory": [heat("timescale_steps")], "Modulus": [heat("modulus")], "Phase": [heat("phase_radians")],
             "Shares": _shares(of),
             "Timescale quantiles": [timescale("p50") | timescale("p90") | timescale("p99")],
-            "Score against the share near 1": [scores, of("near_one")],
+            "Score against the share near 1": [of("accuracy"), of("near_one")],
             "Loss": [training["loss"]],
             "Score in training": [{run["labels"] | labels(metric="accuracy"): run["score"]}],
             "Shares in training": _shares(training.get),
@@ -191,7 +191,7 @@ def spectra(truths, run, at):
             "Memory beyond N steps": [{key: truth.beyond(steps) for key, truth in zip(of("radius"), truths.values())}
                                       for steps in (16, 256, 4096, 65536)],
             "Score": [scores], "Near 1": [of("near_one")], "Above 1": [of("above_one")],
-            "Scores": [scores], "Median timescales": [timescale("p50")], "Largest |λ|": [of("radius")],
+            "Scores": [scores], "Median timescales": [plain(timescale("p50"))], "Largest |λ|": [of("radius")],
             "Age of the analyses": [ages()],
         },
     }
