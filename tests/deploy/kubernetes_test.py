@@ -4,7 +4,7 @@ all of them to the policies (policies.py).
 Each policy has a fixture: a change to the rendered objects that breaks it, which must be caught by that policy and by no
 other. A policy that nothing can break, or a fixture that nothing catches, fails.
 
-    kubernetes_test.py --source DIR
+    kubernetes_test.py --source DIR --bin DIR
 """
 
 import argparse
@@ -21,7 +21,7 @@ import tempfile
 import kubernetes_validate
 import yaml
 
-from policies import BREAKS, POLICIES, first, pods
+from policies import BREAKS, POLICIES, containers, first, pods, settings
 
 KUBERNETES = "1.32"
 OVERLAYS = {"cpu": ["cpu"], "gpu": ["gpu"], "cpu, monitored": ["cpu", "monitoring"], "gpu, monitored": ["gpu", "monitoring"]}
@@ -87,6 +87,13 @@ def unnoticed(objects):
             if not any(f" change-{number}: " in fault for fault in said)]
 
 
+def setting_faults(objects, bin):
+    """The daemon takes no notice of a variable that it does not know."""
+    text = subprocess.run([f"{bin}/eigsvcd", "--help"], capture_output=True, text=True, check=True).stdout
+    names = [*settings(objects), *(each["name"] for c in containers(objects) for each in c.get("env", []))]
+    return [f"the daemon knows no {name}" for name in names if name.startswith("EIGSVC_") and f"Environment: {name}." not in text]
+
+
 def grace_faults(source):
     """What is committed is what the script writes, and the script follows the settings."""
     faults = []
@@ -121,11 +128,14 @@ def broken(objects):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--source", required=True)
-    source = parser.parse_args().source
+    parser.add_argument("--bin", required=True)
+    options = parser.parse_args()
+    source = options.source
     failures, rendered = [], {}
     for name, overlays in OVERLAYS.items():
         rendered[name] = render(source, overlays)
         failures += [f"{name}: {fault}" for fault in schema_faults(rendered[name])]
+        failures += [f"{name}: {fault}" for fault in setting_faults(rendered[name], options.bin)]
         failures += [f"{name}: breaks {rule}" for rule in sorted(broken(rendered[name]))]
     failures += [f"policy {name} has no fixture" for name in sorted(set(POLICIES) - set(BREAKS))]
     whole = rendered["gpu, monitored"]
@@ -138,6 +148,11 @@ def main():
     with open(f"{source}/deploy/prometheus/rules.yml", encoding="utf-8") as rules:
         if first(whole, "PrometheusRule")["spec"] != yaml.safe_load(rules):
             failures.append("the PrometheusRule is not rules.yml")
+    misspelt = copy.deepcopy(whole)
+    settings_of = next(o for o in misspelt if o["kind"] == "ConfigMap" and "EIGSVC_LISTEN" in o["data"])
+    settings_of["data"]["EIGSVC_LAME_DUCKS"] = "5s"
+    if setting_faults(misspelt, options.bin) != ["the daemon knows no EIGSVC_LAME_DUCKS"]:
+        failures.append("a misspelt setting is taken")
     failures += grace_faults(source)
     failures += unnoticed(whole)
     objects = sum(len(o) for o in rendered.values())
