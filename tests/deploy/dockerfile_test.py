@@ -1,8 +1,9 @@
-"""The build stage of Dockerfile without an engine: each step finds what the steps before it have copied. Folders are filled as COPY
+"""Dockerfile without an engine: each step of the build stage finds what the steps before it have copied. Folders are filled as COPY
 says, from what .dockerignore leaves; the set-up runs there as it is, the build is configured, and planned to its last file."""
 
 import argparse
 import fnmatch
+import json
 import os
 import pathlib
 import re
@@ -23,9 +24,9 @@ def context():
             if not any(fnmatch.fnmatch(path.split("/")[0], pattern) for pattern in ignored)]
 
 
-def instructions():
+def instructions(name):
     text = (options.source / "Dockerfile").read_text()
-    stage = re.search(r"^FROM \S+ AS build\n(.*?)^FROM ", text, re.S | re.M).group(1)
+    stage = re.search(rf"^FROM \S+ AS {name}\n(.*?)(?=^FROM |\Z)", text, re.S | re.M).group(1)
     lines = re.sub(r"\\\n", " ", re.sub(r"(?m)^#.*\n", "", stage)).splitlines()
     return [line.split(None, 1) for line in lines if line.strip()]
 
@@ -54,7 +55,7 @@ class DockerfileTest(unittest.TestCase):
 
     def test_every_step_has_what_it_needs(self):
         planned = []
-        for name, rest in instructions():
+        for name, rest in instructions("build"):
             if name == "ARG":
                 variable, value = rest.split("=")
                 self.environment[variable] = value
@@ -74,6 +75,24 @@ class DockerfileTest(unittest.TestCase):
                 self.assertIn(name, ("SHELL", "ENV", "WORKDIR"))
         for program in ("eigsvc", "eigsvcd", "eigsvc-worker"):
             self.assertTrue(any(line.endswith(f"Linking CXX executable bin/{program}") for line in planned), program)
+
+    def test_what_runs(self):
+        """Both targets: as no known user and in no shell, so that SIGTERM reaches the daemon; healthy while it answers."""
+        runs = {}
+        for name, rest in instructions("runtime"):
+            runs.setdefault(name, []).append(rest)
+        self.assertEqual(runs["USER"], ["65532:65532"])
+        self.assertEqual(runs["STOPSIGNAL"], ["SIGTERM"])
+        self.assertEqual(json.loads(runs["ENTRYPOINT"][0]), ["eigsvcd"])
+        health = json.loads(runs["HEALTHCHECK"][0].split("CMD ")[1])
+        listen = re.search(r"EIGSVC_LISTEN=\S+:(\d+)", runs["ENV"][0]).group(1)
+        self.assertEqual(health, ["eigsvc", "server", "info", "--server", f"127.0.0.1:{listen}"])
+        self.assertEqual(set(re.findall(r"opencontainers\.image\.(\w+)=", runs["LABEL"][0])), {"title", "description", "licenses"})
+        self.assertEqual([copy for copy in runs["COPY"] if not copy.startswith("--from=build ")], [])
+        self.assertNotRegex(" ".join(runs["RUN"]), "apt|pip|curl")
+        for target in ("cpu", "cuda"):
+            self.assertRegex((options.source / "Dockerfile").read_text(), rf"(?m)^FROM runtime AS {target}$")
+            self.assertEqual({name for name, _ in instructions(target)}, {"ENV"})
 
 
 if __name__ == "__main__":
