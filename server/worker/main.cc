@@ -34,8 +34,6 @@ constexpr int kExitNotStarted = 1;
 constexpr int kExitUsage = 2;
 constexpr int kExitStatusBase = 64;
 constexpr int kExitStickyCuda = 70;
-// Raised in the own process when the device has become unusable.
-constexpr int kFatalSignal = SIGUSR1;
 
 struct Options {
   std::string socket;
@@ -53,6 +51,11 @@ int Fail(const absl::Status& status) {
   return kExitNotStarted;
 }
 
+[[noreturn]] void EndForStickyCuda(const absl::Status& status) {
+  Fail(status);
+  _exit(kExitStickyCuda);  // tearing down a broken CUDA context may hang
+}
+
 // The daemon's death must not leave a process behind that holds a device. The daemon asks for the same
 // between fork and exec; this covers a worker started in another way.
 bool DieWithParent(pid_t parent) { return prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && getppid() == parent; }
@@ -60,7 +63,7 @@ bool DieWithParent(pid_t parent) { return prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 
 sigset_t EndSignals() {
   sigset_t signals;
   sigemptyset(&signals);
-  for (const int signal : {SIGTERM, SIGINT, kFatalSignal}) sigaddset(&signals, signal);
+  for (const int signal : {SIGTERM, SIGINT}) sigaddset(&signals, signal);
   return signals;
 }
 
@@ -79,7 +82,7 @@ int Serve(const Options& options, c10::Device device) {
   service_options.device = device;
   service_options.device_name = options.device;
   service_options.model_memory_bytes = options.model_memory_bytes;
-  service_options.on_fatal = [] { kill(getpid(), kFatalSignal); };
+  service_options.on_fatal = EndForStickyCuda;
   const absl::StatusOr<std::string> self_test = SelfTest(device);
   if (!self_test.ok()) return Fail(self_test.status());
   service_options.self_test = *self_test;
@@ -97,10 +100,6 @@ int Serve(const Options& options, c10::Device device) {
   int signal = 0;
   const sigset_t signals = EndSignals();
   sigwait(&signals, &signal);
-  if (signal == kFatalSignal) {
-    server->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(1));  // lets the answer out
-    _exit(kExitStickyCuda);  // tearing down a broken CUDA context may hang
-  }
   server->Shutdown(std::chrono::system_clock::now());  // cancels what runs
   server->Wait();
   return 0;
@@ -129,9 +128,8 @@ int Analyze(const Options& options, c10::Device device) {
   }).detach();
   const absl::Status status = RunHeadless(options.headless, pool, PrintEvent, stop);
   if (status.ok()) return 0;
+  if (status.GetPayload(kStickyCudaErrorUrl)) EndForStickyCuda(status);
   Fail(status);
-  if (status.GetPayload(kStickyCudaErrorUrl))
-    _exit(kExitStickyCuda);  // tearing down a broken CUDA context may hang
   return kExitStatusBase + status.raw_code();
 }
 

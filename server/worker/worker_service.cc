@@ -55,9 +55,9 @@ grpc::ServerWriteReactor<Response>* WorkerService::StartJob(grpc::CallbackServer
   }
   jobs_.Post([this, writer, job = std::move(job)] {
     const absl::Status status = job(*writer);
+    EndIfFatal(status);
     busy_ = false;  // before the end is told: the next job may come at once
     writer->End(GrpcStatus(status));
-    ReportIfFatal(status);
   });
   return writer;
 }
@@ -72,15 +72,15 @@ grpc::ServerUnaryReactor* WorkerService::StartSide(grpc::CallbackServerContext* 
       EIGSVC_RETURN_IF_ERROR(reactor->stop().Check());
       return call(reactor->stop());
     });
+    EndIfFatal(status);
     side_call_id_ = 0;  // before the end is told, as for jobs
     reactor->Finish(GrpcStatus(status));
-    ReportIfFatal(status);
   });
   return reactor;
 }
 
-void WorkerService::ReportIfFatal(const absl::Status& status) const {
-  if (status.GetPayload(kStickyCudaErrorUrl).has_value() && options_.on_fatal) options_.on_fatal();
+void WorkerService::EndIfFatal(const absl::Status& status) const {
+  if (status.GetPayload(kStickyCudaErrorUrl).has_value() && options_.on_fatal) options_.on_fatal(status);
 }
 
 grpc::ServerUnaryReactor* WorkerService::GetStatus(grpc::CallbackServerContext* context,

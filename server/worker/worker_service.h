@@ -19,9 +19,10 @@ struct WorkerServiceOptions {
   std::string device_name = "cpu";
   int64_t model_memory_bytes = int64_t{8} << 30;
   std::string self_test;  // what SelfTestAttention said
-  // Called once a call was answered that left the device unusable (a sticky CUDA error): the process must
-  // end.
-  std::function<void()> on_fatal;
+  // Ends the process: called in place of an answer once a call left the device unusable (a sticky CUDA
+  // error). The daemon then sees a death, which it tries once more in a new process, and not the call's own
+  // failure.
+  std::function<void(const absl::Status&)> on_fatal;
 };
 
 class WorkerService final : public worker::v1::WorkerService::CallbackService {
@@ -58,7 +59,7 @@ class WorkerService final : public worker::v1::WorkerService::CallbackService {
   grpc::ServerUnaryReactor* StartSide(grpc::CallbackServerContext* context, int64_t call_id,
                                       absl::string_view what,
                                       std::function<absl::Status(const StopToken&)> call);
-  void ReportIfFatal(const absl::Status& status) const;
+  void EndIfFatal(const absl::Status& status) const;
 
   const WorkerServiceOptions options_;
   const std::string device_description_;

@@ -27,6 +27,7 @@ constexpr absl::Duration kStable = absl::Seconds(10);  // a process that lived s
 constexpr absl::Duration kTerminateTimeout = absl::Seconds(1);
 constexpr absl::Duration kProbeTimeout = absl::Seconds(1);
 constexpr absl::Duration kIdlePoll = absl::Milliseconds(2);
+constexpr absl::string_view kStickyCudaExit = "exit 70";  // as server/worker/main.cc has it
 constexpr int kHopelessStarts = 3;
 constexpr int kMissedHeartbeats = 3;
 
@@ -527,7 +528,9 @@ absl::Status Worker::Impl::CheckAlive(const Call& call, absl::Status status) {
 absl::Status Worker::Impl::Died(const Incarnation& incarnation) const {
   const std::string& cause = incarnation.killed_for.empty() ? incarnation.cause : incarnation.killed_for;
   absl::Status status = absl::UnavailableError(
-      absl::StrCat("the worker on ", options.device, " died under the call (", cause, "); try again"));
+      absl::StrCat("the worker on ", options.device, " died under the call (", cause,
+                   cause == kStickyCudaExit ? ", a CUDA error that only a new process ends; see the log" : "",
+                   "); try again"));
   status.SetPayload(kWorkerDiedUrl, absl::Cord(cause));
   return status;
 }

@@ -1,12 +1,17 @@
 // Analyses on a CUDA device: every family against the CPU, eigenvalues counted on the device against the same
 // ones counted on the host, and what happens when the device's memory does not do.
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <string>
 
 #include "ATen/TensorOperators.h"
+#include "ATen/ops/embedding.h"
 #include "ATen/ops/empty.h"
+#include "ATen/ops/full.h"
+#include "ATen/ops/ones.h"
 #include "absl/strings/str_cat.h"
 #include "c10/core/CachingDeviceAllocator.h"
 #include "cuda_runtime_api.h"
@@ -142,6 +147,23 @@ TEST(AnalysisGpuTest, ABatchThatDoesNotFitIsHalvedAndCountedOnce) {
   }
   filler.reset();
   c10::getDeviceAllocator(c10::kCUDA)->emptyCache();  // libraries beside LibTorch take memory of their own
+}
+
+// In a process of its own, whose device it breaks: what a worker ends for.
+TEST(AnalysisGpuDeathTest, ADeviceSideAssertIsStickyAndStays) {
+  ::testing::FLAGS_gtest_death_test_style = "threadsafe";
+  const auto break_and_exit = [] {
+    const absl::StatusOr<double> broken = CallTorch("embed", [] {
+      const at::Tensor beyond = at::full({2}, 100, at::TensorOptions().dtype(at::kLong).device(kCuda));
+      return at::embedding(at::ones({4, 8}, kCuda), beyond).sum().item<double>();
+    });
+    const absl::StatusOr<double> later =
+        CallTorch("later", [] { return at::ones({4}, kCuda).sum().item<double>(); });
+    const bool sticky = broken.status().GetPayload(kStickyCudaErrorUrl).has_value() &&
+                        later.status().GetPayload(kStickyCudaErrorUrl).has_value();
+    _exit(sticky ? 70 : 1);
+  };
+  EXPECT_EXIT(break_and_exit(), ::testing::ExitedWithCode(70), "");
 }
 
 }  // namespace

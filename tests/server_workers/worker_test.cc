@@ -260,6 +260,7 @@ TEST_F(WorkerTest, ADeathIsNoticedByCallsThatHearNothing) {
     const absl::Status status = Run(*worker, script);
     killer.join();
     EXPECT_EQ(DeathCause(status), "exit 70") << status;
+    EXPECT_THAT(status, StatusIs(kUnavailable, HasSubstr("exit 70, a CUDA error")));
   }
 }
 
