@@ -9,25 +9,11 @@
 
 #include "models/kernels/check_problem.h"
 #include "models/kernels/hessenberg_qr.h"
+#include "models/kernels/lanes.h"
 #include "models/kernels/simd_solvers.h"
 
 namespace eigsvc {
 namespace {
-
-struct OneLane {
-  static int rank() { return 0; }
-  static int size() { return 1; }
-  static void Sync() {}
-  template <typename T>
-  static T Sum(T x) {
-    return x;
-  }
-  template <typename T>
-  static T Max(T x) {
-    return x;
-  }
-  static bool Any(bool x) { return x; }
-};
 
 constexpr size_t RoundUp(size_t size, size_t multiple) { return (size + multiple - 1) / multiple * multiple; }
 
@@ -56,7 +42,8 @@ absl::Status PlainEigenvalues(const EigenProblem<T>& problem) {
   std::vector<T> matrix(n * n), scratch(n);
   for (int64_t i = 0; i < problem.count; ++i) {
     std::copy_n(problem.matrices + i * n * n, n * n, matrix.begin());
-    kernels::HessenbergQr<T, OneLane> solver(matrix.data(), problem.order, problem.order, scratch.data(), {});
+    kernels::HessenbergQr<T, kernels::OneLane> solver(matrix.data(), problem.order, problem.order,
+                                                      scratch.data(), {});
     problem.outcomes[i] = solver.Run(problem.real + i * n, problem.imaginary + i * n);
   }
   return absl::OkStatus();

@@ -1,7 +1,5 @@
 // A part of a warp a matrix: its rows and columns are dealt to the lanes, the matrix lies in shared memory
 // with an odd leading dimension, so that neither rows nor columns meet in a bank.
-#include <cooperative_groups.h>
-#include <cooperative_groups/reduce.h>
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -10,28 +8,12 @@
 #include "models/kernels/batched_eigenvalues.h"
 #include "models/kernels/check_problem.h"
 #include "models/kernels/hessenberg_qr.h"
+#include "models/kernels/lanes.h"
 
 namespace eigsvc {
 namespace {
 
 namespace cg = cooperative_groups;
-
-template <int kSize>
-struct TileLanes {
-  cg::thread_block_tile<kSize> tile;
-  __device__ int rank() const { return tile.thread_rank(); }
-  static constexpr __device__ int size() { return kSize; }
-  __device__ void Sync() const { tile.sync(); }
-  template <typename T>
-  __device__ T Sum(T x) const {
-    return cg::reduce(tile, x, cg::plus<T>());
-  }
-  template <typename T>
-  __device__ T Max(T x) const {
-    return cg::reduce(tile, x, cg::greater<T>());
-  }
-  __device__ bool Any(bool x) const { return tile.any(x); }
-};
 
 __host__ __device__ constexpr int LeadingDimension(int order) { return order | 1; }
 template <typename T>
@@ -50,7 +32,7 @@ __global__ void EigenvaluesKernel(EigenProblem<T> problem) {
   const T* const source = problem.matrices + index * n * n;
   for (int i = tile.thread_rank(); i < n * n; i += kSize) matrix[i / n * ld + i % n] = source[i];
   tile.sync();
-  kernels::HessenbergQr<T, TileLanes<kSize>> solver(matrix, n, ld, matrix + ld * n, {tile});
+  kernels::HessenbergQr<T, kernels::TileLanes<kSize>> solver(matrix, n, ld, matrix + ld * n, {tile});
   const EigenOutcome outcome = solver.Run(problem.real + index * n, problem.imaginary + index * n);
   if (tile.thread_rank() == 0) problem.outcomes[index] = outcome;
 }

@@ -7,10 +7,10 @@
 
 namespace eigsvc::kernels {
 
-inline absl::Status CheckOrder(int order) {
-  if (order >= 1 && order <= kMaxBatchedOrder) return absl::OkStatus();
+inline absl::Status CheckOrder(int order, int most = kMaxBatchedOrder) {
+  if (order >= 1 && order <= most) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("batched eigenvalues of matrices of order ", order,
-                                                 "; orders 1 to ", kMaxBatchedOrder, " are solved"));
+                                                 "; orders 1 to ", most, " are solved"));
 }
 
 }  // namespace eigsvc::kernels

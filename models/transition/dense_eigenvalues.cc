@@ -1,12 +1,9 @@
 #include "models/transition/dense_eigenvalues.h"
 
-#include <algorithm>
 #include <atomic>
 #include <limits>
-#include <thread>
 #include <vector>
 
-#include "ATen/Parallel.h"
 #include "ATen/TensorOperators.h"
 #include "ATen/ops/complex.h"
 #include "ATen/ops/empty.h"
@@ -17,6 +14,7 @@
 #include "c10/core/DeviceGuard.h"
 #include "c10/core/impl/VirtualGuardImpl.h"
 #include "models/kernels/batched_eigenvalues.h"
+#include "models/transition/deal_out.h"
 
 namespace eigsvc {
 namespace {
@@ -47,26 +45,12 @@ EigenProblem<double> Part(EigenProblem<double> problem, int64_t begin, int64_t c
   return problem;
 }
 
-// at::parallel_for is serial in code that is not compiled with OpenMP, and a second OpenMP runtime beside
-// LibTorch's own is worse; a block takes far longer than starting a thread.
 absl::Status SolveOnCpu(const EigenProblem<double>& problem) {
   constexpr int64_t kLaneMultiple = 64;
-  const int64_t blocks = (problem.count + kLaneMultiple - 1) / kLaneMultiple;
-  std::atomic<int64_t> next = 0;
   std::atomic<bool> out_of_memory = false;
-  const auto work = [&] {
-    for (int64_t block = next++; block < blocks; block = next++) {
-      const int64_t first = block * kLaneMultiple;
-      const int64_t count = std::min(kLaneMultiple, problem.count - first);
-      if (!EigenvaluesOnCpu(Part(problem, first, count)).ok()) out_of_memory = true;
-    }
-  };
-  std::vector<std::jthread> helpers;
-  while (static_cast<int64_t>(helpers.size()) + 1 < std::min<int64_t>(blocks, at::get_num_threads())) {
-    helpers.emplace_back(work);
-  }
-  work();
-  helpers.clear();  // joins
+  DealOut(problem.count, kLaneMultiple, [&](int64_t first, int64_t length) {
+    if (!EigenvaluesOnCpu(Part(problem, first, length)).ok()) out_of_memory = true;
+  });
   return out_of_memory ? absl::ResourceExhaustedError("no memory for the eigenvalue solver")
                        : absl::OkStatus();
 }

@@ -1,25 +1,21 @@
 #include "models/transition/pieces.h"
 
 #include <algorithm>
-#include <limits>
 #include <vector>
 
 #include "ATen/TensorOperators.h"
 #include "ATen/core/IListRef.h"
 #include "ATen/ops/cat.h"
-#include "ATen/ops/diag_embed.h"
-#include "ATen/ops/isfinite.h"
-#include "ATen/ops/linalg_eigvalsh.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "models/base/status_macros.h"
 #include "models/kernels/batched_eigenvalues.h"
 #include "models/transition/dense_eigenvalues.h"
+#include "models/transition/symmetric_rank_one.h"
 
 namespace eigsvc {
 namespace {
 
-constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 constexpr absl::Duration kPiece = absl::Milliseconds(25);
 constexpr int64_t kMostDoubles = int64_t{1} << 23;
 constexpr int64_t kPack = kMostPacked / 2;  // in float64
@@ -60,16 +56,11 @@ absl::StatusOr<at::Tensor> DenseEigenvaluesInPieces(const at::Tensor& matrices, 
 absl::StatusOr<at::Tensor> SymmetricRankOneEigenvalues(const at::Tensor& d, const at::Tensor& z,
                                                        const StopToken* stop) {
   const int64_t size = d.size(-1);
-  return InPieces(d.size(0), SolverOperations(size) / 6, 3 * size * size, stop,
-                  [&](int64_t begin, int64_t length) {
-                    const at::Tensor diagonal = d.narrow(0, begin, length),
-                                     column = z.narrow(0, begin, length).unsqueeze(-1);
-                    const at::Tensor matrices = at::diag_embed(diagonal) - column * column.transpose(-1, -2);
-                    const at::Tensor bad = at::isfinite(matrices).logical_not().flatten(-2).any(-1);
-                    const at::Tensor values =
-                        at::linalg_eigvalsh(matrices.masked_fill(bad.unsqueeze(-1).unsqueeze(-1), 0));
-                    return values.masked_fill(bad.unsqueeze(-1), kNan);
-                  });
+  // Some seven rounds a root, of about as many operations a pole as a division costs.
+  const double operations = 120 * static_cast<double>(size) * static_cast<double>(size);
+  return InPieces(d.size(0), operations, 3 * size, stop, [&](int64_t begin, int64_t length) {
+    return SymmetricRankOne(d.narrow(0, begin, length), z.narrow(0, begin, length));
+  });
 }
 
 }  // namespace eigsvc

@@ -1,6 +1,6 @@
 // The batched kernels beside what else there is, interleaved in one run: LibTorch's eigvals on the host and
-// the device (LAPACK, cuSOLVER) and histc. Prints Markdown tables of medians with their spread; ratios above
-// 1 mean ours is faster. kernels_bench [ROUNDS]
+// the device (LAPACK, cuSOLVER), its eigvalsh and histc. Prints Markdown tables of medians with their spread;
+// ratios above 1 mean ours is faster. kernels_bench [ROUNDS]
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -18,16 +18,20 @@
 #include "ATen/core/Tensor.h"
 #include "ATen/core/grad_mode.h"
 #include "ATen/detail/CUDAHooksInterface.h"
+#include "ATen/ops/diag_embed.h"
 #include "ATen/ops/empty.h"
 #include "ATen/ops/empty_like.h"
 #include "ATen/ops/full.h"
 #include "ATen/ops/histc.h"
 #include "ATen/ops/linalg_eigvals.h"
+#include "ATen/ops/linalg_eigvalsh.h"
+#include "ATen/ops/rand.h"
 #include "ATen/ops/randn.h"
 #include "ATen/ops/sum.h"
 #include "ATen/ops/zeros.h"
 #include "c10/core/impl/VirtualGuardImpl.h"
 #include "models/kernels/batched_eigenvalues.h"
+#include "models/kernels/rank_one_eigenvalues.h"
 #include "models/kernels/spectrum_counts.h"
 
 namespace eigsvc {
@@ -172,6 +176,100 @@ void RaceEigenvalues(at::ScalarType type, const char* name, int rounds) {
   }
 }
 
+struct RankOneBuffers {
+  at::Tensor d, z, values, outcomes;
+  template <typename T>
+  RankOneProblem<T> Problem(int64_t first, int64_t length) const {
+    const int64_t order = d.size(1), offset = first * order;
+    return {d.const_data_ptr<T>() + offset,
+            z.const_data_ptr<T>() + offset,
+            length,
+            static_cast<int>(order),
+            values.mutable_data_ptr<T>() + offset,
+            reinterpret_cast<EigenOutcome*>(outcomes.mutable_data_ptr<int32_t>()) + first};
+  }
+  at::Tensor Matrices(int64_t count) const {
+    const at::Tensor column = z.narrow(0, 0, count).unsqueeze(-1);
+    return at::diag_embed(d.narrow(0, 0, count)) - column * column.transpose(-1, -2);
+  }
+};
+
+// Gates in [0.9, 1] and unit keys times the root of a strength, as a gated delta rule has them.
+RankOneBuffers MakeRankOneBuffers(int64_t count, int64_t order, at::ScalarType type,
+                                  const c10::Device& device) {
+  const auto options = at::TensorOptions().dtype(type).device(device);
+  RankOneBuffers buffers;
+  buffers.d = 0.9 + 0.1 * at::rand({count, order}, options);
+  const at::Tensor key = at::randn({count, order}, options);
+  buffers.z = (buffers.d * at::rand({count, 1}, options)).sqrt() * key / key.square().sum({-1}, true).sqrt();
+  buffers.values = at::empty_like(buffers.d);
+  buffers.outcomes = at::empty({count}, options.dtype(at::kInt));
+  return buffers;
+}
+
+// The secular solver beside LibTorch's eigvalsh of the matrices, ready made.
+template <typename T>
+void RaceRankOne(at::ScalarType type, const char* name, int rounds) {
+  const bool cuda = HasCuda();
+  std::printf(
+      "\n| %s, diag(d) - z zT, n | ours, device /s | ours, host /s | LAPACK eigvalsh, host /s | eigvalsh, "
+      "device /s | "
+      "host ratio (min..max) | device / LAPACK | device / device |\n|---|---|---|---|---|---|---|---|\n",
+      name);
+  for (const int64_t order : {16, 32, 64, 128, 256}) {
+    const int64_t host_count = 64 * at::get_num_threads() * (order <= 64 ? 8 : 1);
+    const int64_t lapack_count = std::max<int64_t>(host_count / 8, at::get_num_threads());
+    const RankOneBuffers host = MakeRankOneBuffers(host_count, order, type, c10::kCPU);
+    const at::Tensor matrices = host.Matrices(lapack_count);
+    std::vector<Runner> runners;
+    runners.push_back({"host",
+                       [&] {
+                         InParallel(host_count, 32, [&](int64_t begin, int64_t end) {
+                           (void)RankOneEigenvaluesOnCpu(host.Problem<T>(begin, end - begin));
+                         });
+                       },
+                       static_cast<double>(host_count)});
+    runners.push_back({"lapack",
+                       [&] {
+                         InParallel(lapack_count, 4, [&](int64_t begin, int64_t end) {
+                           at::linalg_eigvalsh(matrices.narrow(0, begin, end - begin));
+                         });
+                       },
+                       static_cast<double>(lapack_count)});
+    std::optional<RankOneBuffers> device;
+    at::Tensor on_device;
+#ifdef EIGSVC_CUDA_KERNELS
+    if (cuda) {
+      const int64_t count = (int64_t{1} << 24) / order, few = 1024;
+      device = MakeRankOneBuffers(count, order, type, c10::Device(c10::kCUDA, 0));
+      on_device = device->Matrices(few);
+      runners.push_back({"device",
+                         [&, count] {
+                           (void)RankOneEigenvaluesOnCuda(device->Problem<T>(0, count),
+                                                          c10::impl::VirtualGuardImpl(c10::kCUDA)
+                                                              .getStream(c10::Device(c10::kCUDA, 0))
+                                                              .native_handle());
+                         },
+                         static_cast<double>(count)});
+      runners.push_back({"cusolver", [&] { at::linalg_eigvalsh(on_device); }, static_cast<double>(few)});
+    }
+#endif
+    Interleave(runners, rounds);
+    const double host_rate = runners[0].Rate(0.5), lapack = runners[1].Rate(0.5);
+    const double least = runners[0].Rate(0) / runners[1].Rate(1),
+                 most = runners[0].Rate(1) / runners[1].Rate(0);
+    if (cuda && runners.size() > 3) {
+      std::printf("| %lld | %.3g | %.3g | %.3g | %.3g | %.1f (%.1f..%.1f) | %.0f | %.0f |\n",
+                  static_cast<long long>(order), runners[2].Rate(0.5), host_rate, lapack,
+                  runners[3].Rate(0.5), host_rate / lapack, least, most, runners[2].Rate(0.5) / lapack,
+                  runners[2].Rate(0.5) / runners[3].Rate(0.5));
+    } else {
+      std::printf("| %lld | – | %.3g | %.3g | – | %.1f (%.1f..%.1f) | – | – |\n",
+                  static_cast<long long>(order), host_rate, lapack, host_rate / lapack, least, most);
+    }
+  }
+}
+
 #ifdef EIGSVC_CUDA_KERNELS
 template <typename T>
 void RaceCounts(const char* name, int rounds) {
@@ -222,6 +320,8 @@ int Main(int rounds) {
   std::printf("%d threads, %d rounds\n", at::get_num_threads(), rounds);
   RaceEigenvalues<float>(at::kFloat, "float32", rounds);
   RaceEigenvalues<double>(at::kDouble, "float64", rounds);
+  RaceRankOne<float>(at::kFloat, "float32", rounds);
+  RaceRankOne<double>(at::kDouble, "float64", rounds);
 #ifdef EIGSVC_CUDA_KERNELS
   if (HasCuda()) {
     RaceCounts<float>("float32", rounds);
