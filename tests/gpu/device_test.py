@@ -1,10 +1,13 @@
 """The same analyses on the CPU and on the first CUDA device, through the programs users run, compared site by site."""
 
 import argparse
+import concurrent.futures
 import json
 import math
 import pathlib
 import subprocess
+import tempfile
+import time
 import unittest
 
 parser = argparse.ArgumentParser()
@@ -62,6 +65,31 @@ class DeviceTest(unittest.TestCase):
                 result = analyze(arguments, "cuda:0", "--dtype", "bfloat16")
                 for site in result["sites"]:
                     self.assertTrue(math.isfinite(site["log_magnitude"]["mean"]))
+
+    def test_two_devices_work_side_by_side_with_the_same_bits(self):
+        listed = subprocess.run([options.bin / "eigsvc-worker", "--list-devices"], capture_output=True, text=True).stdout
+        if "cuda:1" not in listed:
+            self.skipTest("this machine has one CUDA device")
+        names = subprocess.run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True)
+        if len(set(names.stdout.splitlines())) != 1:
+            self.skipTest("its CUDA devices are of several kinds, whose matrix products round differently")
+        with concurrent.futures.ThreadPoolExecutor() as pool, tempfile.TemporaryDirectory() as directory:
+            server = f"unix:{directory}/socket"
+            daemon = subprocess.Popen([options.bin / "eigsvcd", "--listen", server, "--http-listen", "", "--state-dir",
+                                       directory + "/state", "--devices", "cuda:0,cuda:1"], stderr=subprocess.DEVNULL)
+            try:
+                while not pathlib.Path(directory, "socket").exists() and daemon.poll() is None:
+                    time.sleep(0.1)
+                for name, arguments in CASES.items():
+                    with self.subTest(name):
+                        first, second = pool.map(lambda device: analyze(arguments, device, "--server", server),
+                                                 ["cuda:0", "cuda:1"])
+                        self.assertEqual((first["model"]["device"], second["model"]["device"]), ("cuda:0", "cuda:1"))
+                        self.assertEqual(first["sites"], second["sites"])
+                        self.assertEqual(first["score"], second["score"])
+            finally:
+                daemon.terminate()
+                daemon.wait()
 
     def on_cpu(self, arguments):
         """A private daemon takes every CUDA device when there is one; the headless worker takes the one it is told."""

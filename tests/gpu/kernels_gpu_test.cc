@@ -2,7 +2,9 @@
 #include <algorithm>
 #include <cmath>
 #include <complex>
+#include <cstdlib>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "ATen/TensorOperators.h"
@@ -11,21 +13,29 @@
 #include "ATen/ops/complex.h"
 #include "ATen/ops/full.h"
 #include "ATen/ops/linalg_eigvals.h"
+#include "ATen/ops/nan_to_num.h"
 #include "ATen/ops/randn.h"
 #include "ATen/ops/real.h"
 #include "ATen/ops/zeros.h"
+#include "c10/core/DeviceGuard.h"
 #include "c10/core/impl/VirtualGuardImpl.h"
 #include "gtest/gtest.h"
 #include "models/kernels/batched_eigenvalues.h"
+#include "models/kernels/rank_one_eigenvalues.h"
 #include "models/kernels/spectrum_counts.h"
 #include "models/transition/dense_eigenvalues.h"
 #include "models/transition/softmax.h"
+#include "models/transition/symmetric_rank_one.h"
 #include "tests/testing/status_matchers.h"
 
 namespace eigsvc {
 namespace {
 
 const c10::Device kCuda(c10::kCUDA, 0);
+
+// Under a checker, which makes a kernel up to a hundred times slower, the same paths on less.
+const bool kSmall = std::getenv("EIGSVC_SMALL_KERNELS") != nullptr;
+int64_t Size(int64_t usual, int64_t small) { return kSmall ? small : usual; }
 
 void* CurrentStream() { return c10::impl::VirtualGuardImpl(c10::kCUDA).getStream(kCuda).native_handle(); }
 
@@ -63,7 +73,7 @@ at::Tensor SolveOnCuda(const at::Tensor& matrices) {
 TEST(KernelsGpuTest, EigenvaluesOfRandomMatricesEqualLapacks) {
   for (const int64_t order : {1, 2, 3, 5, 8, 9, 16, 17, 31, 32, 33, 64, 100, 128}) {
     // More than one wave of blocks, and no multiple of a block.
-    const int64_t count = order <= 32 ? 1003 : 131;
+    const int64_t count = order <= 32 ? Size(1003, 37) : Size(131, 5);
     const at::Tensor matrices = at::randn({count, order, order}, at::kDouble).to(at::kFloat).to(at::kDouble) /
                                 std::sqrt(static_cast<double>(order));
     const at::Tensor narrow = SolveOnCuda<float>(matrices), wide = SolveOnCuda<double>(matrices);
@@ -93,6 +103,57 @@ TEST(KernelsGpuTest, DenseEigenvaluesTakeTheKernelAndNameWhatIsNotFinite) {
         EXPECT_LE(Distance(found[i][j].contiguous(), expected[i][j].contiguous()), 1e-11);
       }
     }
+  }
+}
+
+template <typename T>
+void CheckRankOne(const at::Tensor& wide_d, const at::Tensor& wide_z) {
+  const auto type = c10::CppTypeToScalarType<T>::value;
+  const at::Tensor d = wide_d.to(type).contiguous(), z = wide_z.to(type).contiguous();
+  const int64_t count = d.size(0), order = d.size(1);
+  at::Tensor values[2], outcomes[2];
+  for (const bool on_device : {false, true}) {
+    const at::Tensor a = on_device ? d.to(kCuda) : d, b = on_device ? z.to(kCuda) : z;
+    values[on_device] = at::full({count, order}, -77, a.options());
+    outcomes[on_device] = at::full({count}, -1, a.options().dtype(at::kInt));
+    const RankOneProblem<T> problem = {
+        a.const_data_ptr<T>(),
+        b.const_data_ptr<T>(),
+        count,
+        static_cast<int>(order),
+        values[on_device].mutable_data_ptr<T>(),
+        reinterpret_cast<EigenOutcome*>(outcomes[on_device].mutable_data_ptr<int32_t>())};
+    EIGSVC_EXPECT_OK(on_device ? RankOneEigenvaluesOnCuda(problem, CurrentStream())
+                               : RankOneEigenvaluesOnCpu(problem));
+  }
+  EXPECT_TRUE((outcomes[1].cpu() == outcomes[0]).all().item<bool>()) << order;
+  const at::Tensor found = values[1].cpu().to(at::kDouble), twin = values[0].to(at::kDouble);
+  EXPECT_TRUE((found.isnan() == twin.isnan()).all().item<bool>()) << order;
+  const at::Tensor norm = (wide_d.abs().amax({-1}) + wide_z.square().sum({-1})).nan_to_num(1, 1, 1);
+  const double off = ((found - twin).abs().nan_to_num(0).amax({-1}) / norm).max().item<double>();
+  EXPECT_LE(off, 40 * std::numeric_limits<T>::epsilon()) << order;  // each within 20 of the truth
+}
+
+TEST(KernelsGpuTest, RankOneEigenvaluesEqualTheTwins) {
+  for (const int64_t order : {1, 2, 3, 8, 9, 16, 17, 33, 64, 100, 256, 1024}) {
+    const int64_t count = order <= 64 ? Size(1003, 37) : Size(37, 9);
+    const auto normal = [&] { return at::randn({count, order}, at::kDouble); };
+    const at::Tensor some = normal() * (normal() < -0.5), repeated = (normal() * 2).floor();
+    at::Tensor bad = normal();
+    bad[5][0].fill_(NAN);
+    bad[6][order - 1].fill_(-HUGE_VAL);
+    for (const auto& [d, z] :
+         {std::pair(normal(), normal()), std::pair(normal(), some), std::pair(repeated, some),
+          std::pair(repeated, normal()), std::pair(bad, normal()), std::pair(normal(), bad)}) {
+      CheckRankOne<float>(d, z);
+      CheckRankOne<double>(d, z);
+    }
+    const at::Tensor d = normal(), z = normal();
+    EXPECT_LE((SymmetricRankOne(d.to(kCuda), z.to(kCuda)).cpu() - SymmetricRankOne(d, z))
+                  .abs()
+                  .max()
+                  .item<double>(),
+              1e-13 * static_cast<double>(order));
   }
 }
 
@@ -175,7 +236,7 @@ TEST(KernelsGpuTest, CountsHaveTheBitsOfTheTwin) {
   CheckCounts<double>(3, 500, 4, 1, false, 1);
   CheckCounts<float>(5, 301, 3, 16, false, 1);
   CheckCounts<double>(2, 128, 5, 8, true, 2);
-  CheckCounts<double>(1, 70000, 2, 2, false, 98765432109);
+  CheckCounts<double>(1, Size(70000, 7000), 2, 2, false, 98765432109);
 }
 
 // What whole warps count together: usual values, a row's steps side by side or not, rows that begin anywhere.
@@ -185,7 +246,8 @@ void CheckUsualCounts() {
   const auto steps_inside = [](const at::Tensor& x) { return x.transpose(1, 2); };
   for (const double edge : {0.0, std::log(0.1), std::log(0.5), std::log(0.9), std::log(0.99), std::log(1.01),
                             std::log(10), std::log(100), 2e-5}) {
-    at::Tensor near = at::randn({3, 2, 9001, 1}, options) * (edge == 0 ? 1 : 1e-3 * std::abs(edge)) + edge;
+    at::Tensor near =
+        at::randn({3, 2, Size(9001, 2001), 1}, options) * (edge == 0 ? 1 : 1e-3 * std::abs(edge)) + edge;
     near.view(-1).narrow(0, 1000, 500).fill_(edge == 0 ? -0.37 : edge);
     CheckCountsOf<T>(steps_inside(near), false, 1);
   }
@@ -194,14 +256,41 @@ void CheckUsualCounts() {
   CheckCountsOf<T>(at::randn({2, 9001, 3, 1}, options), false, 1);                // strided
   CheckCountsOf<T>(steps_inside(at::randn({2, 3, 700, 16}, options)), false, 1);  // contiguous
   // The largest moments, as many as a block takes, and those beyond the bins.
-  CheckCountsOf<T>(steps_inside(at::full({1, 1, int64_t{1} << 23, 1}, 4095.9, options)), false, 1);
-  CheckCountsOf<T>(steps_inside(at::full({1, 1, int64_t{1} << 23, 1}, -1e30, options)), false, 1);
+  CheckCountsOf<T>(steps_inside(at::full({1, 1, Size(int64_t{1} << 23, 1 << 15), 1}, 4095.9, options)), false,
+                   1);
+  CheckCountsOf<T>(steps_inside(at::full({1, 1, Size(int64_t{1} << 23, 1 << 15), 1}, -1e30, options)), false,
+                   1);
   CheckCountsOf<T>(steps_inside(at::full({1, 1, 100000, 1}, 1e-20, options)), false, 1);
 }
 
 TEST(KernelsGpuTest, CountsOfWholeWarpsHaveTheBitsOfTheTwin) {
   CheckUsualCounts<float>();
   CheckUsualCounts<double>();
+}
+
+// Steps of one sequence counted in two parts, each on a device of its own, or on the one there is.
+TEST(KernelsGpuTest, CountsOfTwoDevicesMergeToThoseOfOne) {
+  const c10::Device second(c10::kCUDA, c10::impl::VirtualGuardImpl(c10::kCUDA).deviceCount() > 1 ? 1 : 0);
+  const int64_t steps = 50001, cut = 20011;
+  const at::Tensor values = at::randn({1, steps, 1, 1}, at::kDouble) * 3;
+  const auto count = [&](const c10::Device& device, int64_t first, int64_t end) {
+    const c10::DeviceGuard guard(device);
+    const at::Tensor part = values.narrow(1, first, end - first).to(device),
+                     floor = at::full({1}, 1e-5, part.options());
+    const at::Tensor slots = at::zeros({1, spectrum_slots::kSlots}, part.options().dtype(at::kLong));
+    CountProblem<double> problem;
+    problem.parts[0] = {part.const_data_ptr<double>(), nullptr, floor.const_data_ptr<double>()};
+    problem.rows = problem.units = problem.per_unit = problem.step_stride = problem.value_stride = 1;
+    problem.steps = end - first;
+    problem.slots = reinterpret_cast<uint64_t*>(slots.mutable_data_ptr<int64_t>());
+    EIGSVC_EXPECT_OK(
+        CountOnCuda(problem, c10::impl::VirtualGuardImpl(c10::kCUDA).getStream(device).native_handle()));
+    const at::Tensor table = slots.cpu();
+    return SpectrumOfSlots(reinterpret_cast<const uint64_t*>(table.const_data_ptr<int64_t>()), nullptr);
+  };
+  Spectrum merged = count(second, cut, steps);
+  merged.Merge(count(kCuda, 0, cut));
+  EXPECT_EQ(merged.parts(), count(kCuda, 0, steps).parts());
 }
 
 TEST(KernelsGpuTest, TheNoiseFloorOfAttentionIsThatOfTheHost) {
