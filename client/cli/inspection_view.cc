@@ -39,6 +39,7 @@ Json ModelOutlineObject(const v1::ModelOutline& model) {
           {"max_positions", model.max_positions() == 0 ? Json() : Json(model.max_positions())},
           {"gauges", std::vector<std::string>(model.gauges().begin(), model.gauges().end())},
           {"rotations", std::vector<std::string>(model.rotations().begin(), model.rotations().end())},
+          {"departures", std::vector<std::string>(model.departures().begin(), model.departures().end())},
           {"parameters", model.parameters()},
           {"eigenvalues_per_token", model.eigenvalues_per_token()},
           {"constant_eigenvalues", model.constant_eigenvalues()},
@@ -99,6 +100,12 @@ std::string EigenvalueText(const v1::ModelOutline& model) {
     parts.push_back(absl::StrCat(CountText(model.constant_eigenvalues()), " that no token changes"));
   }
   return absl::StrCat(absl::StrJoin(parts, ", "), " (gauge ", absl::StrJoin(model.gauges(), " or "), ")");
+}
+
+// What --definition can be.
+std::string DefinitionText(const v1::ModelOutline& model) {
+  if (model.departures().empty()) return "exact";
+  return absl::StrCat("exact, or paper-compat (", absl::StrJoin(model.departures(), ", "), ")");
 }
 
 std::string MemoryText(const v1::ModelOutline& model) {
@@ -181,6 +188,7 @@ std::string InspectionTable(const std::string& path, const v1::CheckpointInspect
       field("transition", absl::StrCat(layers, ": ", text));
     }
     field("eigenvalues", EigenvalueText(inspection.model()));
+    field("definition", DefinitionText(inspection.model()));
     field("memory", MemoryText(inspection.model()));
   }
   field("format", absl::StrCat(inspection.format(), ", ", BytesText(inspection.size_bytes())));

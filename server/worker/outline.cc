@@ -1,8 +1,15 @@
 #include "server/worker/outline.h"
 
 #include <algorithm>
+#include <iterator>
+#include <set>
+#include <string>
+#include <utility>
 #include <vector>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "models/base/status_macros.h"
 #include "models/base/utf8.h"
 #include "models/tensor/device.h"
@@ -13,6 +20,7 @@ namespace eigsvc {
 namespace {
 
 constexpr size_t kMaxProblemBytes = 4096;
+constexpr int kMostKeys = 8;  // of either side of a comparison
 
 // A bound of what one layer holds a step while it runs: the hidden state coming, going and normed, and what
 // every matrix makes of it.
@@ -23,6 +31,45 @@ int64_t ActivationsPerStep(const ModelOutline& outline) {
   }
   const auto widest = std::max_element(rows.begin(), rows.end());
   return 3 * outline.description.width + (widest == rows.end() ? 0 : *widest);
+}
+
+// "model.layers.#.mlp.up_proj.weight": a number between dots stands for any.
+std::string PatternOf(absl::string_view key) {
+  std::vector<absl::string_view> parts = absl::StrSplit(key, '.');
+  for (absl::string_view& part : parts) {
+    const bool number = !part.empty() && std::all_of(part.begin(), part.end(), absl::ascii_isdigit);
+    if (number) part = "#";
+  }
+  return absl::StrJoin(parts, ".");
+}
+
+// A layout is told by a few keys; a fresh model of the family has them all. Leaves `nearest` as it is where
+// that model has no other keys than the checkpoint.
+void CompareWithFreshModel(const Archive& archive, v1::NearestLayout* nearest) {
+  const absl::StatusOr<const FamilyEntry*> family = FindFamily(nearest->family());
+  if (!family.ok()) return;
+  Settings settings;
+  settings.Set("layout", absl::string_view(nearest->layout()));
+  const auto model = (*family)->initialize(settings, /*seed=*/0, {});
+  if (!model.ok()) return;
+  std::set<std::string> stored, known, missing, others;
+  for (const auto& [key, tensor] : archive.tensors()) stored.insert(PatternOf(key));
+  for (const WeightSpec& spec : (*model)->plan()) {
+    const std::string pattern = PatternOf(spec.key);
+    known.insert(pattern);
+    if (spec.tied_to.empty() && stored.count(pattern) == 0) missing.insert(pattern);
+  }
+  std::set_difference(stored.begin(), stored.end(), known.begin(), known.end(),
+                      std::inserter(others, others.end()));
+  if (missing.empty()) return;
+  const auto fill = [](const std::set<std::string>& keys, auto* field) {
+    field->Clear();
+    for (const std::string& key : keys) {
+      if (field->size() < kMostKeys) field->Add(ToUtf8(key, kMaxProblemBytes));
+    }
+  };
+  fill(missing, nearest->mutable_missing_keys());
+  fill(others, nearest->mutable_other_keys());
 }
 
 }  // namespace
@@ -37,6 +84,9 @@ v1::ModelOutline OutlineProto(const ModelOutline& outline, at::ScalarType dtype,
   for (const Gauge gauge : description.conventions.gauges) out.add_gauges(std::string(GaugeName(gauge)));
   for (const Rotation rotation : description.conventions.rotations) {
     out.add_rotations(std::string(RotationName(rotation)));
+  }
+  for (std::string& name : DepartureNames(description.conventions.departures)) {
+    out.add_departures(std::move(name));
   }
   out.set_settings_json(description.settings.ToJson());
   int64_t changing = 0, constant = 0;
@@ -85,6 +135,7 @@ absl::StatusOr<v1::CheckpointInspection> InspectWithModel(const std::string& pat
   }
   EIGSVC_ASSIGN_OR_RETURN(const Archive archive, Archive::Open(path, options.archive));
   v1::CheckpointInspection inspection = InspectArchive(archive, overrides);
+  if (inspection.has_nearest()) CompareWithFreshModel(archive, inspection.mutable_nearest());
   if (!inspection.problem().empty()) return inspection;
   const absl::StatusOr<ModelOutline> outline = DescribeModel(archive, overrides);
   if (outline.ok()) {

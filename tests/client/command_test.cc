@@ -514,7 +514,7 @@ TEST_F(CommandTest, CatalogueCommandsShowWhatTheServerSays) {
   EXPECT_THAT(tasks, AllOf(HasSubstr("missing: --data"), HasSubstr("there, not read: aclImdb_v1.tar.gz")));
   EXPECT_THAT(Run({"tasks", "describe", "imdb"}).out,
               AllOf(HasSubstr("the .tar.gz as it is"), HasSubstr("md5 7c2a"),
-                    HasSubstr("imdb, aclImdb_v1.tar.gz"), HasSubstr("--data")));
+                    HasSubstr("imdb, aclImdb_v1.tar.gz"), HasSubstr("must match its checksum")));
   EXPECT_THAT(Run({"tasks", "describe", "found"}).out, HasSubstr("data root holds aclImdb_v1.tar.gz"));
   const Json imdb = Json::parse(Run({"tasks", "describe", "imdb", "-o", "json"}).out);
   EXPECT_EQ(imdb["data"]["needed"], true);
@@ -837,7 +837,8 @@ TEST(InspectTest, TheWorkerSaysWhatTheModelWouldBe) {
   const TemporaryDirectory directory;
   const std::string worker = FakeWorker(directory, R"({
     "family": "mixed", "layout": "x", "layers": 4, "sha256": "ab",
-    "model": {"width": 64, "vocabSize": 512, "parameters": 12345, "gauges": ["dsf"], "dtype": "bfloat16",
+    "model": {"width": 64, "vocabSize": 512, "parameters": 12345, "gauges": ["dsf"],
+              "departures": ["E1", "E9"], "dtype": "bfloat16",
               "eigenvaluesPerToken": 24, "constantEigenvalues": 32, "weightBytes": 2097152,
               "streamedWeightBytes": 1048576, "steps": 4096, "activationBytes": 3145728,
               "layers": [{"mixers": [{"mixer": "attention", "unitKind": "UNIT_KIND_HEAD", "units": 8,
@@ -850,17 +851,19 @@ TEST(InspectTest, TheWorkerSaysWhatTheModelWouldBe) {
   const CliResult table = RunCli({"inspect", "m.pt", "--steps", "4096", "--dtype", "bfloat16"}, setup);
   ASSERT_EQ(table.exit_code, 0) << table.err;
   EXPECT_EQ(ReadFile(directory.path() + "/arguments"), "inspect --dtype=bfloat16 --steps=4096 -- m.pt ");
-  for (const char* line : {"mixed (x layout), 4 layers, width 64, vocabulary 512",
-                           "layer 0: attention: scalar, 8 heads, 1 eigenvalue each of infinite multiplicity",
-                           "layers 1, 3: nothing over time",
-                           "layer 2: s4d: diagonal, the same at every step, 1 channel, 32 eigenvalues each",
-                           "24 a token, 32 that no token changes (gauge dsf)",
-                           "2.0 MiB of weights in bfloat16", "sequence of 4,096 steps"}) {
+  for (const char* line :
+       {"mixed (x layout), 4 layers, width 64, vocabulary 512",
+        "layer 0: attention: scalar, 8 heads, 1 eigenvalue each of infinite multiplicity",
+        "layers 1, 3: nothing over time",
+        "layer 2: s4d: diagonal, the same at every step, 1 channel, 32 eigenvalues each",
+        "24 a token, 32 that no token changes (gauge dsf)", "definition  exact, or paper-compat (E1, E9)",
+        "2.0 MiB of weights in bfloat16", "sequence of 4,096 steps"}) {
     EXPECT_THAT(table.out, HasSubstr(line));
   }
   const Json json = Json::parse(RunCli({"inspect", "m.pt", "-o", "json"}, setup).out);
   EXPECT_EQ(json["model"]["layers"][2]["mixers"][0]["transition"], "diagonal");
   EXPECT_TRUE(json["model"]["layers"][0]["mixers"][0]["multiplicity"].is_null());
+  EXPECT_EQ(json["model"]["departures"], Json::array({"E1", "E9"}));
 }
 
 TEST(InspectTest, AWorkersErrorIsThisProgramsOwn) {

@@ -13,8 +13,10 @@
 
 #include "ATen/core/grad_mode.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "models/archive/safetensors.h"
 #include "models/transition/eigenvalues.h"
 #include "tests/testing/recording_tap.h"
 #include "tests/testing/status_matchers.h"
@@ -24,6 +26,7 @@
 namespace eigsvc {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsSupersetOf;
 using testing::StatusIs;
@@ -56,6 +59,16 @@ TEST_P(OutlineTest, SaysWhatTheModelReports) {
   EXPECT_EQ(outline.parameters(), model_->description().parameters);
   EXPECT_EQ(outline.settings_json(), model_->description().settings.ToJson());
   ASSERT_EQ(outline.layers_size(), model_->description().layers);
+  // PAPER_COMPAT with each of them is what the model resolves; with any other, or where there are none, it
+  // refuses.
+  const std::set<std::string> departures(outline.departures().begin(), outline.departures().end());
+  for (int number = 1; number <= 10; ++number) {
+    const std::string name = absl::StrCat("E", number);
+    EIGSVC_ASSERT_OK_AND_ASSIGN(const Convention asked, ParseConvention("PAPER_COMPAT", {name}, "", ""));
+    EXPECT_EQ(ResolveConvention(asked, model_->description().conventions, GetParam().family).ok(),
+              departures.count(name) == 1)
+        << name;
+  }
 
   constexpr int64_t kSteps = 9;
   Random random({1});
@@ -158,6 +171,28 @@ TEST_F(InspectTest, AnUnknownCheckpointSaysHowItDiffersFromTheNearest) {
   EXPECT_EQ(nearest->layout, "huggingface");
   EXPECT_EQ(nearest->missing, std::vector<std::string>{"model.layers.0.self_attn.q_proj.weight"});
   EXPECT_THAT(nearest->others, IsSupersetOf({"model.layers.0.self_attn.query.weight"}));
+}
+
+// What detection looks at is a part of a family's keys; a worker compares all of them.
+TEST_F(InspectTest, AWorkerComparesAllKeysOfTheNearestFamily) {
+  EIGSVC_ASSERT_OK(SaveModel(*model_, model_->weights(), {}, path_));
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Archive archive, Archive::Open(path_));
+  std::vector<SafetensorsWriter::Declaration> declarations;
+  std::vector<std::byte> zeros;
+  for (const auto& [name, tensor] : archive.tensors()) {
+    declarations.push_back(
+        {absl::StrReplaceAll(name, {{"o_proj", "out"}, {"up_proj", "up"}}), tensor.type, tensor.shape});
+    zeros.resize(zeros.size() + 4 * static_cast<size_t>(tensor.ElementCount()));
+  }
+  EIGSVC_ASSERT_OK_AND_ASSIGN(SafetensorsWriter writer, SafetensorsWriter::Create(path_, declarations, {}));
+  EIGSVC_ASSERT_OK(writer.Append(zeros));
+  EIGSVC_ASSERT_OK(writer.Finish());
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const v1::CheckpointInspection inspection, InspectWithModel(path_, "", {}));
+  EXPECT_EQ(inspection.nearest().family(), "llama");
+  EXPECT_THAT(inspection.nearest().missing_keys(),
+              ElementsAre("model.layers.#.mlp.up_proj.weight", "model.layers.#.self_attn.o_proj.weight"));
+  EXPECT_THAT(inspection.nearest().other_keys(),
+              ElementsAre("model.layers.#.mlp.up.weight", "model.layers.#.self_attn.out.weight"));
 }
 
 TEST_F(InspectTest, BadRequestsAreNamed) {
