@@ -21,22 +21,24 @@
 namespace eigsvc {
 namespace {
 
-// A key of layer 0 (or outside the layers) that tells a family this version does not run.
-// `unless`: a key of a family that has such keys as well, and is run; '#' stands for a layer's number.
+// A key of layer 0 (or outside the layers) that tells a family this version does not run, and why it does
+// not. `unless`: a key of a family that has such keys as well, and is run; '#' stands for a layer's number.
 struct Telltale {
-  absl::string_view part, what, unless = "";
+  absl::string_view part, what, why, unless = "";
 };
+constexpr absl::string_view kUnwritten = "its forward pass is not written yet";
 constexpr Telltale kTelltales[] = {
-    {".mixer.B_bias", "Mamba-3"},
-    {".mixer.A_b_log", "a bidirectional Mamba"},
-    {".block_sparse_moe.gate.", "a mixture of experts (Mixtral)"},
-    {".mlp.experts.0.", "a mixture of experts", "model.layers.#.linear_attn.in_proj_qkvz.weight"},
-    {".self_attn.kv_a_proj_with_mqa.weight", "DeepSeek's latent attention"},
-    {".self_attn.qkv_proj.weight", "Phi-3"},
-    {".att.time_mix_g", "RWKV-5"},
-    {".implicit_filter.", "Hyena"},
-    {".weight_hh_l0_reverse", "a bidirectional LSTM, GRU or RNN, which sees the future"},
-    {".weight_hr_l0", "an LSTM with projections"},
+    {".mixer.B_bias", "Mamba-3",
+     "its releases compute the decay in two ways, and no checkpoint says in which"},
+    {".mixer.A_b_log", "a bidirectional Mamba", "nothing in it runs forward alone"},
+    {".block_sparse_moe.gate.", "a mixture of experts (Mixtral)", kUnwritten},
+    {".mlp.experts.0.", "a mixture of experts", kUnwritten, "model.layers.#.linear_attn.in_proj_qkvz.weight"},
+    {".self_attn.kv_a_proj_with_mqa.weight", "DeepSeek's latent attention", kUnwritten},
+    {".self_attn.qkv_proj.weight", "Phi-3", kUnwritten},
+    {".att.time_mix_g", "RWKV-5", kUnwritten},
+    {".implicit_filter.", "Hyena", "no state of finite size carries its long filters exactly"},
+    {".weight_hh_l0_reverse", "a bidirectional LSTM, GRU or RNN", "nothing in it runs forward alone"},
+    {".weight_hr_l0", "an LSTM with projections", kUnwritten},
 };
 constexpr absl::string_view kQuantisedSuffixes[] = {".absmax",           ".qweight",      ".qzeros",
                                                     ".weight_scale_inv", ".weight_scale", ".SCB",
@@ -152,7 +154,7 @@ absl::Status RefuseTelltales(const Archive& archive) {
           (telltale.unless.empty() || !InSomeLayer(archive, telltale.unless))) {
         return absl::FailedPreconditionError(absl::StrCat("key ", Quoted(key), " of ", Quoted(archive.name()),
                                                           " is one of ", telltale.what,
-                                                          ", which is not supported yet"));
+                                                          ", which is not supported: ", telltale.why));
       }
     }
   }

@@ -231,6 +231,18 @@ TEST(DetectTest, RelativesAreRefusedByNameAndNeverRunAsTheKnownFamily) {
   lti.layer.push_back("blocks.#.mamba.beta");
   ExpectDetected(lti.Build(), "mamba2", "paper", "mamba2");
   EXPECT_THAT(Detect(Fake{{"blocks.0.att.time_mix_g", "emb.weight"}, {}}.Build(), {}), Refused("RWKV-5"));
+  // With the reason, where it is one of principle.
+  const std::pair<const char*, const char*> reasons[] = {
+      {"backbone.layers.0.mixer.filter_fn.implicit_filter.0.weight",
+       "Hyena, which is not supported: no state of finite size"},
+      {"backbone.layers.0.mixer.B_bias",
+       "Mamba-3, which is not supported: its releases compute the decay in two"},
+      {"rnn.weight_hh_l0_reverse",
+       "bidirectional LSTM, GRU or RNN, which is not supported: nothing in it runs"},
+  };
+  for (const auto& [key, why] : reasons) {
+    EXPECT_THAT(Detect(Fake{{key, "emb.weight"}, {}}.Build(), {}), Refused(why));
+  }
 }
 
 TEST(DetectTest, Qwen3NextMayHaveExperts) {
