@@ -175,14 +175,19 @@ struct Compute {
 
   absl::StatusOr<at::Tensor> LowRank(const DiagonalPlusLowRank& kind) const {
     if (kind.u.size(-1) == 1 && !kind.d.is_complex() && !kind.u.is_complex() && !kind.v.is_complex()) {
-      // det(diag(d) - u vᵀ - x) depends on the products u_j v_j alone, so where none is negative a symmetric
-      // matrix has the same eigenvalues.
+      // det(diag(d) - u vᵀ - x) depends on the products u_j v_j alone, so where no two differ in sign a
+      // symmetric matrix has the same eigenvalues: diag(d) ∓ z zᵀ.
       const at::Tensor products = (ToFull(kind.u) * ToFull(kind.v)).squeeze(-1);
-      if (!(products < 0).any().item<bool>()) {
-        const at::Tensor z = products.sqrt().flatten(0, 2);
-        return ByProblem(ToFull(kind.d).expand_as(products), [&](const at::Tensor& d) {
-          return SymmetricRankOneEigenvalues(d, z, options.stop);
-        });
+      for (const double sign : {1.0, -1.0}) {
+        const at::Tensor squares = sign * products;
+        if ((squares < 0).any().item<bool>()) continue;
+        const at::Tensor z = squares.sqrt().flatten(0, 2);
+        return ByProblem(sign * ToFull(kind.d).expand_as(products),
+                         [&](const at::Tensor& d) -> absl::StatusOr<at::Tensor> {
+                           EIGSVC_ASSIGN_OR_RETURN(const at::Tensor values,
+                                                   SymmetricRankOneEigenvalues(d, z, options.stop));
+                           return sign * values;
+                         });
       }
     }
     // The matrices are formed by pieces, too: all of them may not fit.

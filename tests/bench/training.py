@@ -176,7 +176,7 @@ class Theirs:
     def __init__(self, name):
         self.model = TWINS[name]().to(DEVICE)
         self.parameters = sum(p.numel() for p in self.model.parameters())
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=RATE, weight_decay=DECAY)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=RATE, weight_decay=DECAY, fused=True)
         self.losses = []
 
     def train(self, steps):

@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 build=${1:-build-cuda}
 cases=${2:-}
-steps=" ${EIGSVC_GPU_STEPS:-test kernels forward training} "
+steps=" ${EIGSVC_GPU_STEPS-test kernels forward training} "
 launcher=()
 command -v ccache >/dev/null || launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER= -DCMAKE_CUDA_COMPILER_LAUNCHER=)
 cmake --preset cuda -B "$build" "${launcher[@]}" -DEIGSVC_PYTHON="$(command -v python3)" \

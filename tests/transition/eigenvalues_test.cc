@@ -204,6 +204,8 @@ TEST(EigenvaluesTest, SymmetrisableLowRankEqualsTheGeneralSolver) {
   kind.u = Normal(random, {2, 2, 2, 7, 1});
   kind.v = kind.u * Normal(random, {2, 2, 2, 7, 1}).abs();
   ExpectEigenvalues(Computed(kind), at::linalg_eigvals(Explicit(kind)), 1e-11);
+  kind.v = -kind.v;
+  ExpectEigenvalues(Computed(kind), at::linalg_eigvals(Explicit(kind)), 1e-11);
 }
 
 // One problem that is not finite must spare the others; one product that is negative takes the general route.
