@@ -1,6 +1,8 @@
 """What goes wrong in operation: killed workers, cancels, slow readers, a full queue, a drain."""
 
+import contextlib
 import os
+import pathlib
 import signal
 import tempfile
 import threading
@@ -22,6 +24,23 @@ def demo(**fields):
 
 def long_job():
     return demo(examples=10**6, batch_size=32)
+
+
+@contextlib.contextmanager
+def daemon_on_a_device_that_breaks(times):
+    """A sticky CUDA error at the first forward passes, without a GPU: see broken_device.cc."""
+    with tempfile.TemporaryDirectory() as directory:
+        breaks, worker = pathlib.Path(directory, "breaks"), pathlib.Path(directory, "worker")
+        breaks.mkdir()
+        for number in range(times):
+            (breaks / str(number)).touch()
+        worker.write_text(f"""#!/bin/sh
+exec env ASAN_OPTIONS=verify_asan_link_order=0 BROKEN_DEVICE={breaks} LD_PRELOAD={harness.options.bin / "libbroken_device.so"} \\
+  {harness.options.bin / "eigsvc-worker"} "$@"
+""")
+        worker.chmod(0o755)
+        with harness.daemon(f"--worker-binary={worker}") as daemon:
+            yield daemon
 
 
 class FaultsTest(unittest.TestCase):
@@ -48,6 +67,31 @@ class FaultsTest(unittest.TestCase):
             worker = daemon.worker()
             self.assertEqual(worker.restart_count, 1)
             self.assertNotEqual(worker.process_id, pid)
+
+    def test_a_sticky_cuda_error_ends_the_worker_and_the_job_is_tried_once_more(self):
+        from eigsvc.v1 import analysis_pb2
+        from eigsvc.v1 import analysis_service_pb2 as rpc
+        for times in (1, 2):
+            with self.subTest(times), daemon_on_a_device_that_breaks(times) as daemon:
+                pid = daemon.wait_idle().process_id
+                stream = daemon.analysis.Analyze(rpc.AnalyzeRequest(spec=demo(examples=64)), timeout=200)
+                analysis_id = next(stream).event.analysis_id
+                if times == 1:
+                    *_, last = stream
+                    self.assertEqual(last.event.WhichOneof("event"), "result")
+                else:
+                    with self.assertRaises(grpc.RpcError) as error:
+                        list(stream)
+                    self.assertIn("CUDA error", error.exception.details())
+                record = daemon.analysis.GetAnalysis(rpc.GetAnalysisRequest(analysis_id=analysis_id)).analysis
+                state = analysis_pb2.JOB_STATE_SUCCEEDED if times == 1 else analysis_pb2.JOB_STATE_FAILED
+                self.assertEqual((record.state, record.attempts), (state, 2))
+                worker = daemon.wait_idle()
+                self.assertEqual(worker.restart_count, times)
+                self.assertNotEqual(worker.process_id, pid)
+                log = daemon.read_log()
+                self.assertEqual(log.count("CUDA error: device-side assert triggered"), times, log)
+                self.assertEqual(log.count("ended: exit 70"), times, log)
 
     def test_a_job_that_kills_two_workers_ends_in_a_defined_state(self):
         from eigsvc.v1 import analysis_pb2
