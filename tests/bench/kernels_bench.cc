@@ -21,18 +21,22 @@
 #include "ATen/ops/diag_embed.h"
 #include "ATen/ops/empty.h"
 #include "ATen/ops/empty_like.h"
+#include "ATen/ops/from_blob.h"
 #include "ATen/ops/full.h"
 #include "ATen/ops/histc.h"
 #include "ATen/ops/linalg_eigvals.h"
 #include "ATen/ops/linalg_eigvalsh.h"
+#include "ATen/ops/matmul.h"
 #include "ATen/ops/rand.h"
 #include "ATen/ops/randn.h"
 #include "ATen/ops/sum.h"
 #include "ATen/ops/zeros.h"
 #include "c10/core/impl/VirtualGuardImpl.h"
 #include "models/kernels/batched_eigenvalues.h"
+#include "models/kernels/periodic_eigenvalues.h"
 #include "models/kernels/rank_one_eigenvalues.h"
 #include "models/kernels/spectrum_counts.h"
+#include "tests/kernels/window_factors.h"
 
 namespace eigsvc {
 namespace {
@@ -315,6 +319,75 @@ void RaceCounts(const char* name, int rounds) {
 }
 #endif
 
+// Of each window's eigenvalues, sorted by size: how many of `found` are within 10 % of `expected`.
+// [windows,order].
+double ShareWithinTenPercent(const at::Tensor& found, const at::Tensor& expected) {
+  const auto sorted = [](const at::Tensor& x) { return std::get<0>(x.sort(-1)); };
+  return ((sorted(found) - sorted(expected)).expm1().abs() < 0.1).to(at::kDouble).mean().item<double>();
+}
+
+// Products of W matrices: periodic QR against the product itself in float64, rescaled at each step, and
+// LAPACK's eigenvalues of it. The shares are against periodic QR, which golden/windows.json holds to many
+// digits.
+void RaceWindows(int rounds) {
+  std::printf(
+      "\n| n, W | periodic QR, windows /s | product and LAPACK, windows /s | of the product within 10 %%, "
+      "iid | "
+      "gated |\n|---|---|---|---|---|\n");
+  for (const int order : {8, 16, 32}) {
+    for (const int64_t length : {16, 64, 256}) {
+      const int64_t count = 2 * at::get_num_threads();
+      double shares[2] = {};
+      std::vector<double> rates;
+      for (const char* kind : {"iid", "gated"}) {
+        const bool iid = rates.empty();
+        const std::vector<double> factors =
+            testing::WindowFactors(kind, order, length * count, order + length);
+        const at::Tensor matrices =
+            at::from_blob(const_cast<double*>(factors.data()), {count, length, order, order}, at::kDouble);
+        const at::Tensor log_magnitude = at::empty({count, order}, at::kDouble),
+                         phase = at::empty_like(log_magnitude);
+        std::vector<EigenOutcome> outcomes(count);
+        const PeriodicProblem problem{factors.data(),
+                                      count,
+                                      length,
+                                      1,
+                                      order,
+                                      {length, length},
+                                      log_magnitude.mutable_data_ptr<double>(),
+                                      phase.mutable_data_ptr<double>(),
+                                      outcomes.data()};
+        at::Tensor formed;
+        std::vector<Runner> runners = {
+            {"periodic",
+             [&] {
+               InParallel(count, 1, [&](int64_t begin, int64_t end) {
+                 (void)PeriodicEigenvaluesOnCpu(problem, begin, end - begin);
+               });
+             },
+             static_cast<double>(count)},
+            {"product",
+             [&] {
+               at::Tensor product = matrices.select(1, 0), scale = at::zeros({count, 1}, at::kDouble);
+               for (int64_t k = 1; k < length; ++k) {
+                 product = at::matmul(matrices.select(1, k), product);
+                 const at::Tensor size = product.abs().amax({-2, -1}, /*keepdim=*/true);
+                 product = product / size;
+                 scale = scale + size.squeeze(-1).log();
+               }
+               formed = at::linalg_eigvals(product).abs().log() + scale;
+             },
+             static_cast<double>(count)}};
+        Interleave(runners, rounds);
+        shares[iid ? 0 : 1] = ShareWithinTenPercent(formed, log_magnitude);
+        if (iid) rates = {runners[0].Rate(0.5), runners[1].Rate(0.5)};
+      }
+      std::printf("| %d, %lld | %.3g | %.3g | %.2f | %.2f |\n", order, static_cast<long long>(length),
+                  rates[0], rates[1], shares[0], shares[1]);
+    }
+  }
+}
+
 int Main(int rounds) {
   const at::NoGradGuard no_grad;
   std::printf("%d threads, %d rounds\n", at::get_num_threads(), rounds);
@@ -322,6 +395,7 @@ int Main(int rounds) {
   RaceEigenvalues<double>(at::kDouble, "float64", rounds);
   RaceRankOne<float>(at::kFloat, "float32", rounds);
   RaceRankOne<double>(at::kDouble, "float64", rounds);
+  RaceWindows(rounds);
 #ifdef EIGSVC_CUDA_KERNELS
   if (HasCuda()) {
     RaceCounts<float>("float32", rounds);

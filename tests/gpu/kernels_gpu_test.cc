@@ -24,6 +24,7 @@
 #include "models/kernels/rank_one_eigenvalues.h"
 #include "models/kernels/spectrum_counts.h"
 #include "models/transition/dense_eigenvalues.h"
+#include "models/transition/eigenvalues.h"
 #include "models/transition/softmax.h"
 #include "models/transition/symmetric_rank_one.h"
 #include "tests/testing/status_matchers.h"
@@ -103,6 +104,31 @@ TEST(KernelsGpuTest, DenseEigenvaluesTakeTheKernelAndNameWhatIsNotFinite) {
         EXPECT_LE(Distance(found[i][j].contiguous(), expected[i][j].contiguous()), 1e-11);
       }
     }
+  }
+}
+
+TEST(KernelsGpuTest, WindowsOfMatricesAreThoseOfTheTwin) {
+  for (const int64_t order : {1, 2, 3, 7, 16, 33, 64}) {
+    const Window window{order <= 16 ? 64 : 12, 5};
+    at::Tensor matrices = at::randn({3, 80, 2, order, order}, at::kDouble);
+    if (order > 3) {
+      matrices.select(1, 20).select(2, 1).zero_();  // a unit that is off for a step
+      matrices[1][70][1][0][2].fill_(std::numeric_limits<double>::quiet_NaN());
+    }
+    EigenvalueOptions options;
+    options.window = window;
+    options.drop_zero_phases = false;
+    EIGSVC_ASSERT_OK_AND_ASSIGN(const Eigenvalues found,
+                                ComputeEigenvalues({Dense{matrices.to(kCuda)}}, options));
+    EIGSVC_ASSERT_OK_AND_ASSIGN(const Eigenvalues expected, ComputeEigenvalues({Dense{matrices}}, options));
+    EXPECT_TRUE(found.log_magnitude.is_cuda());
+    // By size, since a pair has one; what is no number stands for itself.
+    const auto sorted = [](const at::Tensor& x) {
+      return std::get<0>(x.cpu().sort(-1)).nan_to_num(1e3, 2e3, 3e3);
+    };
+    EXPECT_LE((sorted(found.log_magnitude) - sorted(expected.log_magnitude)).abs().max().item<double>(), 1e-7)
+        << order;
+    EXPECT_LE((sorted(found.phase) - sorted(expected.phase)).abs().max().item<double>(), 1e-6) << order;
   }
 }
 
