@@ -264,7 +264,10 @@ class Engine {
     predictions_.insert(predictions_.end(), predictions->begin(), predictions->end());
     result_.examples += piece.batch.rows;
     result_.batches += 1;
-    for (int64_t length : piece.batch.lengths) result_.tokens += length;
+    for (int64_t length : piece.batch.lengths) {
+      result_.tokens += length;
+      longest_ = std::max(longest_, length);
+    }
     result_.batch_size = std::max(result_.batch_size, piece.batch.rows);
     EIGSVC_RETURN_IF_ERROR(Passed(timer, piece));
     return Report();
@@ -307,7 +310,7 @@ class Engine {
     piece.first = longest;
     EIGSVC_ASSIGN_OR_RETURN(piece.batch, DrawRows(longest, 1));
     CountPadding(piece.batch);
-    ExportProbe probe;
+    ExportProbe probe(options_.window);
     EIGSVC_RETURN_IF_ERROR(Begin(piece));
     LayerStream layers(weights_, stop_);
     for (int layer = 0; layer < static_cast<int>(weights_.layers.size()); ++layer) {
@@ -319,6 +322,7 @@ class Engine {
     plan.max_bytes = options_.max_export_bytes;
     plan.rows = examples_;
     plan.include_first_step = options_.include_first_step;
+    plan.window = options_.window;
     plan.entries = probe.entries();
     plan.metadata = options_.export_metadata;
     plan.metadata["definition"] = std::string(DefinitionName(result_.convention.departures));
@@ -332,6 +336,8 @@ class Engine {
     plan.metadata["task_parameters"] = task_.parameters().ToJson();
     plan.metadata["split"] = std::string(SplitName(options_.split));
     plan.metadata["first_example"] = absl::StrCat(0);
+    plan.metadata["window_length"] = absl::StrCat(options_.window.length);
+    plan.metadata["window_stride"] = absl::StrCat(options_.window.stride);
     EIGSVC_ASSIGN_OR_RETURN(export_, EigenvalueExport::Create(std::move(plan)));
     return absl::OkStatus();
   }
@@ -342,7 +348,14 @@ class Engine {
       result_.exported_bytes = export_->bytes();
     }
     EIGSVC_RETURN_IF_ERROR(tap_->Collect());
+    if (!options_.window.IsStep() && tap_->MissesSteps()) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "no sequence has a window of ", options_.window.length, " steps that count; the longest has ",
+          longest_, " steps", options_.include_first_step ? "" : ", the first of which does not",
+          "; shorten the window (--window)"));
+    }
     result_.score = task_.ComputeScore(options_.split, predictions_);
+    result_.window = options_.window;
     result_.sites = tap_->sites();
     result_.eigenvalues = tap_->eigenvalues();
     result_.analysis_time = tap_->time();
@@ -359,7 +372,7 @@ class Engine {
   const c10::Device device_;
   const absl::Time start_ = absl::Now();
   absl::Time next_report_ = start_ + options_.progress_interval;
-  int64_t examples_ = 0;
+  int64_t examples_ = 0, longest_ = 0;
   BatchSizer sizer_;
   DeviceQueue queue_{device_};
   Prefetch batches_;

@@ -17,6 +17,7 @@
 #include "models/base/site.h"
 #include "models/base/solver_precision.h"
 #include "models/base/stop_token.h"
+#include "models/base/window.h"
 #include "models/spectrum/spectrum.h"
 #include "models/tasks/task.h"
 #include "models/zoo/sequence_model.h"
@@ -32,6 +33,7 @@ struct AnalysisOptions {
   int64_t held_bytes = int64_t{1} << 30;
   bool weight_by_multiplicity = false;
   bool include_first_step = false;  // λ_0 acts on h_{-1} = 0; excluded by default
+  Window window;                    // of steps whose product's eigenvalues are taken
   Convention convention;            // as asked; resolved against what the model supports
   SolverPrecision precision = SolverPrecision::kDouble;
   // Count eigenvalues where they lie, many layers in one pass, as is always done on a CUDA device where
@@ -75,6 +77,7 @@ struct AnalysisProgress {
 struct AnalysisResult {
   Score score;
   Convention convention;            // as resolved
+  Window window;                    // as asked
   std::vector<SiteSpectrum> sites;  // ordered by (layer, mixer, unit)
   int64_t examples = 0, batches = 0, tokens = 0, eigenvalues = 0;
   int64_t batch_size = 0;
@@ -83,7 +86,8 @@ struct AnalysisResult {
 };
 
 // INVALID_ARGUMENT: a token id >= V (names task, example, position and both numbers), options out of range, a
-// convention that the model does not know.
+// convention that the model does not know, a window that no sequence is long enough for or that a model's
+// transitions have no exact route for.
 // CANCELLED, DEADLINE_EXCEEDED from `stop`. RESOURCE_EXHAUSTED when a batch of one does not fit (larger ones
 // are halved).
 absl::StatusOr<AnalysisResult> RunAnalysis(const SequenceModel& model, const Task& task,

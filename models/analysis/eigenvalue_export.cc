@@ -70,6 +70,11 @@ absl::btree_map<std::string, std::string> Metadata(const EigenvalueExport::Plan&
   metadata["format"] = "eigsvc eigenvalues, version 1";
   metadata["axes"] =
       "log_magnitude and phase: [row, step - first_step, unit, eigenvalue]; constant: [unit, eigenvalue]";
+  if (!plan.window.IsStep()) {
+    metadata["axes"] =
+        "log_magnitude and phase, of the product over window_length steps: [row, window, unit, eigenvalue], "
+        "window i beginning at step first_step + i window_stride; constant: [unit, eigenvalue]";
+  }
   metadata["log_magnitude"] = "natural logarithm of |lambda|; -inf: lambda = 0; NaN: beyond the row's length";
   metadata["phase"] = "radians in (-pi, pi]; absent where no lambda can be other than positive real or zero";
   metadata["noise_floor"] =
@@ -93,7 +98,7 @@ absl::Span<const std::byte> BytesOf(const at::Tensor& tensor) {
 
 absl::Status ExportProbe::OnTransition(int layer, absl::string_view mixer, UnitKind unit_kind,
                                        Transition transition) {
-  EIGSVC_ASSIGN_OR_RETURN(EigenvalueLayout layout, DescribeEigenvalues(transition));
+  EIGSVC_ASSIGN_OR_RETURN(EigenvalueLayout layout, DescribeEigenvalues(transition, window_));
   const auto [at, first_chunk] = entries_.try_emplace({layer, std::string(mixer)});
   Entry& entry = at->second;
   if (!first_chunk) return absl::OkStatus();
@@ -111,8 +116,8 @@ absl::StatusOr<std::unique_ptr<EigenvalueExport>> EigenvalueExport::Create(Plan 
   for (const auto& [site, entry] : plan.entries) {
     std::vector<int64_t> shape = {entry.units(), entry.per_unit()};
     if (!entry.constant) {
-      const int64_t steps = std::max<int64_t>(plan.steps - FirstStep(entry, plan.include_first_step), 0);
-      shape.insert(shape.begin(), {plan.rows, steps});
+      shape.insert(shape.begin(),
+                   {plan.rows, plan.window.Count(plan.steps - FirstStep(entry, plan.include_first_step))});
     }
     const ElementType type = entry.type() == at::kDouble ? ElementType::kFloat64 : ElementType::kFloat32;
     double size = static_cast<double>(ElementBytes(type));
@@ -175,7 +180,7 @@ absl::Status EigenvalueExport::Write(int layer, absl::string_view mixer, int64_t
       at::Tensor block = at::full({batch.rows, steps, entry.units(), entry.per_unit()},
                                   std::numeric_limits<double>::quiet_NaN(), values.options());
       for (int64_t row = 0; row < batch.rows; ++row) {
-        const int64_t kept = std::min(batch.lengths[row] - begin, steps);
+        const int64_t kept = std::min(WindowsIn(batch.lengths[row], entry) - begin, steps);
         if (kept <= 0) continue;
         block[row].narrow(0, 0, kept).copy_(source[row].narrow(0, begin - host.first_step, kept));
       }
@@ -188,16 +193,20 @@ absl::Status EigenvalueExport::Write(int layer, absl::string_view mixer, int64_t
   return absl::OkStatus();
 }
 
+int64_t EigenvalueExport::WindowsIn(int64_t steps, const ExportProbe::Entry& entry) const {
+  return plan_.window.End(steps, FirstStep(entry, plan_.include_first_step));
+}
+
 absl::Status EigenvalueExport::EndRows(int64_t first_row, const Batch& batch) {
   // These rows may be shorter than the longest of the analysis.
   for (const auto& [site, entry] : plan_.entries) {
-    const int64_t begin = std::max(batch.steps, FirstStep(entry, plan_.include_first_step));
-    if (entry.constant || begin >= plan_.steps) continue;
-    EIGSVC_ASSIGN_OR_RETURN(
-        const at::Tensor rest, CallTorch("export", [&] {
-          return at::full({batch.rows, plan_.steps - begin, entry.units(), entry.per_unit()},
-                          std::numeric_limits<double>::quiet_NaN(), at::TensorOptions().dtype(entry.type()));
-        }));
+    const int64_t begin = WindowsIn(batch.steps, entry), end = WindowsIn(plan_.steps, entry);
+    if (entry.constant || begin >= end) continue;
+    EIGSVC_ASSIGN_OR_RETURN(const at::Tensor rest, CallTorch("export", [&] {
+                              return at::full({batch.rows, end - begin, entry.units(), entry.per_unit()},
+                                              std::numeric_limits<double>::quiet_NaN(),
+                                              at::TensorOptions().dtype(entry.type()));
+                            }));
     for (const char* quantity : Quantities(entry.layout)) {
       EIGSVC_RETURN_IF_ERROR(WriteBlock(TensorName(site, quantity), entry, first_row, begin, rest));
     }
@@ -220,10 +229,11 @@ absl::Status EigenvalueExport::EndRows(int64_t first_row, const Batch& batch) {
 absl::Status EigenvalueExport::WriteBlock(const std::string& name, const ExportProbe::Entry& entry,
                                           int64_t first_row, int64_t first_step, const at::Tensor& block) {
   const int64_t first = FirstStep(entry, plan_.include_first_step);
+  const int64_t per_row = WindowsIn(plan_.steps, entry) - first;
   const int64_t rows = block.size(0), row_bytes = static_cast<int64_t>(block.nbytes()) / rows;
   const int64_t step_bytes = row_bytes / block.size(1);
   for (int64_t row = 0; row < rows; ++row) {
-    const int64_t offset = ((first_row + row) * (plan_.steps - first) + first_step - first) * step_bytes;
+    const int64_t offset = ((first_row + row) * per_row + first_step - first) * step_bytes;
     EIGSVC_RETURN_IF_ERROR(writer_.WriteAt(name, offset, BytesOf(block).subspan(row * row_bytes, row_bytes)));
   }
   return absl::OkStatus();

@@ -5,7 +5,8 @@
 // row's length; constant transitions [units, K]; `.phase` likewise where λ may be other than positive real;
 // `.condition` and `.log_magnitude_error` [units, K] where condition numbers come with them (S4);
 // `.noise_floor` [rows], of constant ones a scalar, the absolute error of log|λ|; `lengths` [rows]. Metadata
-// says from which step on each site's second axis counts, and each site's multiplicities and unit kind.
+// says from which step on each site's second axis counts, and each site's multiplicities and unit kind. Where
+// windows are asked for, the second axis holds them in place of steps.
 #pragma once
 
 #include <cstdint>
@@ -28,11 +29,13 @@ namespace eigsvc {
 // Learns from one forward pass what will be exported: safetensors declares every shape before the first byte.
 class ExportProbe final : public TransitionTap {
  public:
+  explicit ExportProbe(Window window) : window_(window) {}
+
   struct Entry {
     UnitKind unit_kind = UnitKind::kHead;
     EigenvalueLayout layout;  // of the first chunk
     bool constant = false;
-    int64_t first_step = 0;
+    int64_t first_step = 0;  // where windows are counted, of the first of them
 
     int64_t units() const { return layout.units; }
     int64_t per_unit() const { return static_cast<int64_t>(layout.multiplicities.size()); }
@@ -46,6 +49,7 @@ class ExportProbe final : public TransitionTap {
   const Entries& entries() const { return entries_; }
 
  private:
+  const Window window_;
   Entries entries_;
 };
 
@@ -57,6 +61,7 @@ class EigenvalueExport {
     int64_t max_bytes = 0;
     int64_t rows = 0, steps = 0;  // of the whole analysis
     bool include_first_step = false;
+    Window window;
     ExportProbe::Entries entries;
     absl::btree_map<std::string, std::string> metadata;
   };
@@ -75,6 +80,8 @@ class EigenvalueExport {
  private:
   EigenvalueExport(Plan plan, SafetensorsWriter writer, int64_t bytes)
       : plan_(std::move(plan)), writer_(std::move(writer)), bytes_(bytes) {}
+  // The number after the last window inside the first `steps` steps of a sequence; see Window.
+  int64_t WindowsIn(int64_t steps, const ExportProbe::Entry& entry) const;
   // block [rows, steps, units, K] of a tensor that changes with the step, from step `first_step` on.
   absl::Status WriteBlock(const std::string& name, const ExportProbe::Entry& entry, int64_t first_row,
                           int64_t first_step, const at::Tensor& block);

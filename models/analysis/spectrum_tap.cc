@@ -11,6 +11,7 @@
 #include "c10/core/impl/VirtualGuardImpl.h"
 #include "models/analysis/labelled.h"
 #include "models/base/status_macros.h"
+#include "models/base/status_util.h"
 #include "models/tensor/torch_call.h"
 
 namespace eigsvc {
@@ -57,6 +58,7 @@ void SpectrumTap::BeginRows(int64_t first_row, const Batch* batch, CountedSteps*
   first_row_ = first_row;
   batch_ = batch;
   counted_ = counted;
+  streams_.clear();
 }
 
 bool SpectrumTap::Wants(int layer, absl::string_view mixer) const {
@@ -85,6 +87,15 @@ absl::Status SpectrumTap::Collect() {
   return absl::OkStatus();
 }
 
+bool SpectrumTap::MissesSteps() const {
+  return std::any_of(changing_.begin(), changing_.end(), [&](const std::pair<int, std::string>& name) {
+    return std::none_of(sites_.begin(), sites_.end(), [&](const SiteSpectrum& site) {
+      return site.site.layer == name.first && site.site.mixer == name.second &&
+             site.spectrum.count() + site.spectrum.nonfinite() > 0;
+    });
+  });
+}
+
 absl::Span<SiteSpectrum> SpectrumTap::SitesOf(int layer, absl::string_view mixer, UnitKind unit_kind,
                                               int64_t units) {
   const auto before = [](const SiteSpectrum& a, const Site& b) { return a.site < b; };
@@ -109,7 +120,8 @@ absl::Status SpectrumTap::OnTransition(int layer, absl::string_view mixer, UnitK
                                        Transition transition) {
   // A model may report without asking; what is counted stays counted once.
   if (!Wants(layer, mixer)) return absl::OkStatus();
-  const auto seen = counted_->find({layer, std::string(mixer)});
+  const std::pair<int, std::string> site(layer, mixer);
+  const auto seen = counted_->find(site);
   const int64_t counted = seen == counted_->end() ? 0 : seen->second;
   // Attention has no transition into step 0.
   if (!transition.constant && transition.first_step > std::max<int64_t>(counted, 1)) {
@@ -117,8 +129,34 @@ absl::Status SpectrumTap::OnTransition(int layer, absl::string_view mixer, UnitK
                                             transition.first_step, " where ", counted, " was to come"));
   }
   // A constant transition is counted once; waiting for it costs nothing.
-  if (deferred_ && !transition.constant) return Defer(layer, mixer, unit_kind, transition, counted);
-  return CountOnHost(layer, mixer, unit_kind, transition, counted);
+  if (transition.constant) {
+    EIGSVC_RETURN_IF_ERROR(CountOnHost(layer, mixer, unit_kind, transition, counted));
+    constants_.insert(site);
+    return absl::OkStatus();
+  }
+  const absl::StatusOr<EigenvalueLayout> layout = DescribeEigenvalues(transition);
+  if (!layout.ok()) return Annotate(layout.status(), absl::StrCat("layer ", layer, ", ", mixer));
+  const int64_t end = transition.first_step + layout->steps;
+  EIGSVC_ASSIGN_OR_RETURN(const std::optional<Transition> whole, Windows(site, std::move(transition)));
+  if (whole.has_value()) {
+    EIGSVC_RETURN_IF_ERROR(deferred_ ? Defer(layer, mixer, unit_kind, *whole, counted)
+                                     : CountOnHost(layer, mixer, unit_kind, *whole, counted));
+  }
+  changing_.insert(site);
+  (*counted_)[site] = std::max(counted, end);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::optional<Transition>> SpectrumTap::Windows(const std::pair<int, std::string>& site,
+                                                               Transition transition) {
+  origin_ = FirstStep();
+  if (options_.window.IsStep()) return transition;
+  return CallTorch("windows", [&] {
+    WindowStream& stream = streams_.try_emplace(site, options_.window).first->second;
+    std::optional<Transition> whole = stream.Add(std::move(transition), origin_);
+    origin_ = stream.origin();
+    return whole;
+  });
 }
 
 absl::Status SpectrumTap::CountOnHost(int layer, absl::string_view mixer, UnitKind unit_kind,
@@ -126,17 +164,15 @@ absl::Status SpectrumTap::CountOnHost(int layer, absl::string_view mixer, UnitKi
   // What the device still has to do before this is forward time, not ours.
   if (!device_.is_cpu()) c10::impl::VirtualGuardImpl(device_.type()).synchronizeDevice(device_.index());
   const absl::Time start = absl::Now();
-  EIGSVC_ASSIGN_OR_RETURN(const HostEigenvalues host,
-                          ComputeHostEigenvalues(transition, layer, mixer, batch_->rows, batch_->steps,
-                                                 {options_.precision, &stop_}));
+  EIGSVC_ASSIGN_OR_RETURN(
+      const HostEigenvalues host,
+      ComputeHostEigenvalues(transition, layer, mixer, batch_->rows, WindowsIn(batch_->steps),
+                             {options_.precision, options_.window, &stop_}));
   if (export_ != nullptr) EIGSVC_RETURN_IF_ERROR(export_->Write(layer, mixer, first_row_, *batch_, host));
   EIGSVC_ASSIGN_OR_RETURN(const absl::Span<SiteSpectrum> sites,
                           Describe(layer, mixer, unit_kind, host.eigenvalues.layout, host.constant));
   EIGSVC_RETURN_IF_ERROR(Count(host, counted, sites));
   if (host.eigenvalues.layout.conditioned) CountUnresolved(host, sites);
-  const std::pair<int, std::string> name(layer, mixer);
-  (host.constant ? constants_ : changing_).insert(name);
-  if (!host.constant) (*counted_)[name] = std::max(counted, host.first_step + host.eigenvalues.layout.steps);
   time_ += absl::Now() - start;
   return absl::OkStatus();
 }
@@ -145,8 +181,9 @@ absl::Status SpectrumTap::Defer(int layer, absl::string_view mixer, UnitKind uni
                                 const Transition& transition, int64_t counted) {
   const absl::Time start = absl::Now();
   EIGSVC_ASSIGN_OR_RETURN(Eigenvalues values,
-                          ComputeReported(transition, layer, mixer, batch_->rows, batch_->steps,
-                                          {options_.precision, &stop_, /*drop_zero_phases=*/false}));
+                          ComputeReported(transition, layer, mixer, batch_->rows, WindowsIn(batch_->steps),
+                                          {options_.precision, options_.window, &stop_,
+                                           /*drop_zero_phases=*/false}));
   const EigenvalueLayout& layout = values.layout;
   EIGSVC_RETURN_IF_ERROR(Describe(layer, mixer, unit_kind, layout, /*constant=*/false).status());
   CountedChunk chunk;
@@ -161,15 +198,12 @@ absl::Status SpectrumTap::Defer(int layer, absl::string_view mixer, UnitKind uni
   chunk.first_step = transition.first_step;
   chunk.begin = BeginOf(transition.first_step, counted);
   chunk.weights = Weights(layout);
-  const std::pair<int, std::string> name(layer, mixer);
-  EIGSVC_RETURN_IF_ERROR(deferred_->Add(name, std::move(chunk)));
+  EIGSVC_RETURN_IF_ERROR(deferred_->Add({layer, std::string(mixer)}, std::move(chunk)));
   for (int64_t row = 0; row < layout.rows; ++row) {
     const int64_t begin = BeginOf(transition.first_step, counted);
     eigenvalues_ += std::max<int64_t>(EndOf(row, transition.first_step, layout.steps) - begin, 0) *
                     layout.units * static_cast<int64_t>(layout.multiplicities.size());
   }
-  changing_.insert(name);
-  (*counted_)[name] = std::max(counted, transition.first_step + layout.steps);
   const absl::Status launched = deferred_->LaunchIfFull();
   time_ += absl::Now() - start;
   return launched;
@@ -194,17 +228,18 @@ absl::StatusOr<absl::Span<SiteSpectrum>> SpectrumTap::Describe(int layer, absl::
 }
 
 int64_t SpectrumTap::BeginOf(int64_t first_step, int64_t counted) const {
-  const int64_t first_counted = std::max<int64_t>(counted, options_.include_first_step ? 0 : 1);
-  return std::max<int64_t>(first_counted - first_step, 0);
+  return std::max<int64_t>(WindowsIn(counted) - first_step, 0);
 }
 
 int64_t SpectrumTap::EndOf(int64_t row, int64_t first_step, int64_t steps) const {
-  return std::clamp<int64_t>(batch_->lengths[row] - first_step, 0, steps);
+  return std::clamp<int64_t>(WindowsIn(batch_->lengths[row]) - first_step, 0, steps);
 }
 
 at::Tensor SpectrumTap::Lengths() {
-  if (!length_tensor_.defined() || lengths_ != batch_->lengths) {
-    lengths_ = batch_->lengths;
+  std::vector<int64_t> lengths = batch_->lengths;
+  for (int64_t& length : lengths) length = WindowsIn(length);
+  if (!length_tensor_.defined() || lengths_ != lengths) {
+    lengths_ = std::move(lengths);
     length_tensor_ = IndexTensor(lengths_, device_);
   }
   return length_tensor_;

@@ -2,8 +2,8 @@
 // are reported, or, so that a device is not waited for, where they lie and later (deferred_counts.h).
 //
 // Counts steps 1..length-1 of each row (step 0 acts on a zero state; steps beyond the length are padding),
-// each once whatever the chunks of time are, and a constant transition once an analysis. Thread rule: one
-// thread.
+// each once whatever the chunks of time are, and a constant transition once an analysis; or the windows of
+// these steps (models/base/window.h) in their place. Thread rule: one thread.
 #pragma once
 
 #include <cstdint>
@@ -25,6 +25,7 @@
 #include "models/analysis/host_eigenvalues.h"
 #include "models/base/stop_token.h"
 #include "models/transition/tap.h"
+#include "models/transition/windows.h"
 
 namespace eigsvc {
 
@@ -53,6 +54,8 @@ class SpectrumTap final : public TransitionTap {
 
   const std::vector<SiteSpectrum>& sites() const { return sites_; }  // ordered by site
   int64_t eigenvalues() const { return eigenvalues_; }               // stored entries counted
+  // Whether a site reported steps of which nothing was counted. REQUIRES a Collect.
+  bool MissesSteps() const;
   // Spent by the host in OnTransition and Collect. What a device spends on deferred counts is not known.
   absl::Duration time() const { return time_; }
 
@@ -60,6 +63,9 @@ class SpectrumTap final : public TransitionTap {
   // The spectra of a (layer, mixer), one a unit, made on first sight. Empty when it had another number of
   // units then.
   absl::Span<SiteSpectrum> SitesOf(int layer, absl::string_view mixer, UnitKind unit_kind, int64_t units);
+  // A transition that changes with the step: its windows where there are any, else itself.
+  absl::StatusOr<std::optional<Transition>> Windows(const std::pair<int, std::string>& site,
+                                                    Transition transition);
   absl::Status CountOnHost(int layer, absl::string_view mixer, UnitKind unit_kind,
                            const Transition& transition, int64_t counted);
   absl::Status Defer(int layer, absl::string_view mixer, UnitKind unit_kind, const Transition& transition,
@@ -67,7 +73,11 @@ class SpectrumTap final : public TransitionTap {
   // Sites of a report, checked against those before and described. INTERNAL where they contradict.
   absl::StatusOr<absl::Span<SiteSpectrum>> Describe(int layer, absl::string_view mixer, UnitKind unit_kind,
                                                     const EigenvalueLayout& layout, bool constant);
-  // The steps of a row of a report that count, from `begin` to `end` of the report, exclusive.
+  // The first step that counts.
+  int64_t FirstStep() const { return options_.include_first_step ? 0 : 1; }
+  // The number after the last window inside the first `steps` steps, of the report at hand.
+  int64_t WindowsIn(int64_t steps) const { return options_.window.End(steps, origin_); }
+  // The windows of a row of a report that count, from `begin` to `end` of the report, exclusive.
   int64_t BeginOf(int64_t first_step, int64_t counted) const;
   int64_t EndOf(int64_t row, int64_t first_step, int64_t steps) const;
   // On the device: the batch's lengths, and a noise floor that the host knows.
@@ -89,6 +99,8 @@ class SpectrumTap final : public TransitionTap {
   int64_t first_row_ = 0;
   const Batch* batch_ = nullptr;
   CountedSteps* counted_ = nullptr;
+  std::map<std::pair<int, std::string>, WindowStream> streams_;  // of these rows
+  int64_t origin_ = 0;  // of the report at hand: the first step that counts, where windows begin
   std::set<std::pair<int, std::string>> constants_, changing_;  // sites seen so far
   std::vector<SiteSpectrum> sites_;
   int64_t eigenvalues_ = 0;

@@ -19,6 +19,8 @@
 #include "models/transition/dense_eigenvalues.h"
 #include "models/transition/discretize.h"
 #include "models/transition/pieces.h"
+#include "models/transition/window_products.h"
+#include "models/transition/windows.h"
 
 namespace eigsvc {
 namespace {
@@ -39,6 +41,35 @@ absl::Status CheckSame(at::IntArrayRef found, at::IntArrayRef expected, absl::st
 
 bool IsScalarPlusLowRank(const DiagonalPlusLowRank& kind) {
   return kind.d.size(-1) == 1 && kind.u.size(-1) < kind.u.size(-2);
+}
+
+// Whether windows are what their steps' eigenvalues are, summed.
+bool Commutes(const TransitionKind& kind) {
+  return std::holds_alternative<ScalarPerUnit>(kind) || std::holds_alternative<Diagonal>(kind);
+}
+
+struct StepIsGiven {  // as the real matrix that multiplies the state
+  template <typename Kind>
+  bool operator()(const Kind&) const {
+    return false;
+  }
+  bool operator()(const DiagonalPlusLowRank& kind) const {
+    return kind.discretization == Discretization::kNone && !kind.d.is_complex() && !kind.u.is_complex() &&
+           !kind.v.is_complex();
+  }
+  bool operator()(const Dense& kind) const {
+    return kind.discretization == Discretization::kNone && !kind.matrix.is_complex();
+  }
+};
+
+absl::Status CheckWindow(const Transition& transition, const Window& window) {
+  if (transition.constant || Commutes(transition.kind) || std::visit(StepIsGiven{}, transition.kind))
+    return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("no exact way is known to the eigenvalues of windows of ", window.length,
+                   " steps of a transition that is ", TransitionFormName(FormOf(transition.kind)),
+                   ", changes with the step, and is complex or given in continuous time; leave the window "
+                   "(--window) out"));
 }
 
 struct Describe {
@@ -223,18 +254,72 @@ struct Compute {
   }
 };
 
+// Windows of steps that do not commute.
+absl::StatusOr<LogPolar> Products(const TransitionKind& kind, const EigenvalueOptions& options) {
+  const Window& window = options.window;
+  if (const auto* dense = std::get_if<Dense>(&kind)) {
+    const auto matrices = [&](int64_t begin, int64_t length) {
+      return dense->matrix.narrow(1, begin, length);
+    };
+    return DenseWindows(dense->matrix.sizes(), matrices, window, options.stop);
+  }
+  const auto& low_rank = std::get<DiagonalPlusLowRank>(kind);
+  if (IsScalarPlusLowRank(low_rank)) return LowRankWindows(low_rank, window, options.stop);
+  const auto matrices = [&](int64_t begin, int64_t length) {
+    const auto part = [&](const at::Tensor& x) { return ToFull(x.narrow(1, begin, length)); };
+    return at::diag_embed(part(low_rank.d).expand(part(low_rank.u).sizes().slice(0, 4))) -
+           at::matmul(part(low_rank.u), part(low_rank.v).transpose(-1, -2));
+  };
+  return DenseWindows(low_rank.u.sizes(), matrices, window, options.stop);
+}
+
+absl::StatusOr<LogPolar> WindowsOf(const Transition& transition, const EigenvalueOptions& options,
+                                   Eigenvalues& result) {
+  if (!transition.constant && !Commutes(transition.kind)) return Products(transition.kind, options);
+  EIGSVC_RETURN_IF_ERROR(std::visit(Compute{options, result}, transition.kind));
+  const LogPolar steps{result.log_magnitude, result.phase};
+  if (!transition.constant) return SumOverWindows(steps, options.window);
+  if (result.error.defined()) result.error = result.error * static_cast<double>(options.window.length);
+  return TimesSteps(steps, options.window.length);
+}
+
 }  // namespace
 
-absl::StatusOr<EigenvalueLayout> DescribeEigenvalues(const Transition& transition) {
-  return std::visit(Describe{transition.constant}, transition.kind);
+absl::StatusOr<EigenvalueLayout> DescribeEigenvalues(const Transition& transition, const Window& window) {
+  EIGSVC_ASSIGN_OR_RETURN(EigenvalueLayout layout,
+                          std::visit(Describe{transition.constant}, transition.kind));
+  if (window.IsStep()) return layout;
+  EIGSVC_RETURN_IF_ERROR(CheckWindow(transition, window));
+  layout.type = at::kDouble;
+  if (transition.constant) return layout;
+  layout.steps = window.Count(layout.steps);
+  const auto* low_rank = std::get_if<DiagonalPlusLowRank>(&transition.kind);
+  if (low_rank != nullptr && IsScalarPlusLowRank(*low_rank)) {
+    const int64_t size = low_rank->u.size(-2), moved = MovedEigenvalues(*low_rank, window);
+    layout.multiplicities.assign(moved < size ? moved + 1 : size, low_rank->multiplicity);
+    if (moved < size) layout.multiplicities[0] *= size - moved;
+  }
+  return layout;
 }
 
 absl::StatusOr<Eigenvalues> ComputeEigenvalues(const Transition& transition,
                                                const EigenvalueOptions& options) {
   return CallTorch("eigenvalues", [&]() -> absl::StatusOr<Eigenvalues> {
     Eigenvalues result;
-    EIGSVC_ASSIGN_OR_RETURN(result.layout, DescribeEigenvalues(transition));
-    EIGSVC_RETURN_IF_ERROR(std::visit(Compute{options, result}, transition.kind));
+    EIGSVC_ASSIGN_OR_RETURN(result.layout, DescribeEigenvalues(transition, options.window));
+    if (options.window.IsStep()) {
+      EIGSVC_RETURN_IF_ERROR(std::visit(Compute{options, result}, transition.kind));
+      return result;
+    }
+    if (result.layout.steps == 0) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("fewer steps than a window has, ", options.window.length));
+    }
+    EIGSVC_ASSIGN_OR_RETURN(LogPolar windows, WindowsOf(transition, options, result));
+    const bool plain =
+        windows.phase.defined() && options.drop_zero_phases && !windows.phase.any().item<bool>();
+    result.log_magnitude = std::move(windows.log_magnitude);
+    result.phase = plain ? at::Tensor() : std::move(windows.phase);
     return result;
   });
 }

@@ -8,11 +8,12 @@
 #include "absl/status/statusor.h"
 #include "models/base/solver_precision.h"
 #include "models/base/stop_token.h"
+#include "models/base/window.h"
 #include "models/transition/transition.h"
 
 namespace eigsvc {
 
-// What a unit stores of each step, whatever the values are: K eigenvalues.
+// What a unit stores of each step, or window of steps, whatever the values are: K eigenvalues.
 struct EigenvalueLayout {
   int64_t rows = 0, steps = 0, units = 0;
   // [K]: state dimensions that share each; 0 stands for infinite. DeltaNet: {(N-1)·dim v, dim v}.
@@ -35,14 +36,17 @@ struct Eigenvalues {
 
 struct EigenvalueOptions {
   SolverPrecision precision = SolverPrecision::kDouble;
+  // Of products over the windows of the transition's steps, the first of which begins at the first step.
+  Window window;
   const StopToken* stop = nullptr;  // looked at between pieces of at most about 50 ms, or one matrix
   // Leave the phase undefined where all are 0, for which a device is waited for. Else it is defined wherever
   // the layout may have one.
   bool drop_zero_phases = true;
 };
 
-// INVALID_ARGUMENT for inconsistent shapes.
-absl::StatusOr<EigenvalueLayout> DescribeEigenvalues(const Transition& transition);
+// INVALID_ARGUMENT for inconsistent shapes. Of windows, `steps` counts them, unless the transition is
+// constant.
+absl::StatusOr<EigenvalueLayout> DescribeEigenvalues(const Transition& transition, const Window& window = {});
 
 // ScalarPerUnit, Nilpotent, Diagonal: closed forms. DiagonalPlusLowRank of d·I: d and d - eig(vᵀu). Of other
 // d, rank 1, real, u∘v >= 0 (KDA, RWKV-7): a symmetric problem with the same eigenvalues. With `step` (S4):
@@ -50,6 +54,10 @@ absl::StatusOr<EigenvalueLayout> DescribeEigenvalues(const Transition& transitio
 // gives NaN. All but what is given as log λ already (ScalarPerUnit, a real Diagonal with kExp) is computed in
 // float64. INVALID_ARGUMENT as above, and for kMulti of too large an S4; INTERNAL when a solver does not
 // converge; CANCELLED and DEADLINE_EXCEEDED from `stop`.
+//
+// Of windows: a constant transition's logarithms times W; sums of the steps' logarithms where Λ is scalar or
+// diagonal; of d·I and low rank what window_products.h says, and of the rest periodic QR, so that no product
+// is formed. INVALID_ARGUMENT for fewer steps than W, and, naming the kind, where no exact route is known.
 absl::StatusOr<Eigenvalues> ComputeEigenvalues(const Transition& transition,
                                                const EigenvalueOptions& options = {});
 

@@ -1,6 +1,7 @@
 #include "models/transition/pieces.h"
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "ATen/TensorOperators.h"
@@ -27,8 +28,9 @@ double SolverOperations(int64_t size) {
   return 25 * n * n * n;
 }
 
-absl::StatusOr<at::Tensor> InPieces(int64_t count, double operations, int64_t doubles, const StopToken* stop,
-                                    absl::FunctionRef<at::Tensor(int64_t begin, int64_t length)> solve) {
+absl::StatusOr<at::Tensor> InPieces(
+    int64_t count, double operations, int64_t doubles, const StopToken* stop,
+    absl::FunctionRef<absl::StatusOr<at::Tensor>(int64_t begin, int64_t length)> solve) {
   const int64_t most = std::max<int64_t>(1, kMostDoubles / std::max<int64_t>(1, doubles));
   const int64_t unit = operations <= SolverOperations(kMaxBatchedOrder) ? kPack : 1;
   double wanted = 2e7 / operations;
@@ -38,7 +40,8 @@ absl::StatusOr<at::Tensor> InPieces(int64_t count, double operations, int64_t do
     const int64_t units = std::clamp<int64_t>(static_cast<int64_t>(wanted), 1, most) / unit;
     const int64_t length = std::min(std::max<int64_t>(units, 1) * unit, count - begin);
     const absl::Time start = absl::Now();
-    pieces.push_back(solve(begin, length));
+    EIGSVC_ASSIGN_OR_RETURN(at::Tensor piece, solve(begin, length));
+    pieces.push_back(std::move(piece));
     begin += length;
     const double room = kPiece / std::max(absl::Now() - start, absl::Microseconds(10));
     wanted = static_cast<double>(length) * std::clamp(room, 0.25, 4.0);

@@ -12,8 +12,9 @@ namespace eigsvc {
 // from `operations` and bounded by `doubles` of memory, both of one problem. Where the batched kernels may be
 // what solves, pieces are whole packs of theirs, so that a result does not depend on how fast the machine
 // was. `stop` may be null.
-absl::StatusOr<at::Tensor> InPieces(int64_t count, double operations, int64_t doubles, const StopToken* stop,
-                                    absl::FunctionRef<at::Tensor(int64_t begin, int64_t length)> solve);
+absl::StatusOr<at::Tensor> InPieces(
+    int64_t count, double operations, int64_t doubles, const StopToken* stop,
+    absl::FunctionRef<absl::StatusOr<at::Tensor>(int64_t begin, int64_t length)> solve);
 
 // Of a general eigenvalue problem of order `size`, roughly.
 double SolverOperations(int64_t size);
