@@ -61,6 +61,9 @@ void AppendRows(const std::string& run, const v1::Analysis& analysis, std::strin
     const bool conditioned = site.has_conditioning();
     row.push_back(conditioned ? CsvNumber(site.conditioning().max_condition()) : "");
     row.push_back(conditioned ? absl::StrCat(site.conditioning().unresolved_count()) : "");
+    const v1::Window& window = analysis.result().window();
+    row.push_back(absl::StrCat(std::max<int64_t>(window.length(), 1)));
+    row.push_back(absl::StrCat(std::max<int64_t>(window.stride(), 1)));
     absl::StrAppend(out, CsvRow(row));
   }
 }
@@ -113,7 +116,9 @@ std::string ReportCsv(const Report& report) {
                             "bin_10_100",
                             "bin_100_inf",
                             "max_condition",
-                            "unresolved_count"});
+                            "unresolved_count",
+                            "window",
+                            "stride"});
   AppendRows("checkpoint", report.analysis, &out);
   if (report.twin.has_value()) AppendRows("twin", *report.twin, &out);
   return out;

@@ -94,6 +94,9 @@ Json AnalysisObject(const v1::Analysis& analysis, const std::string& source) {
   object["rotation"] = NullIfEmpty(result.rotation());
   object["weight"] = analysis.spec().weight_by_multiplicity() ? "multiplicity" : "none";
   object["first_step"] = analysis.spec().include_first_step();
+  object["window"] = result.has_window()
+                         ? Json{{"length", result.window().length()}, {"stride", result.window().stride()}}
+                         : Json();
   object["examples"] = result.examples();
   object["tokens"] = result.tokens();
   object["eigenvalues"] = result.eigenvalues();

@@ -76,6 +76,7 @@ using Runs = std::vector<std::pair<std::string, std::vector<Row>>>;
 struct Detail {
   std::vector<int> quantiles;  // which of SpectrumSummary's
   bool half_life = true;
+  bool windows = false;  // |λ| is a window's, and so is the half-life's unit
 };
 
 // A row a site and run, those of a site one below the other.
@@ -104,7 +105,7 @@ Table SiteTable(const Runs& runs, const Detail& detail, const Style& style) {
   table.Span(
       first, last,
       {first == last ? std::string(magnitude) : absl::StrCat("quantiles of ", magnitude), Paint::kDim});
-  if (detail.half_life) table.Span(last + 1, last + 1, {"steps", Paint::kDim});
+  if (detail.half_life) table.Span(last + 1, last + 1, {detail.windows ? "windows" : "steps", Paint::kDim});
   table.Span(shares, shares + 2, {"shares in %", Paint::kDim});
   for (const Row& site : sites) {
     for (size_t r = 0; r < runs.size(); ++r) {
@@ -133,11 +134,12 @@ Table SiteTable(const Runs& runs, const Detail& detail, const Style& style) {
 }
 
 // With as much detail as the terminal has room for, the median at the least.
-std::string FittingSiteTable(const Runs& runs, const Style& style) {
+std::string FittingSiteTable(const Runs& runs, bool windows, const Style& style) {
   if (runs.front().second.empty()) return "";
   const Detail least{{kQ50}, /*half_life=*/false};
-  for (const Detail& detail : {Detail{{kQ05, kQ25, kQ50, kQ75, kQ95}}, Detail{{kQ05, kQ50, kQ95}},
-                               Detail{{kQ05, kQ50, kQ95}, /*half_life=*/false}, Detail{{kQ50}}}) {
+  for (Detail detail : {Detail{{kQ05, kQ25, kQ50, kQ75, kQ95}}, Detail{{kQ05, kQ50, kQ95}},
+                        Detail{{kQ05, kQ50, kQ95}, /*half_life=*/false}, Detail{{kQ50}}}) {
+    detail.windows = windows;
     const Table table = SiteTable(runs, detail, style);
     if (table.Width() <= style.columns) return table.Render(style);
   }
@@ -293,14 +295,19 @@ std::string ReportTable(const Report& report, const Style& style) {
   const int sites = report.analysis.result().sites_size();
   const bool by_site = report.all_sites || sites * (report.twin.has_value() ? 2 : 1) <= kMaxSiteRows;
   Runs runs = {{"checkpoint", by_site ? SiteRows(report.analysis) : LayerRows(layers)}};
+  const v1::AnalysisResult& result = report.analysis.result();
   std::string remark;
+  if (result.has_window()) {
+    absl::StrAppend(&remark, "  of products over ", result.window().length(), " steps, every ",
+                    result.window().stride());
+  }
   if (report.twin.has_value()) {
     runs.emplace_back("twin", by_site ? SiteRows(*report.twin) : LayerRows(twin_layers));
     absl::StrAppend(&remark, "  ", TwinName(*report.twin));
   }
   if (!by_site) absl::StrAppend(&remark, "  ", CountText(sites), " sites; --all-sites or -o csv has each");
   absl::StrAppend(&out, Heading(by_site ? "Eigenvalues by site" : "Eigenvalues by layer", remark, style),
-                  FittingSiteTable(runs, style));
+                  FittingSiteTable(runs, result.has_window(), style));
   absl::StrAppend(
       &out, "  ",
       style.Apply(Paint::kDim,

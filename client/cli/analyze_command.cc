@@ -14,6 +14,7 @@
 #include "client/cli/flags.h"
 #include "client/cli/job_run.h"
 #include "models/base/status_macros.h"
+#include "models/base/window.h"
 
 namespace eigsvc::cli {
 namespace {
@@ -22,7 +23,7 @@ struct AnalyzeFlags {
   ModelFlags model;
   TaskFlags task;
   std::optional<uint64_t> twin, compare_twin;
-  int64_t examples = 0, batch_size = 0, max_steps = 0;
+  int64_t examples = 0, batch_size = 0, max_steps = 0, window = 0, stride = 0;
   std::string dtype, device, residency, weight = "none", definition, gauge, rotation, precision, export_path;
   std::vector<std::string> departures;
   bool include_first_step = false, detach = false, all_sites = false;
@@ -42,6 +43,8 @@ absl::Status CheckFlags(const Session& session, const AnalyzeFlags& flags) {
   if (!flags.departures.empty() && flags.definition != "paper-compat") {
     return UsageError("--compat chooses among the departures of --definition paper-compat: give that, too");
   }
+  if (flags.stride > 0 && flags.window == 0)
+    return UsageError("--stride says how far apart windows begin: give --window, too");
   if (flags.detach) {
     EIGSVC_RETURN_IF_ERROR(session.RequireNamedServer("--detach leaves the job to a server"));
     if (flags.compare_twin.has_value())
@@ -71,6 +74,10 @@ absl::StatusOr<v1::AnalysisSpec> ToSpec(Session& session, const AnalyzeFlags& fl
   spec.set_residency(flags.residency);
   spec.set_weight_by_multiplicity(flags.weight == "multiplicity");
   spec.set_include_first_step(flags.include_first_step);
+  if (flags.window > 0) {
+    spec.mutable_window()->set_length(flags.window);
+    spec.mutable_window()->set_stride(flags.stride > 0 ? flags.stride : flags.window);
+  }
   if (flags.definition == "paper-compat") spec.set_definition("PAPER_COMPAT");
   spec.mutable_departures()->Add(flags.departures.begin(), flags.departures.end());
   spec.set_gauge(flags.gauge);
@@ -147,6 +154,14 @@ void AddAnalyzeCommand(CLI::App& app, Command& chosen) {
       ->capture_default_str();
   command->add_flag("--include-first-step", flags->include_first_step,
                     "Count the step that acts on a zero state");
+  command
+      ->add_option("--window", flags->window,
+                   "Eigenvalues of the product of W steps (of every step by itself)")
+      ->type_name("W")
+      ->check(CLI::Range(int64_t{1}, kMaxWindowLength));
+  command->add_option("--stride", flags->stride, "A window every S steps (every W)")
+      ->type_name("S")
+      ->check(CLI::Range(int64_t{1}, kMaxWindowStride));
   command
       ->add_option("--definition", flags->definition,
                    "Whose transitions: the model's own (exact) or those "

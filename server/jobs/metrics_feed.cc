@@ -90,6 +90,7 @@ void MetricsFeed::See(const v1::AnalysisEvent& event) {
   const v1::AnalysisResult& result = event.result();
   metrics_.JobPhaseTook("analysis", "forward", ToDuration(result.forward_time()));
   metrics_.JobPhaseTook("analysis", "eigenvalues", ToDuration(result.analysis_time()));
+  if (result.has_window()) return;  // the gauges are of steps
   SpectrumSnapshot snapshot = MergedSpectrum(result.sites());
   snapshot.scores = Scores(result.score());
   metrics_.SetSpectrum(ModelAlias(ref_, family_, /*in_training=*/false), task_, key_, snapshot);

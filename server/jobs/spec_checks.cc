@@ -14,6 +14,7 @@
 #include "models/base/solver_precision.h"
 #include "models/base/status_macros.h"
 #include "models/base/status_util.h"
+#include "models/base/window.h"
 #include "nlohmann/json.hpp"
 
 namespace eigsvc {
@@ -142,6 +143,16 @@ absl::Status CheckTask(const v1::TaskSpec& task, const Known& known) {
   return absl::OkStatus();
 }
 
+absl::Status CheckWindow(const v1::AnalysisSpec& spec) {
+  if (!spec.has_window()) return absl::OkStatus();
+  EIGSVC_ASSIGN_OR_RETURN(const Window window, MakeWindow(spec.window().length(), spec.window().stride()));
+  const int64_t steps = spec.max_steps() - (spec.include_first_step() ? 0 : 1);
+  if (spec.max_steps() == 0 || window.length <= steps) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("window.length ", window.length, " is longer than the ",
+                                                 steps, " steps that count of sequences cut to max_steps ",
+                                                 spec.max_steps()));
+}
+
 }  // namespace
 
 absl::Status CheckSha256(absl::string_view field, absl::string_view sha256) {
@@ -201,6 +212,7 @@ absl::Status CheckSpec(const v1::AnalysisSpec& spec, const Known& known) {
   EIGSVC_RETURN_IF_ERROR(CheckRange("examples", spec.examples(), 0, kMaxExamples));
   EIGSVC_RETURN_IF_ERROR(CheckRange("batch_size", spec.batch_size(), 0, kMaxBatch));
   EIGSVC_RETURN_IF_ERROR(CheckRange("max_steps", spec.max_steps(), 0, std::numeric_limits<int32_t>::max()));
+  EIGSVC_RETURN_IF_ERROR(CheckWindow(spec));
   EIGSVC_RETURN_IF_ERROR(CheckDtype(spec.dtype()));
   EIGSVC_RETURN_IF_ERROR(ParseConvention(spec.definition(),
                                          {spec.departures().begin(), spec.departures().end()}, spec.gauge(),

@@ -57,6 +57,9 @@ absl::Status Run(const worker::v1::RunAnalysisRequest& request, ModelPool& pool,
   options.max_steps = spec.max_steps();
   options.weight_by_multiplicity = spec.weight_by_multiplicity();
   options.include_first_step = spec.include_first_step();
+  if (spec.has_window()) {
+    EIGSVC_ASSIGN_OR_RETURN(options.window, MakeWindow(spec.window().length(), spec.window().stride()));
+  }
   EIGSVC_ASSIGN_OR_RETURN(
       options.convention,
       ParseConvention(spec.definition(), {spec.departures().begin(), spec.departures().end()}, spec.gauge(),

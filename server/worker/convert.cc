@@ -165,6 +165,10 @@ v1::AnalysisResult ResultProto(const AnalysisResult& result) {
   for (std::string& name : DepartureNames(result.convention.departures)) out.add_departures(std::move(name));
   out.set_gauge(std::string(GaugeName(result.convention.gauge)));
   out.set_rotation(std::string(RotationName(result.convention.rotation)));
+  if (!result.window.IsStep()) {
+    out.mutable_window()->set_length(result.window.length);
+    out.mutable_window()->set_stride(result.window.stride);
+  }
   *out.mutable_forward_time() = DurationProto(result.forward_time);
   *out.mutable_analysis_time() = DurationProto(result.analysis_time);
   out.set_eigenvalues_bytes(result.exported_bytes);

@@ -122,6 +122,10 @@ TEST_F(CommandTest, AnalyzeAsksForWhatTheFlagsSay) {
                                     "state",
                                     "--precision",
                                     "multi",
+                                    "--window",
+                                    "16",
+                                    "--stride",
+                                    "4",
                                     "--config",
                                     R"({"b":1,"a":[2]})",
                                     "-o",
@@ -148,8 +152,20 @@ TEST_F(CommandTest, AnalyzeAsksForWhatTheFlagsSay) {
   EXPECT_EQ(spec.gauge(), "raw");
   EXPECT_EQ(spec.rotation(), "state");
   EXPECT_EQ(spec.precision(), "multi");
+  EXPECT_EQ(spec.window().length(), 16);
+  EXPECT_EQ(spec.window().stride(), 4);
   EXPECT_FALSE(spec.keep_eigenvalues());
   EXPECT_FALSE(server_.analyze_requests()[0].detach());
+}
+
+TEST_F(CommandTest, WindowsBeginAWindowApart) {
+  EXPECT_EQ(Analyze({"--window", "8"}).exit_code, 0);
+  ASSERT_THAT(server_.analyze_requests(), SizeIs(1));
+  EXPECT_EQ(server_.analyze_requests()[0].spec().window().stride(), 8);
+  const CliResult alone = Analyze({"--stride", "8"});
+  EXPECT_EQ(alone.exit_code, 2);
+  EXPECT_THAT(alone.err, HasSubstr("give --window, too"));
+  EXPECT_EQ(Analyze({"--window", "0"}).exit_code, 2);
 }
 
 TEST_F(CommandTest, AnalyzeStartsAFreshModelWithoutACheckpoint) {

@@ -186,6 +186,8 @@ Report UnusualReport() {
   for (const char* name : {"E8", "E9", "E10"}) result.add_departures(name);
   result.set_gauge("dsf");
   result.set_rotation("state");
+  result.mutable_window()->set_length(16);
+  result.mutable_window()->set_stride(4);
   report.analysis.mutable_model()->add_departures("E8");
   v1::SiteSpectrum& site = *result.mutable_sites(0);
   site.clear_multiplicities();
@@ -203,6 +205,7 @@ TEST(ReportJsonTest, UnusualConventionsAndConditionNumbersAreTold) {
   EXPECT_EQ(json["departures"], (std::vector<std::string>{"E8", "E9", "E10"}));
   EXPECT_EQ(json["gauge"], "dsf");
   EXPECT_EQ(json["rotation"], "state");
+  EXPECT_EQ(json["window"].dump(), R"({"length":16,"stride":4})");
   EXPECT_EQ(json["model"]["departures"], std::vector<std::string>{"E8"});
   const Json& site = json["sites"][0];
   EXPECT_EQ(site["multiplicity"].dump(), "[63,1,null]");
@@ -218,6 +221,8 @@ TEST(ReportJsonTest, UnusualConventionsAndConditionNumbersAreTold) {
 TEST(ReportTableTest, UnusualConventionsAndConditionNumbersAreTold) {
   const std::string table = ReportTable(UnusualReport(), kPlain);
   EXPECT_THAT(table, HasSubstr("PAPER_COMPAT (E8 E9 E10) · gauge dsf · rotation state"));
+  EXPECT_THAT(table, HasSubstr("Eigenvalues by site  of products over 16 steps, every 4\n"));
+  EXPECT_THAT(table, HasSubstr("windows"));
   EXPECT_THAT(table, HasSubstr("  25.0 % unresolved: 53 bits do not tell on which side of an edge |λ| lies\n"
                                "  condition numbers up to 1.5e+14; --precision multi resolves more\n"));
 }
@@ -226,7 +231,7 @@ TEST(ReportCsvTest, UnusualConventionsAndConditionNumbersAreTold) {
   const std::string csv = ReportCsv(UnusualReport());
   EXPECT_THAT(csv, HasSubstr(",PAPER_COMPAT,E8 E9 E10,dsf,state,"));
   EXPECT_THAT(csv, HasSubstr(",63 1 inf,"));
-  EXPECT_THAT(csv, HasSubstr(",1.5e+14,96\n"));
+  EXPECT_THAT(csv, HasSubstr(",1.5e+14,96,16,4\n"));
 }
 
 // The published schema, by an implementation of JSON Schema that no one here wrote.

@@ -172,6 +172,39 @@ class FlowTest(unittest.TestCase):
                     self.assertEqual([len(own.sites), len(all_made.sites)], [16, 1])
                     self.assertEqual(all_made.sites[0].summary.count, 8)
 
+    def test_windows(self):
+        """Windows side by side hold each step once: their determinants multiply to the steps' own."""
+        from eigsvc.v1 import analysis_pb2, analysis_service_pb2 as rpc
+        from eigsvc.v1 import checkpoint_pb2
+        small = {"hidden_size": 24, "num_heads": 2, "num_hidden_layers": 1}
+        paper = {"layout": "paper", "hidden_dim": 16, "state_dim": 8, "num_layers": 1}
+        for family, settings in (("mamba2", paper | {"num_heads": 2}), ("softmax-attention", paper | {"num_heads": 2}),
+                                 ("lstm", {"embedding_size": 8, "hidden_size": 6, "num_layers": 1}),
+                                 ("delta_net", small), ("kda", small | {"head_dim": 6}), ("lru", paper)):
+            reference = checkpoint_pb2.CheckpointRef(initializer=checkpoint_pb2.Initializer(family=family, seed=3),
+                                                     settings_json=json.dumps(settings | {"vocab_size": 8192}))
+
+            def run(**fields):
+                *_, last = self.daemon.analysis.Analyze(
+                    rpc.AnalyzeRequest(spec=spec(reference, examples=4, max_steps=61, dtype="float64",
+                                                 weight_by_multiplicity=True, **fields)), timeout=60)
+                return last.event.result
+
+            with self.subTest(family):
+                steps, windows = run(), run(window=analysis_pb2.Window(length=12))
+                self.assertFalse(steps.HasField("window"))
+                self.assertEqual((windows.window.length, windows.window.stride), (12, 12))
+                for a, b in zip(steps.sites, windows.sites, strict=True):
+                    kept = 1 if a.constant else 12
+                    self.assertEqual(a.summary.count, b.summary.count * kept)
+                    total = a.summary.mean * a.summary.count * (12 // kept)
+                    self.assertAlmostEqual(b.summary.mean * b.summary.count, total, delta=1e-6 * max(1, abs(total)))
+                self.assertEqual(run(window=analysis_pb2.Window(length=1, stride=1)).sites, steps.sites)
+        with self.assertRaises(grpc.RpcError) as caught:
+            run(window=analysis_pb2.Window(length=61))
+        self.assertEqual(caught.exception.code(), grpc.StatusCode.INVALID_ARGUMENT)
+        self.assertIn("window.length 61 is longer than the 60 steps that count", caught.exception.details())
+
     def test_train_and_download(self):
         from eigsvc.v1 import catalog_service_pb2 as catalog
         from eigsvc.v1 import checkpoint_pb2, model_pb2, training_pb2

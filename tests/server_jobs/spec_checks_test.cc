@@ -57,6 +57,9 @@ TEST_F(SpecChecksTest, PlainSpecsPass) {
   analysis_.set_gauge("dsf");
   analysis_.set_rotation("state");
   analysis_.set_precision("multi");
+  analysis_.mutable_window()->set_length(16);
+  EIGSVC_EXPECT_OK(CheckSpec(analysis_, known_));
+  analysis_.set_max_steps(17);  // of which the first does not count
   EIGSVC_EXPECT_OK(CheckSpec(analysis_, known_));
 }
 
@@ -118,6 +121,18 @@ TEST_F(SpecChecksTest, BadAnalysesNameTheFault) {
        },
        kInvalid, "departure \"E0\" of PAPER_COMPAT is none of E1 to E10"},
       {[](auto& s) { s.set_gauge("q"); }, kInvalid, "gauge \"q\" is none of dsf, raw"},
+      {[](auto& s) { s.mutable_window(); }, kInvalid, "window.length 0 is not in [1, 65536]"},
+      {[](auto& s) { s.mutable_window()->set_length(65'537); }, kInvalid, "window.length 65537 is not in"},
+      {[](auto& s) {
+         s.mutable_window()->set_length(4);
+         s.mutable_window()->set_stride(-2);
+       },
+       kInvalid, "window.stride -2 is not in [1, 2147483647], nor 0"},
+      {[](auto& s) {
+         s.mutable_window()->set_length(16);
+         s.set_max_steps(16);
+       },
+       kInvalid, "window.length 16 is longer than the 15 steps that count of sequences cut to max_steps 16"},
       {[](auto& s) { s.set_rotation("out"); }, kInvalid, "rotation \"out\" is none of io, state"},
       {[](auto& s) { s.set_precision("quad"); }, kInvalid, "precision \"quad\" is neither double"},
   };

@@ -140,6 +140,30 @@ TEST_F(WorkerServiceTest, TheSameRequestGivesTheSameSpectraFromAWarmPool) {
   EXPECT_EQ(loaded.models_size(), 1);
 }
 
+TEST_F(WorkerServiceTest, WindowsAreOfTheSameSteps) {
+  worker::v1::RunAnalysisRequest request = AnalysisRequest(model_, 16);
+  const auto steps = worker_.Analyze(request);
+  request.mutable_spec()->mutable_window()->set_length(5);
+  request.mutable_spec()->mutable_window()->set_stride(0);  // as many
+  const auto windows = worker_.Analyze(request);
+  ASSERT_TRUE(windows.status.ok()) << windows.status.error_message();
+  const auto& of_steps = steps.events.back().event().result();
+  const auto& of_windows = windows.events.back().event().result();
+  EXPECT_FALSE(of_steps.has_window());
+  EXPECT_EQ(of_windows.window().length(), 5);
+  EXPECT_EQ(of_windows.window().stride(), 5);
+  ASSERT_EQ(of_windows.sites_size(), of_steps.sites_size());
+  for (int i = 0; i < of_steps.sites_size(); ++i) {
+    const auto &a = of_steps.sites(i).summary(), &b = of_windows.sites(i).summary();
+    const int64_t per_example = a.count() / 16;
+    EXPECT_EQ(b.count(), per_example / 5 * 16);
+    // Mamba-2's log λ = -Δ·A, and windows cover all steps of a sequence but fewer than five.
+    EXPECT_GT(b.mean(), 5 * a.min());
+    EXPECT_LT(b.mean(), 5 * a.max());
+    EXPECT_DOUBLE_EQ(b.noise_floor(), 5 * a.noise_floor());
+  }
+}
+
 TEST_F(WorkerServiceTest, ATwinIsDeterministicAndNotTheModel) {
   worker::v1::RunAnalysisRequest request = AnalysisRequest(model_, 16);
   const auto trained = worker_.Analyze(request);
