@@ -62,7 +62,7 @@ absl::Status Solve(const PeriodicProblem& problem, const at::TensorOptions& opti
   return SolveOnCpu(problem);
 }
 
-bool HasKernel(const at::Tensor& matrices) {
+bool HasPeriodicKernel(const at::Tensor& matrices) {
 #ifdef EIGSVC_CUDA_KERNELS
   if (matrices.is_cuda()) return true;
 #endif
@@ -71,7 +71,7 @@ bool HasKernel(const at::Tensor& matrices) {
 
 // Of windows over matrices [B,T,U,N,N]: [B,windows,U,N,2].
 absl::StatusOr<at::Tensor> PeriodicWindows(const at::Tensor& given, const Window& window) {
-  if (!HasKernel(given)) {
+  if (!HasPeriodicKernel(given)) {
     EIGSVC_ASSIGN_OR_RETURN(const at::Tensor values, PeriodicWindows(given.cpu(), window));
     return values.to(given.device());
   }

@@ -15,7 +15,7 @@
 namespace eigsvc {
 namespace {
 
-constexpr double kPi = std::numbers::pi;
+constexpr double kHalfTurn = std::numbers::pi;
 
 // What holds a transition's steps, along dimension 1.
 struct StepTensors {
@@ -71,7 +71,7 @@ at::Tensor SumNeighbours(const at::Tensor& x, const Window& window) {
 
 // Phases are added in half-turns, in which the phases of real numbers are integers and stay exact.
 at::Tensor WrappedHalfTurns(const at::Tensor& half_turns, const at::Tensor& log_magnitude) {
-  return (kPi * (1 - at::remainder(1 - half_turns, 2)))
+  return (kHalfTurn * (1 - at::remainder(1 - half_turns, 2)))
       .masked_fill(log_magnitude == -std::numeric_limits<double>::infinity(), 0);
 }
 
@@ -106,20 +106,21 @@ LogPolar SumOverWindows(const LogPolar& steps, const Window& window) {
   LogPolar sums;
   sums.log_magnitude = SumNeighbours(steps.log_magnitude.to(at::kDouble), window);
   if (steps.phase.defined())
-    sums.phase = WrappedHalfTurns(SumNeighbours(steps.phase / kPi, window), sums.log_magnitude);
+    sums.phase = WrappedHalfTurns(SumNeighbours(steps.phase / kHalfTurn, window), sums.log_magnitude);
   return sums;
 }
 
 LogPolar Times(const LogPolar& a, const LogPolar& b) {
   const at::Tensor log_magnitude = a.log_magnitude + b.log_magnitude;
-  return {log_magnitude, WrappedHalfTurns(a.phase / kPi + b.phase / kPi, log_magnitude)};
+  return {log_magnitude, WrappedHalfTurns(a.phase / kHalfTurn + b.phase / kHalfTurn, log_magnitude)};
 }
 
 LogPolar TimesSteps(const LogPolar& step, int64_t steps) {
   const auto times = static_cast<double>(steps);
   LogPolar result;
   result.log_magnitude = step.log_magnitude.to(at::kDouble) * times;
-  if (step.phase.defined()) result.phase = WrappedHalfTurns(step.phase / kPi * times, result.log_magnitude);
+  if (step.phase.defined())
+    result.phase = WrappedHalfTurns(step.phase / kHalfTurn * times, result.log_magnitude);
   return result;
 }
 
