@@ -14,6 +14,7 @@
 #include "models/mixers/mixture_of_experts.h"
 #include "models/zoo/families.h"
 #include "models/zoo/hybrid_settings.h"
+#include "models/zoo/load_by_settings.h"
 
 namespace eigsvc {
 namespace {
@@ -48,11 +49,10 @@ absl::StatusOr<DecoderSpec> BambaSpec(const Settings& settings, const Settings& 
                   source.fresh() && layers > 1 ? std::vector<int64_t>{1} : std::vector<int64_t>{});
   EIGSVC_RETURN_IF_ERROR(reader.status());
   for (int64_t layer = 0; layer < layers; ++layer) {
-    std::vector<Sublayer>& sublayers = spec.layers.emplace_back();
     const bool is_attention = std::find(attends.begin(), attends.end(), layer) != attends.end();
-    sublayers.emplace_back().branches.push_back(MixerBranch(is_attention, attention, mamba));
-    Branch branch{std::make_unique<GatedFeedForward>("feed_forward.", network), "pre_ff_layernorm"};
-    sublayers.emplace_back().branches.push_back(std::move(branch));
+    spec.layers.push_back(
+        MixerAndNetwork(MixerBranch(is_attention, attention, mamba),
+                        {std::make_unique<GatedFeedForward>("feed_forward.", network), "pre_ff_layernorm"}));
   }
   EIGSVC_RETURN_IF_ERROR(source.Finish(spec));
   return spec;

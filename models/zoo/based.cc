@@ -21,6 +21,7 @@
 #include "models/zoo/decoder.h"
 #include "models/zoo/families.h"
 #include "models/zoo/hybrid_settings.h"
+#include "models/zoo/load_by_settings.h"
 #include "models/zoo/settings_reader.h"
 #include "models/zoo/weight_loader.h"
 
@@ -60,9 +61,7 @@ class BasedReader {
       } else {
         position_wise.module = std::make_unique<FeedForward>("mlp.", network);
       }
-      std::vector<Sublayer>& sublayers = spec.layers.emplace_back();
-      sublayers.emplace_back().branches.push_back(std::move(mixer));
-      sublayers.emplace_back().branches.push_back(std::move(position_wise));
+      spec.layers.push_back(MixerAndNetwork(std::move(mixer), std::move(position_wise)));
     }
     // How it is trained, drawn and computed there. `kernel_sizes` is what published configurations say of the
     // convolution; its code reads `kernel_size` alone.

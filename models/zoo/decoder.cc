@@ -166,6 +166,13 @@ class Decoder final : public SequenceModel {
 
 }  // namespace
 
+std::vector<Sublayer> MixerAndNetwork(Branch mixer, Branch network) {
+  std::vector<Sublayer> layer(2);
+  layer[0].branches.push_back(std::move(mixer));
+  layer[1].branches.push_back(std::move(network));
+  return layer;
+}
+
 absl::StatusOr<std::shared_ptr<const SequenceModel>> LoadDecoder(DecoderSpec spec, const Archive& archive,
                                                                  const LoadOptions& options) {
   WeightPlan plan = DecoderPlan(spec);

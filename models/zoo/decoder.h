@@ -33,6 +33,9 @@ struct Sublayer {
   double output_scale = 1;  // of x with what was added to it
 };
 
+// The usual layer: a mixer and what follows it position by position, each added to what it is given.
+std::vector<Sublayer> MixerAndNetwork(Branch mixer, Branch network);
+
 struct DecoderSpec {
   // family, layout, width, vocab_size, max_positions, conventions and settings; what follows from the
   // modules is filled in.

@@ -13,6 +13,7 @@
 #include "models/mixers/mamba2.h"
 #include "models/zoo/families.h"
 #include "models/zoo/hybrid_settings.h"
+#include "models/zoo/load_by_settings.h"
 
 namespace eigsvc {
 namespace {

@@ -103,7 +103,6 @@ absl::StatusOr<DecoderSpec> FlaDecoderSpec(const FlaFamily& family, const Settin
   const FlaMixer make_mixer = family.read_mixer(request, spec);
   EIGSVC_RETURN_IF_ERROR(reader.status());
   for (int64_t layer = 0; layer < request.layers; ++layer) {
-    std::vector<Sublayer>& sublayers = spec.layers.emplace_back();
     Branch mixer{nullptr, "attn_norm"},
         second{std::make_unique<GatedFeedForward>("mlp.", network), "mlp_norm"};
     if (hybrid.layers.contains(layer)) {
@@ -111,8 +110,7 @@ absl::StatusOr<DecoderSpec> FlaDecoderSpec(const FlaFamily& family, const Settin
     } else {
       mixer.module = make_mixer(layer);
     }
-    sublayers.emplace_back().branches.push_back(std::move(mixer));
-    sublayers.emplace_back().branches.push_back(std::move(second));
+    spec.layers.push_back(MixerAndNetwork(std::move(mixer), std::move(second)));
   }
   if (!hybrid.layers.empty()) spec.description.conventions.gauges = {Gauge::kDsf, Gauge::kRaw};
   // How it is computed there, and what training does.

@@ -89,9 +89,7 @@ absl::StatusOr<DecoderSpec> Gpt2Spec(const Settings& settings, const Settings& t
     attention.scale = scaled_by_layer ? scale / static_cast<double>(layer + 1) : scale;
     Branch mixer{std::make_unique<Attention>("attn.", attention), "ln_1"};
     Branch network{std::make_unique<FeedForward>("mlp.", mlp), "ln_2"};
-    std::vector<Sublayer>& sublayers = spec.layers.emplace_back();
-    sublayers.emplace_back().branches.push_back(std::move(mixer));
-    sublayers.emplace_back().branches.push_back(std::move(network));
+    spec.layers.push_back(MixerAndNetwork(std::move(mixer), std::move(network)));
   }
   return spec;
 }

@@ -13,7 +13,6 @@
 #include "models/mixers/feed_forward.h"
 #include "models/mixers/mamba2.h"
 #include "models/zoo/decoder.h"
-#include "models/zoo/registry.h"
 #include "models/zoo/settings_reader.h"
 
 namespace eigsvc {
@@ -51,27 +50,5 @@ class HybridReader {
   const Settings& typed_;
   const Archive* const archive_;
 };
-
-// Loads and initialises a decoder by a function from its settings, which both use.
-using DecoderFromSettings = absl::StatusOr<DecoderSpec> (*)(const Settings& settings, const Settings& typed,
-                                                            const Archive* archive, int64_t layers,
-                                                            at::ScalarType dtype);
-template <DecoderFromSettings kSpec>
-absl::StatusOr<std::shared_ptr<const SequenceModel>> LoadBySettings(const Archive& archive,
-                                                                    const Detection& detection,
-                                                                    const LoadOptions& options) {
-  absl::StatusOr<DecoderSpec> spec =
-      kSpec(detection.settings, detection.typed, &archive, detection.layers, options.dtype);
-  if (!spec.ok()) return spec.status();
-  return LoadDecoder(*std::move(spec), archive, options);
-}
-template <DecoderFromSettings kSpec>
-absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeBySettings(const Settings& settings,
-                                                                          uint64_t seed,
-                                                                          const LoadOptions& options) {
-  absl::StatusOr<DecoderSpec> spec = kSpec(settings, settings, nullptr, 0, options.dtype);
-  if (!spec.ok()) return spec.status();
-  return InitializeDecoder(*std::move(spec), seed, options);
-}
 
 }  // namespace eigsvc

@@ -13,6 +13,7 @@
 #include "models/mixers/mixture_of_experts.h"
 #include "models/zoo/families.h"
 #include "models/zoo/hybrid_settings.h"
+#include "models/zoo/load_by_settings.h"
 
 namespace eigsvc {
 namespace {
@@ -76,7 +77,6 @@ absl::StatusOr<DecoderSpec> JambaSpec(const Settings& settings, const Settings& 
   }
 
   for (int64_t layer = 0; layer < layers; ++layer) {
-    std::vector<Sublayer>& sublayers = spec.layers.emplace_back();
     Branch mixer{nullptr, "input_layernorm"}, position_wise{nullptr, "pre_ff_layernorm"};
     if (attends.Has(layer)) {
       mixer.module = std::make_unique<Attention>("self_attn.", attention);
@@ -88,8 +88,7 @@ absl::StatusOr<DecoderSpec> JambaSpec(const Settings& settings, const Settings& 
     } else {
       position_wise.module = std::make_unique<GatedFeedForward>("feed_forward.", network);
     }
-    sublayers.emplace_back().branches.push_back(std::move(mixer));
-    sublayers.emplace_back().branches.push_back(std::move(position_wise));
+    spec.layers.push_back(MixerAndNetwork(std::move(mixer), std::move(position_wise)));
   }
   EIGSVC_RETURN_IF_ERROR(source.Finish(spec));
   return spec;

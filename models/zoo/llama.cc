@@ -9,7 +9,6 @@
 #include "ATen/ops/scalar_tensor.h"
 #include "absl/strings/str_cat.h"
 #include "models/base/status_macros.h"
-#include "models/base/status_util.h"
 #include "models/mixers/attention.h"
 #include "models/mixers/experts.h"
 #include "models/mixers/feed_forward.h"
@@ -226,12 +225,6 @@ template <const LlamaKin& kKin>
 absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeLlama(const Settings& settings, uint64_t seed,
                                                                      const LoadOptions& options) {
   EIGSVC_ASSIGN_OR_RETURN(const std::string layout, settings.TextOr("layout", kKin.layout));
-  const bool meta = layout == "meta" && kKin.family == kLlama.family;
-  if (!meta && layout != kKin.layout) {
-    std::vector<std::string> known = {std::string(kKin.layout)};
-    if (kKin.family == kLlama.family) known.emplace_back("meta");
-    return UnknownName(absl::StrCat("layout of ", kKin.family), layout, known);
-  }
   EIGSVC_ASSIGN_OR_RETURN(LlamaSettings read, ReadLlama(kKin, settings, settings, layout, nullptr, 0));
   return InitializeDecoder(LlamaSpec(kKin, layout, std::move(read), options.dtype), seed, options);
 }

@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "models/base/status_macros.h"
-#include "models/base/status_util.h"
 #include "models/mixers/mamba1.h"
 #include "models/zoo/decoder.h"
 #include "models/zoo/families.h"
@@ -15,7 +14,7 @@
 namespace eigsvc {
 namespace {
 
-constexpr absl::string_view kMamba = "mamba", kFalconMamba = "falcon-mamba";
+constexpr absl::string_view kMambaFamily = "mamba", kFalconMambaFamily = "falcon-mamba";
 
 // `archive`: null for a fresh model, as is `layers`.
 absl::StatusOr<DecoderSpec> MambaDecoder(absl::string_view family, const Settings& settings,
@@ -39,7 +38,7 @@ absl::StatusOr<DecoderSpec> MambaDecoder(absl::string_view family, const Setting
       reader.Bool(source.Names("ssm_cfg.bias", "use_bias"), source.HasMixerKey("in_proj.bias", false));
   spec.conv_bias = reader.Bool(source.Names("ssm_cfg.conv_bias", "use_conv_bias"),
                                source.HasMixerKey("conv1d.bias", true));
-  if (family == kFalconMamba) {
+  if (family == kFalconMambaFamily) {
     spec.inner_norm = Mamba1Spec::InnerNorm::kPlain;
     spec.inner_norm_eps = reader.Real({"mixer_rms_eps"}, 1e-6);
   }
@@ -59,19 +58,16 @@ absl::StatusOr<std::shared_ptr<const SequenceModel>> LoadMamba(const Archive& ar
 absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeMamba(const Settings& settings, uint64_t seed,
                                                                      const LoadOptions& options) {
   EIGSVC_ASSIGN_OR_RETURN(const std::string layout, settings.TextOr("layout", "state-spaces"));
-  if (layout != "state-spaces" && layout != "huggingface" && layout != "fla") {
-    return UnknownName("layout of mamba", layout, {"state-spaces", "huggingface", "fla"});
-  }
   EIGSVC_ASSIGN_OR_RETURN(DecoderSpec spec,
-                          MambaDecoder(kMamba, settings, settings, layout, nullptr, std::nullopt));
+                          MambaDecoder(kMambaFamily, settings, settings, layout, nullptr, std::nullopt));
   return InitializeDecoder(std::move(spec), seed, options);
 }
 
 absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeFalconMamba(const Settings& settings,
                                                                            uint64_t seed,
                                                                            const LoadOptions& options) {
-  EIGSVC_ASSIGN_OR_RETURN(
-      DecoderSpec spec, MambaDecoder(kFalconMamba, settings, settings, "huggingface", nullptr, std::nullopt));
+  EIGSVC_ASSIGN_OR_RETURN(DecoderSpec spec, MambaDecoder(kFalconMambaFamily, settings, settings,
+                                                         "huggingface", nullptr, std::nullopt));
   return InitializeDecoder(std::move(spec), seed, options);
 }
 
@@ -81,7 +77,7 @@ constexpr absl::string_view kMambaTransition =
 }  // namespace
 
 FamilyEntry MambaFamily() {
-  return {kMamba,
+  return {kMambaFamily,
           {"state-spaces", "huggingface", "fla"},
           "Mamba-1: a selective state-space model with a decay for each channel and state",
           kMambaTransition,
@@ -93,7 +89,7 @@ FamilyEntry MambaFamily() {
 
 FamilyEntry FalconMambaFamily() {
   return {
-      kFalconMamba,       {"huggingface"}, "FalconMamba: Mamba-1 whose step sizes, B and C are normalised",
+      kFalconMambaFamily, {"huggingface"}, "FalconMamba: Mamba-1 whose step sizes, B and C are normalised",
       kMambaTransition,
       /*trainable=*/true, LoadMamba,       InitializeFalconMamba,
       "arXiv 2410.05355"};

@@ -11,7 +11,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "models/base/status_macros.h"
-#include "models/base/status_util.h"
 #include "models/zoo/decoder.h"
 #include "models/zoo/families.h"
 #include "models/zoo/mamba2_paper.h"
@@ -143,9 +142,6 @@ absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeMamba2(const Sett
                                                                       const LoadOptions& options) {
   EIGSVC_ASSIGN_OR_RETURN(const std::string layout, settings.TextOr("layout", "state-spaces"));
   if (layout == "paper") return InitializePaperMamba2(settings, seed, options);
-  if (layout != "state-spaces" && layout != "huggingface" && layout != "fla") {
-    return UnknownName("layout of mamba2", layout, {"state-spaces", "huggingface", "fla", "paper"});
-  }
   EIGSVC_ASSIGN_OR_RETURN(DecoderSpec spec, Mamba2Decoder(settings, settings, layout, nullptr, std::nullopt));
   return InitializeDecoder(std::move(spec), seed, options);
 }

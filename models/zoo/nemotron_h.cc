@@ -14,6 +14,7 @@
 #include "models/mixers/mixture_of_experts.h"
 #include "models/zoo/families.h"
 #include "models/zoo/hybrid_settings.h"
+#include "models/zoo/load_by_settings.h"
 #include "models/zoo/mamba_settings.h"
 
 namespace eigsvc {

@@ -10,7 +10,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "models/base/status_macros.h"
-#include "models/base/status_util.h"
 #include "models/mixers/lru.h"
 #include "models/mixers/s4.h"
 #include "models/mixers/s5.h"
@@ -170,17 +169,12 @@ namespace {
 absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeLru(const Settings& settings, uint64_t seed,
                                                                    const LoadOptions& options) {
   EIGSVC_ASSIGN_OR_RETURN(const std::string layout, settings.TextOr("layout", "paper"));
-  if (layout != "paper" && layout != "minimal-lru") {
-    return UnknownName("layout of lru", layout, {"paper", "minimal-lru"});
-  }
   return InitializePaperSsm("lru", layout, settings, seed, options);
 }
 
 absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeS5(const Settings& settings, uint64_t seed,
                                                                   const LoadOptions& options) {
-  EIGSVC_ASSIGN_OR_RETURN(const std::string layout, settings.TextOr("layout", "paper"));
-  if (layout != "paper") return UnknownName("layout of s5", layout, {"paper"});
-  return InitializePaperSsm("s5", layout, settings, seed, options);
+  return InitializePaperSsm("s5", "paper", settings, seed, options);
 }
 
 }  // namespace

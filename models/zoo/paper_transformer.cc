@@ -11,7 +11,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "models/base/status_macros.h"
-#include "models/base/status_util.h"
 #include "models/mixers/feed_forward.h"
 #include "models/mixers/gated_units.h"
 #include "models/mixers/residual_blocks.h"
@@ -251,10 +250,6 @@ absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeTransformer(const
                                                                            uint64_t seed,
                                                                            const LoadOptions& options) {
   EIGSVC_ASSIGN_OR_RETURN(const std::string layout, settings.TextOr("layout", "paper"));
-  if (layout != "paper" && layout != "ssm-benchmark") {
-    return UnknownName(absl::StrCat("layout of ", kFamilies[static_cast<int>(kind)]), layout,
-                       {"paper", "ssm-benchmark"});
-  }
   EIGSVC_ASSIGN_OR_RETURN(
       StackSpec spec,
       TransformerSpec({settings, settings, /*fresh=*/true, layout == "paper", kind}, {}, std::nullopt));

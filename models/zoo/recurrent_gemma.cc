@@ -10,7 +10,6 @@
 #include "absl/strings/str_cat.h"
 #include "c10/util/BFloat16.h"
 #include "models/base/status_macros.h"
-#include "models/base/status_util.h"
 #include "models/mixers/attention.h"
 #include "models/mixers/feed_forward.h"
 #include "models/mixers/griffin.h"
@@ -220,9 +219,7 @@ absl::StatusOr<DecoderSpec> GriffinDecoder(const Settings& settings, const Setti
     } else {
       mlp.module = std::make_unique<GatedFeedForward>("mlp_block.", network);
     }
-    std::vector<Sublayer>& sublayers = spec.layers.emplace_back();
-    sublayers.emplace_back().branches.push_back(std::move(mixer));
-    sublayers.emplace_back().branches.push_back(std::move(mlp));
+    spec.layers.push_back(MixerAndNetwork(std::move(mixer), std::move(mlp)));
   }
   EIGSVC_RETURN_IF_ERROR(source.Finish(spec));
   return spec;
@@ -241,9 +238,6 @@ absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeRecurrentGemma(co
                                                                               uint64_t seed,
                                                                               const LoadOptions& options) {
   EIGSVC_ASSIGN_OR_RETURN(const std::string layout, settings.TextOr("layout", "huggingface"));
-  if (layout != "huggingface" && layout != "deepmind") {
-    return UnknownName("layout of recurrent-gemma", layout, {"huggingface", "deepmind"});
-  }
   EIGSVC_ASSIGN_OR_RETURN(DecoderSpec spec,
                           GriffinDecoder(settings, settings, layout, nullptr, 0, options.dtype));
   return InitializeDecoder(std::move(spec), seed, options);

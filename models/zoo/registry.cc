@@ -5,6 +5,8 @@
 #include <vector>
 
 #include "ATen/core/Tensor.h"
+#include "absl/algorithm/container.h"
+#include "absl/strings/str_cat.h"
 #include "models/archive/safetensors.h"
 #include "models/base/status_macros.h"
 #include "models/base/status_util.h"
@@ -106,10 +108,20 @@ absl::StatusOr<ModelOutline> DescribeModel(const Archive& archive, const Setting
   return ModelOutline{model->description(), model->plan()};
 }
 
+absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeModel(const FamilyEntry& family,
+                                                                     const Settings& settings, uint64_t seed,
+                                                                     const LoadOptions& options) {
+  EIGSVC_ASSIGN_OR_RETURN(const std::string layout, settings.TextOr("layout", family.layouts.front()));
+  if (!absl::c_linear_search(family.layouts, layout)) {
+    return UnknownName(absl::StrCat("layout of ", family.name), layout, family.layouts);
+  }
+  return family.initialize(settings, seed, options);
+}
+
 absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeTwin(const SequenceModel& model, uint64_t seed,
                                                                     const LoadOptions& options) {
   EIGSVC_ASSIGN_OR_RETURN(const FamilyEntry* family, FindFamily(model.description().family));
-  return family->initialize(model.description().settings, seed, options);
+  return InitializeModel(*family, model.description().settings, seed, options);
 }
 
 absl::Status SaveModel(const SequenceModel& model, const ModelWeights& weights, const Settings& extra,

@@ -42,8 +42,7 @@ struct FamilyEntry {
   bool trainable;                    // Initialize works
   absl::StatusOr<std::shared_ptr<const SequenceModel>> (*load)(const Archive&, const Detection&,
                                                                const LoadOptions&);
-  // Freshly initialised by the family's own initialiser. `settings`: canonical settings (see
-  // ModelDescription) or the few a user gives; missing ones take the family's defaults for a small model.
+  // See InitializeModel, which has seen to the layout.
   absl::StatusOr<std::shared_ptr<const SequenceModel>> (*initialize)(const Settings&, uint64_t seed,
                                                                      const LoadOptions&);
   absl::string_view reference;  // where the recurrence is defined: "arXiv 2405.21060"
@@ -65,6 +64,12 @@ struct ModelOutline {
   WeightPlan plan;
 };
 absl::StatusOr<ModelOutline> DescribeModel(const Archive& archive, const Settings& overrides);
+// A fresh model by the family's own initialiser. `settings`: canonical settings (see ModelDescription) or the
+// few a user gives; missing ones take the family's defaults for a small model. NOT_FOUND: a layout that the
+// family does not have, listing those it has. INVALID_ARGUMENT: naming the setting.
+absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeModel(const FamilyEntry& family,
+                                                                     const Settings& settings, uint64_t seed,
+                                                                     const LoadOptions& options);
 // The same architecture freshly initialised with `seed` (the checkpoint's "twin").
 absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeTwin(const SequenceModel& model, uint64_t seed,
                                                                     const LoadOptions& options);

@@ -13,6 +13,8 @@
 #include "models/mixers/rwkv.h"
 #include "models/zoo/decoder.h"
 #include "models/zoo/families.h"
+#include "models/zoo/load_by_settings.h"
+#include "models/zoo/rwkv_settings.h"
 #include "models/zoo/settings_reader.h"
 #include "models/zoo/weight_loader.h"
 
@@ -43,8 +45,6 @@ void SetKeys(bool hugging_face, DecoderSpec& spec) {
                      {"ffn.time_mix_r", "feed_forward.time_mix_receptance"}};
 }
 
-// `archive`: whose shapes decide what its settings leave open; null for a fresh model. `typed`: those of the
-// settings that a user typed.
 absl::StatusOr<DecoderSpec> Rwkv4DecoderSpec(const Settings& settings, const Settings& typed,
                                              const std::string& layout, const Archive* archive,
                                              int64_t layers) {
@@ -92,7 +92,6 @@ absl::StatusOr<DecoderSpec> Rwkv4DecoderSpec(const Settings& settings, const Set
   spec.description.conventions.gauges = {Gauge::kDsf, Gauge::kRaw};
   for (int64_t layer = 0; layer < layers; ++layer) {
     mixer.layer = network.layer = layer;
-    std::vector<Sublayer>& sublayers = spec.layers.emplace_back();
     Branch first{std::make_unique<Rwkv4TimeMix>("att.", mixer), "ln1"};
     Branch second{std::make_unique<RwkvChannelMix>("ffn.", network), "ln2"};
     // transformers halves the residual stream every so many layers, and what is added to it as often. The
@@ -100,9 +99,8 @@ absl::StatusOr<DecoderSpec> Rwkv4DecoderSpec(const Settings& settings, const Set
     if (rescale_every > 0) {
       first.output_scale = second.output_scale = std::exp2(-static_cast<double>(layer / rescale_every));
     }
-    sublayers.emplace_back().branches.push_back(std::move(first));
-    sublayers.emplace_back().branches.push_back(std::move(second));
-    if (rescale_every > 0 && (layer + 1) % rescale_every == 0) sublayers.back().output_scale = 0.5;
+    spec.layers.push_back(MixerAndNetwork(std::move(first), std::move(second)));
+    if (rescale_every > 0 && (layer + 1) % rescale_every == 0) spec.layers.back()[1].output_scale = 0.5;
   }
   reader.Ignore({"context_length", "max_position_embeddings"});
   EIGSVC_RETURN_IF_ERROR(reader.RefuseUnknown(typed, "rwkv4"));
@@ -110,33 +108,18 @@ absl::StatusOr<DecoderSpec> Rwkv4DecoderSpec(const Settings& settings, const Set
   return spec;
 }
 
-absl::StatusOr<std::shared_ptr<const SequenceModel>> LoadRwkv4(const Archive& archive,
-                                                               const Detection& detection,
-                                                               const LoadOptions& options) {
-  EIGSVC_ASSIGN_OR_RETURN(DecoderSpec spec, Rwkv4DecoderSpec(detection.settings, detection.typed,
-                                                             detection.layout, &archive, detection.layers));
-  return LoadDecoder(std::move(spec), archive, options);
-}
-
-absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeRwkv4(const Settings& settings, uint64_t seed,
-                                                                     const LoadOptions& options) {
-  EIGSVC_ASSIGN_OR_RETURN(const std::string layout, settings.TextOr("layout", "rwkv-lm"));
-  EIGSVC_ASSIGN_OR_RETURN(DecoderSpec spec, Rwkv4DecoderSpec(settings, settings, layout, nullptr, 2));
-  return InitializeDecoder(std::move(spec), seed, options);
-}
-
 }  // namespace
 
 FamilyEntry Rwkv4Family() {
   return {
       "rwkv4",
-      {"rwkv-lm", "huggingface"},
+      {std::string(kRwkvLm), "huggingface"},
       "RWKV-4: averages of the values so far with decaying weights, token shifts, and a gated channel mix",
       "λ = e^{-w}·b_{i-1}/b_i, b_i = e^{-w}·b_{i-1} + e^{k_i}, per channel and step, in (0,1); gauge raw: "
       "e^{-w}, constant",
       /*trainable=*/true,
-      LoadRwkv4,
-      InitializeRwkv4,
+      LoadLayout<Rwkv4DecoderSpec>,
+      InitializeLayout<Rwkv4DecoderSpec, kRwkvLm>,
       "arXiv 2305.13048"};
 }
 

@@ -14,6 +14,8 @@
 #include "models/mixers/rwkv.h"
 #include "models/zoo/decoder.h"
 #include "models/zoo/families.h"
+#include "models/zoo/load_by_settings.h"
+#include "models/zoo/rwkv_settings.h"
 #include "models/zoo/settings_reader.h"
 #include "models/zoo/weight_loader.h"
 
@@ -95,8 +97,6 @@ void ReadHeads(SettingsReader& reader, bool fla, const Archive* archive, Rwkv6Sp
   mixer.value_size = values / mixer.heads;
 }
 
-// `archive`: whose shapes decide what its settings leave open; null for a fresh model. `typed`: those of the
-// settings that a user typed.
 absl::StatusOr<DecoderSpec> Rwkv6DecoderSpec(const Settings& settings, const Settings& typed,
                                              const std::string& layout, const Archive* archive,
                                              int64_t layers) {
@@ -133,74 +133,46 @@ absl::StatusOr<DecoderSpec> Rwkv6DecoderSpec(const Settings& settings, const Set
       reader.IntWithin({"intermediate_size", "dim_ffn"}, 1, kLargestSize,
                        stored("blocks.0.ffn.key.weight", "model.layers.0.ffn.key.linear.weight", 0, rounded),
                        {"hidden_ratio"});
-  const double eps = fla ? reader.NonNegative({"norm_eps"}, 1e-5) : 1e-5;
-  bool norm_first = true, norm_bias = true;
-  if (fla) {
-    norm_first = reader.Bool({"norm_first"}, true);
-    norm_bias = reader.Bool({"norm_bias"}, true);
-    mixer.norm_eps = eps;
-    reader.Choice({"hidden_act"}, {"sqrelu"}, "sqrelu");
-  } else {
+  const RwkvFlaSettings flas = ReadRwkvFlaSettings(reader, fla);
+  mixer.norm_eps = flas.norm_eps;
+  if (!fla) {
     // RWKV-LM divides what enters the norm over a head by this.
     const double divisor = reader.Positive({"head_size_divisor"}, 8);
-    mixer.norm_eps = 1e-5 * divisor * divisor;
-  }
-  if (reader.Has({"attn"})) {
-    reader.Fail(absl::FailedPreconditionError(
-        "setting \"attn\" puts softmax attention into some layers, which is not supported of RWKV-6"));
+    mixer.norm_eps *= divisor * divisor;
   }
   DecoderSpec spec;
   spec.description.vocab_size = reader.IntWithin({"vocab_size"}, 1, kLargestSize,
                                                  stored("emb.weight", "model.embeddings.weight", 0, 64));
-  spec.tied = fla && reader.Bool({"tie_word_embeddings"}, false);
+  spec.tied = flas.tied;
   EIGSVC_RETURN_IF_ERROR(reader.status());
-  spec.norm = {norm_bias ? NormSpec::Kind::kLayer : NormSpec::Kind::kLayerNoBias, eps};
+  spec.norm = {flas.norm_bias ? NormSpec::Kind::kLayer : NormSpec::Kind::kLayerNoBias, flas.norm_eps};
   spec.description.family = "rwkv6";
   spec.description.layout = layout;
   spec.description.width = mixer.width;
-  SetKeys(fla, norm_first, spec);
+  SetKeys(fla, flas.norm_first, spec);
   for (int64_t layer = 0; layer < layers; ++layer) {
     mixer.layer = network.layer = layer;
-    std::vector<Sublayer>& sublayers = spec.layers.emplace_back();
     Branch first{std::make_unique<Rwkv6TimeMix>("att.", mixer), "ln1"};
     Branch second{std::make_unique<RwkvChannelMix>("ffn.", network), "ln2"};
-    sublayers.emplace_back().branches.push_back(std::move(first));
-    sublayers.emplace_back().branches.push_back(std::move(second));
+    spec.layers.push_back(MixerAndNetwork(std::move(first), std::move(second)));
   }
-  reader.Ignore({"attn_mode", "fuse_norm", "fuse_cross_entropy", "fuse_linear_cross_entropy", "use_l2warp",
-                 "max_position_embeddings", "attn"});
   EIGSVC_RETURN_IF_ERROR(reader.RefuseUnknown(typed, "rwkv6"));
   spec.description.settings = reader.Resolved("rwkv6", layout);
   return spec;
-}
-
-absl::StatusOr<std::shared_ptr<const SequenceModel>> LoadRwkv6(const Archive& archive,
-                                                               const Detection& detection,
-                                                               const LoadOptions& options) {
-  EIGSVC_ASSIGN_OR_RETURN(DecoderSpec spec, Rwkv6DecoderSpec(detection.settings, detection.typed,
-                                                             detection.layout, &archive, detection.layers));
-  return LoadDecoder(std::move(spec), archive, options);
-}
-
-absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeRwkv6(const Settings& settings, uint64_t seed,
-                                                                     const LoadOptions& options) {
-  EIGSVC_ASSIGN_OR_RETURN(const std::string layout, settings.TextOr("layout", "rwkv-lm"));
-  EIGSVC_ASSIGN_OR_RETURN(DecoderSpec spec, Rwkv6DecoderSpec(settings, settings, layout, nullptr, 2));
-  return InitializeDecoder(std::move(spec), seed, options);
 }
 
 }  // namespace
 
 FamilyEntry Rwkv6Family() {
   return {"rwkv6",
-          {"rwkv-lm", "fla"},
+          {std::string(kRwkvLm), "fla"},
           "RWKV-6: linear attention with decays and token shifts that are read from the input, and a gated "
           "channel "
           "mix",
           "λ = exp(-exp(w)) of a decay w read from the input, per head, key dimension and step, in (0,1)",
           /*trainable=*/true,
-          LoadRwkv6,
-          InitializeRwkv6,
+          LoadLayout<Rwkv6DecoderSpec>,
+          InitializeLayout<Rwkv6DecoderSpec, kRwkvLm>,
           "arXiv 2404.05892"};
 }
 

@@ -16,6 +16,8 @@
 #include "models/tensor/torch_call.h"
 #include "models/zoo/decoder.h"
 #include "models/zoo/families.h"
+#include "models/zoo/load_by_settings.h"
+#include "models/zoo/rwkv_settings.h"
 #include "models/zoo/settings_reader.h"
 #include "models/zoo/weight_loader.h"
 
@@ -79,8 +81,23 @@ void SetKeys(const std::string& layout, bool norm_first, DecoderSpec& spec) {
                        "ln2c.*",    "ln3c.*",    "ln4c.*"};
 }
 
-// `archive`: whose shapes decide what its settings leave open; null for a fresh model. `typed`: those of the
-// settings that a user typed.
+// The toy models' second branch is passed over, so that it must not say anything: its output is a multiple of
+// `emb`.
+absl::Status RefuseRosa(const Archive& archive) {
+  for (const auto& [key, stored] : archive.tensors()) {
+    if (!absl::EndsWith(key, ".rosa_qkv.emb")) continue;
+    EIGSVC_ASSIGN_OR_RETURN(const at::Tensor tensor, TensorFromArchive(stored));
+    EIGSVC_ASSIGN_OR_RETURN(const bool live,
+                            CallTorch(key, [&] { return (tensor != 0).any().item<bool>(); }));
+    if (live) {
+      return absl::FailedPreconditionError(
+          absl::StrCat(archive.name(), " has a ROSA branch that is in use (", key,
+                       " is not zero), which is not supported: only the RWKV-7 part is a linear recurrence"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<DecoderSpec> Rwkv7DecoderSpec(const Settings& settings, const Settings& typed,
                                              const std::string& layout, const Archive* archive,
                                              int64_t layers) {
@@ -131,80 +148,34 @@ absl::StatusOr<DecoderSpec> Rwkv7DecoderSpec(const Settings& settings, const Set
   network.layers = layers;
   network.hidden = reader.IntWithin({"intermediate_size", "dim_ffn"}, 1, kLargestSize,
                                     stored(channel_mix + "key.weight", 0, 4 * mixer.width));
-  const double eps = fla ? reader.NonNegative({"norm_eps"}, 1e-5) : 1e-5;
-  bool norm_first = layout == "rwkv-lm", norm_bias = true;
+  const RwkvFlaSettings flas = ReadRwkvFlaSettings(reader, fla);
   if (fla) {
-    norm_first = reader.Bool({"norm_first"}, true);
-    norm_bias = reader.Bool({"norm_bias"}, true);
-    mixer.norm_eps = static_cast<double>(mixer.head_size) * eps;
+    mixer.norm_eps = static_cast<double>(mixer.head_size) * flas.norm_eps;
     mixer.key_eps = reader.Bool({"fuse_norm"}, true) ? 1e-6 : 0;
-    reader.Choice({"hidden_act"}, {"sqrelu"}, "sqrelu");
     mixer.linear_layout = network.linear_layout = true;
     mixer.fused_shifts = archive != nullptr && archive->tensors().contains(time_mix + "x_x");
   }
   mixer.output_bias = demo;
-  if (reader.Has({"attn"})) {
-    reader.Fail(
-        absl::FailedPreconditionError("setting \"attn\" puts softmax attention into some layers, which "
-                                      "flash-linear-attention's RWKV-7 cannot run "
-                                      "either"));
-  }
   DecoderSpec spec;
   spec.description.vocab_size = reader.IntWithin({"vocab_size"}, 1, kLargestSize, stored(embedding, 0, 64));
-  spec.tied = fla && reader.Bool({"tie_word_embeddings"}, false);
+  spec.tied = flas.tied;
   EIGSVC_RETURN_IF_ERROR(reader.status());
-  spec.norm = {norm_bias ? NormSpec::Kind::kLayer : NormSpec::Kind::kLayerNoBias, eps};
+  spec.norm = {flas.norm_bias ? NormSpec::Kind::kLayer : NormSpec::Kind::kLayerNoBias, flas.norm_eps};
   spec.description.family = "rwkv7";
   spec.description.layout = layout;
   spec.description.width = mixer.width;
   spec.head_bias = demo;
-  SetKeys(layout, norm_first, spec);
+  SetKeys(layout, flas.norm_first, spec);
   for (int64_t layer = 0; layer < layers; ++layer) {
     mixer.layer = network.layer = layer;
-    std::vector<Sublayer>& sublayers = spec.layers.emplace_back();
     Branch first{std::make_unique<Rwkv7TimeMix>("att.", mixer), "ln1"};
     Branch second{std::make_unique<Rwkv7ChannelMix>("ffn.", network), "ln2"};
-    sublayers.emplace_back().branches.push_back(std::move(first));
-    sublayers.emplace_back().branches.push_back(std::move(second));
+    spec.layers.push_back(MixerAndNetwork(std::move(first), std::move(second)));
   }
-  reader.Ignore({"attn_mode", "hidden_ratio", "fuse_cross_entropy", "fuse_linear_cross_entropy", "use_l2warp",
-                 "max_position_embeddings", "attn"});
   EIGSVC_RETURN_IF_ERROR(reader.RefuseUnknown(typed, "rwkv7"));
   spec.description.settings = reader.Resolved("rwkv7", layout);
+  if (archive) EIGSVC_RETURN_IF_ERROR(RefuseRosa(*archive));
   return spec;
-}
-
-// The toy models' second branch is passed over, so that it must not say anything: its output is a multiple of
-// `emb`.
-absl::Status RefuseRosa(const Archive& archive) {
-  for (const auto& [key, stored] : archive.tensors()) {
-    if (!absl::EndsWith(key, ".rosa_qkv.emb")) continue;
-    EIGSVC_ASSIGN_OR_RETURN(const at::Tensor tensor, TensorFromArchive(stored));
-    EIGSVC_ASSIGN_OR_RETURN(const bool live,
-                            CallTorch(key, [&] { return (tensor != 0).any().item<bool>(); }));
-    if (live) {
-      return absl::FailedPreconditionError(
-          absl::StrCat(archive.name(), " has a ROSA branch that is in use (", key,
-                       " is not zero), which is not supported: only the RWKV-7 part is a linear recurrence"));
-    }
-  }
-  return absl::OkStatus();
-}
-
-absl::StatusOr<std::shared_ptr<const SequenceModel>> LoadRwkv7(const Archive& archive,
-                                                               const Detection& detection,
-                                                               const LoadOptions& options) {
-  EIGSVC_ASSIGN_OR_RETURN(DecoderSpec spec, Rwkv7DecoderSpec(detection.settings, detection.typed,
-                                                             detection.layout, &archive, detection.layers));
-  EIGSVC_RETURN_IF_ERROR(RefuseRosa(archive));
-  return LoadDecoder(std::move(spec), archive, options);
-}
-
-absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeRwkv7(const Settings& settings, uint64_t seed,
-                                                                     const LoadOptions& options) {
-  EIGSVC_ASSIGN_OR_RETURN(const std::string layout, settings.TextOr("layout", "rwkv-lm"));
-  EIGSVC_ASSIGN_OR_RETURN(DecoderSpec spec, Rwkv7DecoderSpec(settings, settings, layout, nullptr, 2));
-  return InitializeDecoder(std::move(spec), seed, options);
 }
 
 }  // namespace
@@ -212,13 +183,13 @@ absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeRwkv7(const Setti
 FamilyEntry Rwkv7Family() {
   return {
       "rwkv7",
-      {"rwkv-lm", "rwkv-lm-demo", "fla"},
+      {std::string(kRwkvLm), "rwkv-lm-demo", "fla"},
       "RWKV-7: a delta rule with decays per key dimension and token shifts, and a squared-ReLU channel mix",
       "eigenvalues of diag(w_i) - (a_i∘κ_i) κ_iᵀ, per head and step, real, between w's smallest - 1 and "
       "largest",
       /*trainable=*/true,
-      LoadRwkv7,
-      InitializeRwkv7,
+      LoadLayout<Rwkv7DecoderSpec>,
+      InitializeLayout<Rwkv7DecoderSpec, kRwkvLm>,
       "arXiv 2503.14456"};
 }
 

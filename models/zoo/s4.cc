@@ -11,7 +11,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "models/base/status_macros.h"
-#include "models/base/status_util.h"
 #include "models/mixers/residual_blocks.h"
 #include "models/mixers/s4d.h"
 #include "models/tensor/from_archive.h"
@@ -284,7 +283,6 @@ absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeS4(const Settings
                                                                   const LoadOptions& options) {
   EIGSVC_ASSIGN_OR_RETURN(const std::string layout, settings.TextOr("layout", "paper"));
   if (layout == "paper") return InitializePaperSsm("s4", layout, settings, seed, options);
-  if (layout != "state-spaces") return UnknownName("layout of s4", layout, {"paper", "state-spaces"});
   EIGSVC_ASSIGN_OR_RETURN(StackSpec spec,
                           S4Reader("s4", layout, settings, settings, nullptr).Spec(std::nullopt));
   return InitializeStack(std::move(spec), seed, options);
@@ -293,9 +291,6 @@ absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeS4(const Settings
 absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeS4d(const Settings& settings, uint64_t seed,
                                                                    const LoadOptions& options) {
   EIGSVC_ASSIGN_OR_RETURN(const std::string layout, settings.TextOr("layout", "state-spaces"));
-  if (layout != "minimal" && layout != "state-spaces") {
-    return UnknownName("layout of s4d", layout, {"state-spaces", "minimal"});
-  }
   EIGSVC_ASSIGN_OR_RETURN(StackSpec spec,
                           S4Reader("s4d", layout, settings, settings, nullptr).Spec(std::nullopt));
   return InitializeStack(std::move(spec), seed, options);

@@ -17,6 +17,7 @@
 #include "models/mixers/slstm.h"
 #include "models/zoo/decoder.h"
 #include "models/zoo/families.h"
+#include "models/zoo/load_by_settings.h"
 #include "models/zoo/settings_reader.h"
 #include "models/zoo/weight_loader.h"
 
@@ -306,34 +307,21 @@ absl::StatusOr<DecoderSpec> XlstmSpec(const Settings& settings, const Settings& 
   return spec;
 }
 
-absl::StatusOr<std::shared_ptr<const SequenceModel>> LoadXlstm(const Archive& archive,
-                                                               const Detection& detection,
-                                                               const LoadOptions& options) {
-  EIGSVC_ASSIGN_OR_RETURN(DecoderSpec spec, XlstmSpec(detection.settings, detection.typed, detection.layout,
-                                                      &archive, detection.layers));
-  return LoadDecoder(std::move(spec), archive, options);
-}
-
-absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeXlstm(const Settings& settings, uint64_t seed,
-                                                                     const LoadOptions& options) {
-  EIGSVC_ASSIGN_OR_RETURN(const std::string layout, settings.TextOr("layout", "nx-ai"));
-  EIGSVC_ASSIGN_OR_RETURN(DecoderSpec spec, XlstmSpec(settings, settings, layout, nullptr, 2));
-  return InitializeDecoder(std::move(spec), seed, options);
-}
+constexpr absl::string_view kNxAi = "nx-ai";
 
 }  // namespace
 
 FamilyEntry XlstmFamily() {
   return {
       "xlstm",
-      {"nx-ai", "huggingface"},
+      {std::string(kNxAi), "huggingface"},
       "xLSTM: matrix memories (mLSTM) with exponential gates, and scalar ones (sLSTM) whose gates read the "
       "last output",
       "mLSTM: λ = f_i·η_{i-1}/η_i, η_i = max(|n_iᵀq_i|, 1), per head and step; gauge raw: f_i, in (0,1). "
       "sLSTM: eigenvalues of the Jacobian ∂(c,n,h)_i/∂(c,n,h)_{i-1}, per head",
       /*trainable=*/true,
-      LoadXlstm,
-      InitializeXlstm,
+      LoadLayout<XlstmSpec>,
+      InitializeLayout<XlstmSpec, kNxAi>,
       "arXiv 2405.04517"};
 }
 

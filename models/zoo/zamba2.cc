@@ -16,6 +16,7 @@
 #include "models/mixers/zamba_layer.h"
 #include "models/zoo/families.h"
 #include "models/zoo/hybrid_settings.h"
+#include "models/zoo/load_by_settings.h"
 #include "models/zoo/mamba_settings.h"
 
 namespace eigsvc {

@@ -129,9 +129,7 @@ absl::StatusOr<DecoderSpec> ZoologySpec(const Settings& settings, const Settings
   for (int64_t layer = 0; layer < layers; ++layer) {
     Branch mixer{std::make_unique<Attention>("sequence_mixer.", attention), "norm1"};
     Branch network{NetworkOf(kind, mlp), "norm2"};
-    std::vector<Sublayer>& sublayers = spec.layers.emplace_back();
-    sublayers.emplace_back().branches.push_back(std::move(mixer));
-    sublayers.emplace_back().branches.push_back(std::move(network));
+    spec.layers.push_back(MixerAndNetwork(std::move(mixer), std::move(network)));
   }
   return spec;
 }

@@ -166,7 +166,7 @@ absl::StatusOr<ModelPool::Handle> ModelPool::AcquireInitialized(const v1::Initia
   if (Handle found = Find(id)) return found;
   EIGSVC_ASSIGN_OR_RETURN(const FamilyEntry* family, FindFamily(initializer.family()));
   EIGSVC_ASSIGN_OR_RETURN(std::shared_ptr<const SequenceModel> model,
-                          family->initialize(settings, initializer.seed(), options));
+                          InitializeModel(*family, settings, initializer.seed(), options));
   v1::Model description = ModelProto(model->description());
   description.set_initial_seed(initializer.seed());
   return Keep({id, std::move(model), settings, std::move(description)});

@@ -700,7 +700,7 @@ TEST(AnalysisTest, ALlamaWithoutQueriesAttendsUniformly) {
   EIGSVC_ASSERT_OK_AND_ASSIGN(const FamilyEntry* family, FindFamily("llama"));
   Settings settings;
   settings.Set("vocab_size", int64_t{64});
-  EIGSVC_ASSERT_OK_AND_ASSIGN(auto model, family->initialize(settings, 3, {c10::kCPU, c10::kDouble}));
+  EIGSVC_ASSERT_OK_AND_ASSIGN(auto model, InitializeModel(*family, settings, 3, {c10::kCPU, c10::kDouble}));
   const ModelWeights weights = model->weights().Clone(/*requires_grad=*/false);
   for (const Weights& layer : weights.layers) {
     at::Tensor queries = layer["self_attn.q_proj.weight"];
@@ -727,7 +727,7 @@ TEST_P(ZooAnalysisTest, CountsTheTransitionsOfTheForwardPass) {
   ASSERT_TRUE(family->trainable);
   Settings settings;
   settings.Set("vocab_size", int64_t{64});
-  EIGSVC_ASSERT_OK_AND_ASSIGN(auto model, family->initialize(settings, 3, {c10::kCPU, c10::kDouble}));
+  EIGSVC_ASSERT_OK_AND_ASSIGN(auto model, InitializeModel(*family, settings, 3, {c10::kCPU, c10::kDouble}));
   const FakeTask task(12, 64, 17, 17);
   AnalysisOptions options;
   options.batch_size = 12;

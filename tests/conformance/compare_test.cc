@@ -51,7 +51,7 @@ class CompareTest : public ::testing::Test {
     EIGSVC_ASSERT_OK_AND_ASSIGN(const FamilyEntry* family, FindFamily("mamba2"));
     LoadOptions options;
     options.dtype = c10::kDouble;
-    EIGSVC_ASSERT_OK_AND_ASSIGN(model_, family->initialize(settings, 1, options));
+    EIGSVC_ASSERT_OK_AND_ASSIGN(model_, InitializeModel(*family, settings, 1, options));
     EIGSVC_ASSERT_OK(SaveModel(*model_, model_->weights(), {}, directory_ + "/model.safetensors"));
     Random random({2});
     tensors_["tokens"] = RandomTokens(random, 2, 9, 48);

@@ -44,7 +44,7 @@ absl::StatusOr<std::shared_ptr<const SequenceModel>> OnCuda(const TinyModel& tin
   const absl::StatusOr<const FamilyEntry*> family = FindFamily(tiny.family);
   if (!family.ok()) return family.status();
   return CallTorch("initialise", [&] {
-    return (*family)->initialize(tiny.settings, 1, {.device = kCuda, .dtype = dtype});
+    return InitializeModel(**family, tiny.settings, 1, {.device = kCuda, .dtype = dtype});
   });
 }
 

@@ -136,7 +136,7 @@ class InspectTest : public ::testing::Test {
     EIGSVC_ASSERT_OK_AND_ASSIGN(const FamilyEntry* family, FindFamily("llama"));
     Settings settings;
     settings.Set("layout", "huggingface");
-    EIGSVC_ASSERT_OK_AND_ASSIGN(model_, family->initialize(settings, 1, {}));
+    EIGSVC_ASSERT_OK_AND_ASSIGN(model_, InitializeModel(*family, settings, 1, {}));
   }
   void TearDown() override { std::filesystem::remove(path_); }
 

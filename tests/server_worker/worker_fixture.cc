@@ -27,7 +27,7 @@ void SaveMamba2(const std::string& path, uint64_t seed, const std::string& setti
   EIGSVC_ASSERT_OK_AND_ASSIGN(const FamilyEntry* family, FindFamily("mamba2"));
   EIGSVC_ASSERT_OK_AND_ASSIGN(const Settings parsed, Settings::Parse(settings, "test"));
   EIGSVC_ASSERT_OK_AND_ASSIGN(const Settings extra, Settings::Parse(extra_settings, "test"));
-  EIGSVC_ASSERT_OK_AND_ASSIGN(const auto model, family->initialize(parsed, seed, {}));
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const auto model, InitializeModel(*family, parsed, seed, {}));
   EIGSVC_ASSERT_OK(SaveModel(*model, model->weights(), extra, path));
 }
 

@@ -292,7 +292,7 @@ absl::StatusOr<std::shared_ptr<const SequenceModel>> MakeTiny(const TinyModel& m
   EIGSVC_ASSIGN_OR_RETURN(const FamilyEntry* family, FindFamily(model.family));
   LoadOptions options;
   options.dtype = dtype;
-  return family->initialize(model.settings, seed, options);
+  return InitializeModel(*family, model.settings, seed, options);
 }
 
 }  // namespace eigsvc::testing

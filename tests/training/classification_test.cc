@@ -80,7 +80,7 @@ absl::StatusOr<std::shared_ptr<const SequenceModel>> Make(const Classifier& clas
                                                           at::ScalarType dtype) {
   EIGSVC_ASSIGN_OR_RETURN(const FamilyEntry* family, FindFamily(classifier.family));
   EIGSVC_ASSIGN_OR_RETURN(const Settings settings, Settings::Parse(classifier.settings, "test"));
-  return family->initialize(settings, 3, {c10::kCPU, dtype});
+  return InitializeModel(*family, settings, 3, {c10::kCPU, dtype});
 }
 
 class ClassifierTest : public ::testing::TestWithParam<Classifier> {};
@@ -181,7 +181,7 @@ TEST(FitTest, WhatAModelCannotTakeOrAnswerIsNamed) {
           "test")
           .value();
   EIGSVC_ASSERT_OK_AND_ASSIGN(const auto pooled,
-                              FindFamily("softmax-attention").value()->initialize(wide, 1, {}));
+                              InitializeModel(*FindFamily("softmax-attention").value(), wide, 1, {}));
   EIGSVC_ASSERT_OK_AND_ASSIGN(
       const auto recall,
       MakeTask("mqar", {.parameters = Settings::Parse(R"({"vocab_size": 99})", "test").value()}));

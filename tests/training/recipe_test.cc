@@ -18,9 +18,9 @@ TEST(RecipeTest, TheDemosRecipeLearnsWithinTenMinutes) {
   const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
   EIGSVC_ASSERT_OK_AND_ASSIGN(const Settings recipe, Settings::Parse(text, "the recipe"));
   EIGSVC_ASSERT_OK_AND_ASSIGN(const FamilyEntry* family, FindFamily(recipe.Text("model").value()));
-  EIGSVC_ASSERT_OK_AND_ASSIGN(
-      const auto model,
-      family->initialize(recipe.Child("config").value(), recipe.Int("init_seed").value(), LoadOptions()));
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const auto model,
+                              InitializeModel(*family, recipe.Child("config").value(),
+                                              recipe.Int("init_seed").value(), LoadOptions()));
   const uint64_t seed = recipe.Int("seed").value();
   EIGSVC_ASSERT_OK_AND_ASSIGN(
       const auto task,

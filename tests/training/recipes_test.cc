@@ -95,7 +95,8 @@ absl::StatusOr<TrainingResult> Step(const Settings& flags, const std::string& da
   EIGSVC_ASSIGN_OR_RETURN(const Settings config, flags.Child("config"));
   EIGSVC_ASSIGN_OR_RETURN(const Settings parameters, flags.Child("param"));
   EIGSVC_ASSIGN_OR_RETURN(const int64_t seed, flags.Int("init_seed"));
-  EIGSVC_ASSIGN_OR_RETURN(const auto model, family->initialize(config, static_cast<uint64_t>(seed), {}));
+  EIGSVC_ASSIGN_OR_RETURN(const auto model,
+                          InitializeModel(*family, config, static_cast<uint64_t>(seed), {}));
   EIGSVC_ASSIGN_OR_RETURN(const std::string task_name, flags.Text("task"));
   EIGSVC_ASSIGN_OR_RETURN(const auto task,
                           MakeTask(task_name, {.parameters = parameters, .seed = 1, .data_path = data}));

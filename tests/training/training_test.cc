@@ -37,9 +37,9 @@ Settings Parse(const std::string& json) { return Settings::Parse(json, "test").v
 
 std::shared_ptr<const SequenceModel> TinyModel(at::ScalarType dtype = at::kFloat, uint64_t seed = 3) {
   const FamilyEntry* family = FindFamily("mamba2").value();
-  return family
-      ->initialize(Parse(R"({"d_model": 16, "n_layer": 2, "vocab_size": 40, "d_state": 8, "headdim": 8})"),
-                   seed, {c10::kCPU, dtype})
+  return InitializeModel(
+             *family, Parse(R"({"d_model": 16, "n_layer": 2, "vocab_size": 40, "d_state": 8, "headdim": 8})"),
+             seed, {c10::kCPU, dtype})
       .value();
 }
 
@@ -87,7 +87,7 @@ class GradientTest : public ::testing::TestWithParam<absl::string_view> {};
 TEST_P(GradientTest, AgreesWithFiniteDifferences) {
   EIGSVC_ASSERT_OK_AND_ASSIGN(const FamilyEntry* family, FindFamily(GetParam()));
   EIGSVC_ASSERT_OK_AND_ASSIGN(
-      auto model, family->initialize(Parse(R"({"vocab_size": 40})"), 3, {c10::kCPU, c10::kDouble}));
+      auto model, InitializeModel(*family, Parse(R"({"vocab_size": 40})"), 3, {c10::kCPU, c10::kDouble}));
   EIGSVC_ASSERT_OK_AND_ASSIGN(const Batch batch, TinyTask()->Draw(Split::kTrain, 0, 3));
   const ModelWeights weights = model->weights().Clone(/*requires_grad=*/true);
   const StopToken stop;
@@ -313,7 +313,7 @@ TEST(TrainingTest, OnlyTheLastCheckpointOfTheSameArchitectureResumes) {
   EXPECT_THAT(resume(*TinyModel(), result.last_path, 20),
               StatusIs(StatusCode::kFailedPrecondition, HasSubstr("already has 20 steps")));
   const auto other =
-      FindFamily("mamba2").value()->initialize(Parse(R"({"d_model": 24, "vocab_size": 40})"), 1, {});
+      InitializeModel(*FindFamily("mamba2").value(), Parse(R"({"d_model": 24, "vocab_size": 40})"), 1, {});
   EXPECT_THAT(resume(**other, result.last_path, 40),
               StatusIs(StatusCode::kFailedPrecondition, HasSubstr("another architecture")));
   EXPECT_THAT(resume(*TinyModel(), "/no/such.safetensors", 40),
@@ -374,7 +374,7 @@ TEST(OptimizerTest, ARecurrenceMayHaveItsOwnRateAndDecayToo) {
   load.dtype = at::kDouble;
   EIGSVC_ASSERT_OK_AND_ASSIGN(
       const auto model,
-      family->initialize(Parse(R"({"hidden_dim": 8, "state_dim": 4, "vocab_size": 12})"), 1, load));
+      InitializeModel(*family, Parse(R"({"hidden_dim": 8, "state_dim": 4, "vocab_size": 12})"), 1, load));
   const c10::NoGradGuard no_grad;
   for (const bool decay_recurrence : {false, true}) {
     TrainingOptions options;

@@ -24,7 +24,7 @@ using testing::StatusIs;
 using Model = std::shared_ptr<const SequenceModel>;
 
 absl::StatusOr<Model> Fresh(const std::string& family, const std::string& settings) {
-  return (*FindFamily(family))->initialize(*Settings::Parse(settings, "a test's settings"), 1, {});
+  return InitializeModel(**FindFamily(family), *Settings::Parse(settings, "a test's settings"), 1, {});
 }
 
 struct Refusal {

@@ -117,7 +117,7 @@ TEST_P(FamilyTest, RefusesTypedSettingsThatItDoesNotKnow) {
                AllOf(HasSubstr("\"vocab_sizze\""), HasSubstr("did you mean \"vocab_size\"?")));
   EXPECT_THAT(LoadModel(archive, typed, {}), refused);
   const FamilyEntry* family = *FindFamily(GetParam().family);
-  EXPECT_THAT(family->initialize(model->description().settings.MergedWith(typed), 1, {}), refused);
+  EXPECT_THAT(InitializeModel(*family, model->description().settings.MergedWith(typed), 1, {}), refused);
   // What belongs to a published configuration, but to no architecture, is passed over.
   const Settings whole =
       model->description().settings.MergedWith(*Settings::Parse(R"({"transformers_version": "4.40.0",
@@ -483,6 +483,16 @@ TEST_P(FamilyTest, RefusesASettingItDoesNotKnow) {
 
 INSTANTIATE_TEST_SUITE_P(Zoo, FamilyTest, ::testing::ValuesIn(testing::TinyModels()),
                          [](const auto& tiny) { return testing::TinyModelName(tiny.param); });
+
+TEST(FamiliesTest, RefuseALayoutThatIsNotTheirsWhenFresh) {
+  for (const FamilyEntry& family : Families()) {
+    SCOPED_TRACE(family.name);
+    const Settings settings = *Settings::Parse(R"({"layout": "nobody's"})", "a test's settings");
+    EXPECT_THAT(InitializeModel(family, settings, 1, {}),
+                StatusIs(absl::StatusCode::kNotFound,
+                         AllOf(HasSubstr("nobody's"), HasSubstr(family.layouts.front()))));
+  }
+}
 
 TEST(RegistryTest, AnUnknownModelNamesTheKnownOnes) {
   EXPECT_THAT(FindFamily("mamba3"),

@@ -23,7 +23,7 @@ using testing::StatusIs;
 using Model = std::shared_ptr<const SequenceModel>;
 
 absl::StatusOr<Model> Initialize(const char* family, const std::string& json) {
-  return (*FindFamily(family))->initialize(*Settings::Parse(json, "a test's settings"), 1, {});
+  return InitializeModel(**FindFamily(family), *Settings::Parse(json, "a test's settings"), 1, {});
 }
 
 Archive Saved(const SequenceModel& model, const Settings& settings) {

@@ -51,7 +51,7 @@ TEST_P(LongSequenceTest, RunsInMemoryOfTheLength) {
   const LongModel& given = GetParam();
   EIGSVC_ASSERT_OK_AND_ASSIGN(const FamilyEntry* family, FindFamily(given.family));
   EIGSVC_ASSERT_OK_AND_ASSIGN(const Settings settings, Settings::Parse(given.settings, "the test"));
-  EIGSVC_ASSERT_OK_AND_ASSIGN(const auto model, family->initialize(settings, 1, {}));
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const auto model, InitializeModel(*family, settings, 1, {}));
   const ModelWeights weights = model->weights().Clone(/*requires_grad=*/false);
   for (const Weights& layer : weights.layers) {
     at::Tensor queries = layer["self_attn.q_proj.weight"];

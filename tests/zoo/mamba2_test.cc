@@ -54,7 +54,7 @@ absl::StatusOr<Model> Initialize(absl::string_view json, c10::ScalarType dtype =
   LoadOptions options;
   options.dtype = dtype;
   const FamilyEntry* family = *FindFamily("mamba2");
-  return family->initialize(*Settings::Parse(json, "a test's settings"), seed, options);
+  return InitializeModel(*family, *Settings::Parse(json, "a test's settings"), seed, options);
 }
 
 // A weight of a layer's mixer.

@@ -56,7 +56,7 @@ class PaperCompatModelTest : public ::testing::Test {
                                                    at::ScalarType dtype = at::kDouble) {
     LoadOptions options;
     options.dtype = dtype;
-    return *(*FindFamily(family))->initialize(*Settings::Parse(json, "a test's settings"), 1, options);
+    return *InitializeModel(**FindFamily(family), *Settings::Parse(json, "a test's settings"), 1, options);
   }
 
  private:

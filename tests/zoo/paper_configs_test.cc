@@ -86,7 +86,7 @@ TEST(PaperConfigsTest, HaveAsManyParametersAsThePapersCodeAndRun) {
       settings.Set("output_dim", int64_t{257});
     }
     EIGSVC_ASSERT_OK_AND_ASSIGN(const FamilyEntry* family, FindFamily(recipe.Text("model").value()));
-    EIGSVC_ASSERT_OK_AND_ASSIGN(const auto model, family->initialize(settings, 1, {}));
+    EIGSVC_ASSERT_OK_AND_ASSIGN(const auto model, InitializeModel(*family, settings, 1, {}));
     EXPECT_EQ(model->description().parameters, config.parameters);
     EIGSVC_ASSERT_OK_AND_ASSIGN(
         const at::Tensor logits,
@@ -103,7 +103,7 @@ TEST(PaperConfigsTest, TheNetworkDropsInTraining) {
       R"({"layout": "paper", "vocab_size": 16, "hidden_dim": 24, "num_heads": 2, "mixer": "mlp", "dropout": 0.3})",
       "a test's settings");
   EIGSVC_ASSERT_OK_AND_ASSIGN(const FamilyEntry* family, FindFamily("softmax-attention"));
-  EIGSVC_ASSERT_OK_AND_ASSIGN(const auto model, family->initialize(settings, 1, {}));
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const auto model, InitializeModel(*family, settings, 1, {}));
   const ModelWeights weights = model->weights().Clone(/*requires_grad=*/false);
   const Weights& layer = weights.layers.at(1);
   for (const char* const rest : {"weight", "bias"}) {

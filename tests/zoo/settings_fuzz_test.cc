@@ -166,7 +166,7 @@ TEST_P(SettingsFuzzTest, AFreshModelRunsOrNamesTheField) {
   for (int64_t round = 0; round < rounds_; ++round) {
     Random random({seed_, static_cast<uint64_t>(round)});
     const Change change = RandomChange(random, tiny->description().settings);
-    const auto model = family->initialize(change.settings, 1, options);
+    const auto model = InitializeModel(*family, change.settings, 1, options);
     if (model.ok()) {
       ++made;
       Run(**model, change.text);
