@@ -114,41 +114,20 @@ class Engine {
 
   absl::StatusOr<AnalysisResult> Run() {
     const c10::NoGradGuard no_grad;
-    EIGSVC_RETURN_IF_ERROR(ResolveExamples());
+    EIGSVC_ASSIGN_OR_RETURN(examples_, ExamplesOf(task_, options_));
     EIGSVC_ASSIGN_OR_RETURN(result_.convention,
                             ResolveConvention(options_.convention, model_.description().conventions,
                                               model_.description().family));
     if (!options_.export_path.empty()) EIGSVC_RETURN_IF_ERROR(OpenExport());
     tap_ = std::make_unique<SpectrumTap>(options_, device_, stop_, export_.get());
-    for (int64_t first = 0; first < examples_;) {
+    end_ = options_.first_example + examples_;
+    for (int64_t first = options_.first_example; first < end_;) {
       EIGSVC_ASSIGN_OR_RETURN(first, RunFrom(first));
     }
     return Finish();
   }
 
  private:
-  absl::Status ResolveExamples() {
-    const int64_t available = task_.example_count(options_.split);
-    const auto invalid = [](auto... parts) { return absl::InvalidArgumentError(absl::StrCat(parts...)); };
-    if (available == 0) {
-      return absl::FailedPreconditionError(absl::StrCat("task ", task_.name(), " has no examples in the ",
-                                                        SplitName(options_.split), " split"));
-    }
-    if (options_.examples < 0 || options_.examples > available) {
-      return invalid(options_.examples, " examples were asked for; the ", SplitName(options_.split),
-                     " split of task ", task_.name(), " has ", available,
-                     " (0: as many as there are, at most ", kDefaultExamples, ")");
-    }
-    if (options_.batch_size < 0 || options_.batch_size > kMaxDraw) {
-      return invalid("batch_size is ", options_.batch_size, "; it must lie in [0, ", kMaxDraw,
-                     "] (0: chosen)");
-    }
-    if (options_.max_steps < 0)
-      return invalid("max_steps is ", options_.max_steps, "; it must be 0 (no cut) or more");
-    examples_ = options_.examples > 0 ? options_.examples : std::min(available, kDefaultExamples);
-    return absl::OkStatus();
-  }
-
   absl::StatusOr<Batch> DrawRows(int64_t first, int64_t count) {
     EIGSVC_ASSIGN_OR_RETURN(Batch batch, batches_.Take({first, count}));
     if (options_.max_steps > 0) Truncate(batch, options_.max_steps);
@@ -172,7 +151,7 @@ class Engine {
     do {  // the first layer as the examples are drawn: it tells how many to take at once
       std::vector<Piece> drawn(1);
       drawn[0].first = first;
-      const int64_t rows = std::min(sizer_.rows(), examples_ - first), left = examples_ - first - rows;
+      const int64_t rows = std::min(sizer_.rows(), end_ - first), left = end_ - first - rows;
       if (left > 0) batches_.Expect({first + rows, std::min(rows, left)});
       EIGSVC_ASSIGN_OR_RETURN(drawn[0].batch, DrawRows(first, rows));
       drawn[0].real_lengths = drawn[0].batch.lengths;
@@ -186,7 +165,7 @@ class Engine {
         held += static_cast<int64_t>(piece.x.nbytes());
         pieces.push_back(std::move(piece));
       }
-    } while (streamed && first < examples_ && held < options_.held_bytes);
+    } while (streamed && first < end_ && held < options_.held_bytes);
     for (int layer = 1; layer < static_cast<int>(weights_.layers.size()); ++layer) {
       EIGSVC_ASSIGN_OR_RETURN(weights, layers.Next());
       EIGSVC_RETURN_IF_ERROR(
@@ -285,6 +264,7 @@ class Engine {
     report.convention = result_.convention;
     report.score = task_.ComputeScore(options_.split, predictions_);
     report.sites = &tap_->sites();
+    report.predictions = &predictions_;
     progress_(report);
     const absl::Time end = absl::Now();
     next_report_ = end + std::max(options_.progress_interval, 10 * (end - start));
@@ -357,6 +337,7 @@ class Engine {
     result_.score = task_.ComputeScore(options_.split, predictions_);
     result_.window = options_.window;
     result_.sites = tap_->sites();
+    result_.predictions = std::move(predictions_);
     result_.eigenvalues = tap_->eigenvalues();
     result_.analysis_time = tap_->time();
     result_.total_time = absl::Now() - start_;
@@ -372,7 +353,8 @@ class Engine {
   const c10::Device device_;
   const absl::Time start_ = absl::Now();
   absl::Time next_report_ = start_ + options_.progress_interval;
-  int64_t examples_ = 0, longest_ = 0;
+  int64_t examples_ = 0, end_ = 0;  // end_: of the split, exclusive
+  int64_t longest_ = 0;
   BatchSizer sizer_;
   DeviceQueue queue_{device_};
   Prefetch batches_;
@@ -383,6 +365,29 @@ class Engine {
 };
 
 }  // namespace
+
+absl::StatusOr<int64_t> ExamplesOf(const Task& task, const AnalysisOptions& options) {
+  const int64_t available = task.example_count(options.split) - options.first_example;
+  const auto invalid = [](auto... parts) { return absl::InvalidArgumentError(absl::StrCat(parts...)); };
+  if (available <= 0) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("task ", task.name(), " has no examples in the ", SplitName(options.split), " split"));
+  }
+  if (options.examples < 0 || options.examples > available) {
+    return invalid(options.examples, " examples were asked for; the ", SplitName(options.split),
+                   " split of task ", task.name(), " has ", available, " (0: as many as there are, at most ",
+                   kDefaultExamples, ")");
+  }
+  if (options.batch_size < 0 || options.batch_size > kMaxDraw) {
+    return invalid("batch_size is ", options.batch_size, "; it must lie in [0, ", kMaxDraw, "] (0: chosen)");
+  }
+  if (options.max_steps < 0)
+    return invalid("max_steps is ", options.max_steps, "; it must be 0 (no cut) or more");
+  if (options.first_example < 0 || (options.first_example > 0 && !options.export_path.empty()))
+    return invalid("first_example is ", options.first_example,
+                   "; it must be 0 or more, and 0 where eigenvalues are exported");
+  return options.examples > 0 ? options.examples : std::min(available, kDefaultExamples);
+}
 
 absl::StatusOr<AnalysisResult> RunAnalysis(const SequenceModel& model, const Task& task,
                                            const AnalysisOptions& options,

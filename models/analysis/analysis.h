@@ -26,7 +26,10 @@ namespace eigsvc {
 
 struct AnalysisOptions {
   Split split = Split::kTest;
-  int64_t examples = 0;    // 0: the split's own count, at most 4096
+  int64_t examples = 0;  // 0: the split's own count, at most 4096
+  // The first of them in the split. Constant transitions are counted by the analysis that begins with the
+  // split, so that the spectra of shares add up to those of the whole. Nothing is exported from elsewhere.
+  int64_t first_example = 0;
   int64_t batch_size = 0;  // 0: chosen so that a layer takes well under 100 ms
   int64_t max_steps = 0;   // truncate sequences; 0: no truncation
   // Hidden states that may be held between layers, where layers are streamed; one batch is always held.
@@ -69,21 +72,27 @@ struct SiteSpectrum {
 struct AnalysisProgress {
   int64_t examples_done = 0, examples_total = 0;
   int64_t eigenvalues = 0;
-  Convention convention;                             // as resolved
-  Score score;                                       // of the examples so far
-  const std::vector<SiteSpectrum>* sites = nullptr;  // cumulative; valid during the call
+  Convention convention;                                 // as resolved
+  Score score;                                           // of the examples so far
+  const std::vector<SiteSpectrum>* sites = nullptr;      // cumulative; valid during the call
+  const std::vector<Prediction>* predictions = nullptr;  // that the score is of; valid during the call
 };
 
 struct AnalysisResult {
   Score score;
-  Convention convention;            // as resolved
-  Window window;                    // as asked
-  std::vector<SiteSpectrum> sites;  // ordered by (layer, mixer, unit)
+  Convention convention;                // as resolved
+  Window window;                        // as asked
+  std::vector<SiteSpectrum> sites;      // ordered by (layer, mixer, unit)
+  std::vector<Prediction> predictions;  // that the score is of, by example
   int64_t examples = 0, batches = 0, tokens = 0, eigenvalues = 0;
   int64_t batch_size = 0;
   absl::Duration forward_time, analysis_time, total_time;
   int64_t exported_bytes = 0;
 };
+
+// How many examples an analysis takes. INVALID_ARGUMENT for options out of range, FAILED_PRECONDITION where
+// the split is empty.
+absl::StatusOr<int64_t> ExamplesOf(const Task& task, const AnalysisOptions& options);
 
 // INVALID_ARGUMENT: a token id >= V (names task, example, position and both numbers), options out of range, a
 // convention that the model does not know, a window that no sequence is long enough for or that a model's

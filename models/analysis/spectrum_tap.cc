@@ -123,6 +123,10 @@ absl::Status SpectrumTap::OnTransition(int layer, absl::string_view mixer, UnitK
   const std::pair<int, std::string> site(layer, mixer);
   const auto seen = counted_->find(site);
   const int64_t counted = seen == counted_->end() ? 0 : seen->second;
+  if (transition.constant && options_.first_example > 0) {  // counted where the split begins
+    constants_.insert({layer, std::string(mixer)});
+    return absl::OkStatus();
+  }
   // Attention has no transition into step 0.
   if (!transition.constant && transition.first_step > std::max<int64_t>(counted, 1)) {
     return absl::InternalError(absl::StrCat("layer ", layer, ", ", mixer, " reported step ",

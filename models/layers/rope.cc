@@ -110,18 +110,18 @@ Rotary::Rotary(RotarySpec spec, at::ScalarType dtype) : spec_(std::move(spec)), 
 Rotary::Table Rotary::TableFor(const at::Tensor& x, int64_t first, int64_t length) const {
   const std::lock_guard lock(mutex_);
   const int64_t stretch = spec_.Stretch(length);
-  const bool fits = last_.cos.defined() && last_.first == first && last_.stretch == stretch &&
-                    last_.cos.size(0) == x.size(1) && last_.cos.device() == x.device() &&
-                    last_.cos.scalar_type() == x.scalar_type();
+  Table& last = last_[x.device()];
+  const bool fits = last.cos.defined() && last.first == first && last.stretch == stretch &&
+                    last.cos.size(0) == x.size(1) && last.cos.scalar_type() == x.scalar_type();
   if (!fits) {
     const at::Tensor frequencies = RotaryFrequencies(spec_, length, dtype_);
     const at::Tensor position = at::arange(first, first + x.size(1), frequencies.options());
     const at::Tensor angle = (position.unsqueeze(-1) * frequencies).unsqueeze(1).to(x.device());
     const double magnitude = spec_.scaling.attention_factor;
-    last_ = {first, stretch, (at::cos(angle) * magnitude).to(x.scalar_type()),
-             (at::sin(angle) * magnitude).to(x.scalar_type())};
+    last = {first, stretch, (at::cos(angle) * magnitude).to(x.scalar_type()),
+            (at::sin(angle) * magnitude).to(x.scalar_type())};
   }
-  return last_;
+  return last;
 }
 
 at::Tensor Rotary::Turn(const at::Tensor& x, int64_t first, int64_t length) const {

@@ -3,9 +3,11 @@
 
 #include <cstdint>
 #include <mutex>
+#include <unordered_map>
 #include <vector>
 
 #include "ATen/core/Tensor.h"
+#include "c10/core/Device.h"
 
 namespace eigsvc {
 
@@ -76,7 +78,7 @@ class Rotary {
   const RotarySpec spec_;
   const at::ScalarType dtype_;
   mutable std::mutex mutex_;
-  mutable Table last_;
+  mutable std::unordered_map<c10::Device, Table> last_;
 };
 
 }  // namespace eigsvc

@@ -6,6 +6,7 @@
 #include <numeric>
 #include <set>
 
+#include "absl/functional/function_ref.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_split.h"
 
@@ -38,22 +39,40 @@ std::vector<at::Tensor> ModelWeights::Distinct() const {
   return distinct;
 }
 
-ModelWeights ModelWeights::Clone(bool requires_grad) const {
+namespace {
+
+// Every tensor copied once, tied ones by the same copy.
+ModelWeights Copied(const ModelWeights& from,
+                    absl::FunctionRef<at::Tensor(const at::Tensor& tensor, bool trained)> copy) {
   std::map<const void*, at::Tensor> copies;
-  const auto clone = [&](const Weights& weights) {
+  const auto each = [&](const Weights& weights) {
     Weights result;
     for (const auto& [name, tensor] : weights.all()) {
       const bool trained = weights.IsTrained(name);
-      at::Tensor& copy = copies[tensor.unsafeGetTensorImpl()];
-      if (!copy.defined()) copy = tensor.detach().clone().set_requires_grad(requires_grad && trained);
-      result.Set(name, copy, trained);
+      at::Tensor& known = copies[tensor.unsafeGetTensorImpl()];
+      if (!known.defined()) known = copy(tensor, trained);
+      result.Set(name, known, trained);
     }
     return result;
   };
   ModelWeights result;
-  result.outer = clone(outer);
-  for (const Weights& layer : layers) result.layers.push_back(clone(layer));
+  result.outer = each(from.outer);
+  for (const Weights& layer : from.layers) result.layers.push_back(each(layer));
   return result;
+}
+
+}  // namespace
+
+ModelWeights ModelWeights::Clone(bool requires_grad) const {
+  return Copied(*this, [&](const at::Tensor& tensor, bool trained) {
+    return tensor.detach().clone().set_requires_grad(requires_grad && trained);
+  });
+}
+
+ModelWeights ModelWeights::On(c10::Device device) const {
+  return Copied(*this, [&](const at::Tensor& tensor, bool) {
+    return tensor.detach().to(tensor.options().device(device));
+  });
 }
 
 Draw DrawConstant(double value) {

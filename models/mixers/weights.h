@@ -56,6 +56,9 @@ struct ModelWeights {
   // Own copies to train; tied tensors stay tied. Those that are not trained never require gradients. REQUIRES
   // no source.
   ModelWeights Clone(bool requires_grad) const;
+  // Copies on another device, tied ones tied; shared with this where they lie there already. REQUIRES no
+  // source.
+  ModelWeights On(c10::Device device) const;
 };
 
 // One element of a fresh tensor.

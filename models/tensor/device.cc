@@ -1,12 +1,15 @@
 #include "models/tensor/device.h"
 
+#include <algorithm>
 #include <cstdint>
 
 #include "ATen/Context.h"
 #include "ATen/detail/CUDAHooksInterface.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "models/base/status_macros.h"
 
 namespace eigsvc {
 
@@ -32,6 +35,18 @@ absl::StatusOr<c10::Device> ParseDevice(absl::string_view name) {
         absl::StrCat("device \"", name, "\": this machine has ", count, " CUDA device(s), numbered from 0"));
   }
   return c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(index));
+}
+
+absl::StatusOr<std::vector<c10::Device>> ParseDevices(absl::string_view names) {
+  std::vector<c10::Device> devices;
+  for (const absl::string_view name : absl::StrSplit(names, '+')) {
+    EIGSVC_ASSIGN_OR_RETURN(const c10::Device device, ParseDevice(name));
+    if (std::find(devices.begin(), devices.end(), device) != devices.end()) {
+      return absl::InvalidArgumentError(absl::StrCat("devices \"", names, "\" name one twice"));
+    }
+    devices.push_back(device);
+  }
+  return devices;
 }
 
 void RequireFullFloat32() {

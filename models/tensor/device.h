@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -12,6 +13,8 @@ namespace eigsvc {
 
 // "cpu", "cuda", "cuda:1". FAILED_PRECONDITION when this LibTorch or machine has no such device.
 absl::StatusOr<c10::Device> ParseDevice(absl::string_view name);
+// One device, or several that work together, each named once: "cuda:0+cuda:1". Errors as ParseDevice.
+absl::StatusOr<std::vector<c10::Device>> ParseDevices(absl::string_view names);
 // No TF32 on CUDA devices from here on, which convolutions and recurrent networks of cuDNN take by default
 // for float32: ten bits of a product are no float32. For the process; before a device is used.
 void RequireFullFloat32();

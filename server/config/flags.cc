@@ -89,7 +89,8 @@ std::vector<Flag> MakeFlags() {
       WithDefaultText(Text("worker-binary", "FILE", "The program that owns a device.", &C::worker_binary),
                       "eigsvc-worker beside this program"),
       FieldFlag("devices", "LIST",
-                "One worker each: cpu, cuda:0, ...; auto: every CUDA device, or cpu without one.",
+                "One worker each: cpu, cuda:0, cuda:1+cuda:2 (which share each analysis); auto: every CUDA "
+                "device, or cpu without one.",
                 &C::devices, ParseDevices),
       FieldFlag("worker-threads", "N", "CPU threads of a worker; 0: all.", &C::worker_threads,
                 [](absl::string_view text) { return ParseCount(text, 0, 4096); }),

@@ -97,9 +97,13 @@ absl::StatusOr<std::vector<std::string>> ParseDevices(absl::string_view text) {
   const std::vector<std::string> devices = absl::StrSplit(text, ',');
   std::set<std::string> seen;
   for (const std::string& device : devices) {
-    const bool known = device == "cpu" || IsCudaDevice(device) || (device == "auto" && devices.size() == 1);
-    if (!known || !seen.insert(device).second) {
-      return Bad(text, "auto, or a comma-separated list of different devices: cpu, cuda:0, cuda:1");
+    const bool alone = device == "cpu" || (device == "auto" && devices.size() == 1);
+    for (const std::string& member : std::vector<std::string>(absl::StrSplit(device, '+'))) {
+      if ((!alone && !IsCudaDevice(member)) || !seen.insert(member).second) {
+        return Bad(text,
+                   "auto, or a comma-separated list of different devices: cpu, cuda:0, cuda:1; cuda:0+cuda:1 "
+                   "where they share each analysis");
+      }
     }
   }
   return devices;

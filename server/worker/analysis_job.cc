@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "models/analysis/analysis.h"
+#include "models/analysis/shared_analysis.h"
 #include "models/base/status_macros.h"
 #include "models/tensor/torch_call.h"
 #include "server/worker/convert.h"
@@ -96,8 +97,14 @@ absl::Status Run(const worker::v1::RunAnalysisRequest& request, ModelPool& pool,
     *event.mutable_progress() = ProgressProto(progress);
     on_event(std::move(event));
   };
-  EIGSVC_ASSIGN_OR_RETURN(const AnalysisResult result,
-                          RunAnalysis(*model->model, *task, options, on_progress, stop));
+  std::vector<const ModelWeights*> replicas = {&model->model->weights()};
+  if (options.export_path.empty() && options.window.IsStep()) {  // which one device takes
+    for (const ModelWeights& replica : model->replicas) replicas.push_back(&replica);
+  }
+  EIGSVC_ASSIGN_OR_RETURN(
+      const AnalysisResult result,
+      replicas.size() == 1 ? RunAnalysis(*model->model, *task, options, on_progress, stop)
+                           : RunSharedAnalysis(*model->model, replicas, *task, options, on_progress, stop));
 
   v1::AnalysisEvent ended = new_event();
   *ended.mutable_result() = ResultProto(result);

@@ -10,6 +10,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "c10/core/impl/DeviceGuardImplInterface.h"
 #include "models/base/host_memory.h"
 
@@ -86,16 +87,29 @@ std::vector<std::string> DeviceNames() {
   return names;
 }
 
-std::string DescribeDevice(c10::Device device) {
-  if (device.is_cuda()) return CudaName(device.has_index() ? device.index() : 0);
-  const int threads = at::get_num_threads();
-  return absl::StrCat(CpuName(), ", ", threads, threads == 1 ? " thread" : " threads");
+std::string DescribeDevices(const std::vector<c10::Device>& devices) {
+  return absl::StrJoin(devices, " + ", [](std::string* out, c10::Device device) {
+    if (device.is_cuda()) {
+      absl::StrAppend(out, CudaName(device.has_index() ? device.index() : 0));
+    } else {
+      const int threads = at::get_num_threads();
+      absl::StrAppend(out, CpuName(), ", ", threads, threads == 1 ? " thread" : " threads");
+    }
+  });
 }
 
-DeviceMemory ReadDeviceMemory(c10::Device device) {
-  if (device.is_cuda()) return CudaMemory(device.has_index() ? device.index() : 0);
-  const HostMemory host = ReadHostMemory();
-  return {host.total_bytes, host.free_bytes};
+DeviceMemory ReadDeviceMemory(const std::vector<c10::Device>& devices) {
+  DeviceMemory all;
+  for (const c10::Device device : devices) {
+    if (device.is_cpu()) {
+      const HostMemory host = ReadHostMemory();
+      return {host.total_bytes, host.free_bytes};
+    }
+    const DeviceMemory memory = CudaMemory(device.has_index() ? device.index() : 0);
+    all.total_bytes += memory.total_bytes;
+    all.free_bytes += memory.free_bytes;
+  }
+  return all;
 }
 
 const std::map<std::string, std::string>& Versions() {

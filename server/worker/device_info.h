@@ -13,14 +13,15 @@ namespace eigsvc {
 // Every CUDA device as "cuda:N", or "cpu" alone where there is none: what `--list-devices` prints.
 std::vector<std::string> DeviceNames();
 
-// "AMD EPYC 7B13, 2 threads", "NVIDIA H100 80GB HBM3".
-std::string DescribeDevice(c10::Device device);
+// "AMD EPYC 7B13, 2 threads", "NVIDIA H100 80GB HBM3"; of several, joined by " + ".
+std::string DescribeDevices(const std::vector<c10::Device>& devices);
 
-// Of the CUDA device; for the CPU what this process may use (host_memory.h). Zeros where it cannot be told.
+// Of CUDA devices, all together; for the CPU what this process may use (host_memory.h). Zeros where it cannot
+// be told.
 struct DeviceMemory {
   int64_t total_bytes = 0, free_bytes = 0;
 };
-DeviceMemory ReadDeviceMemory(c10::Device device);
+DeviceMemory ReadDeviceMemory(const std::vector<c10::Device>& devices);
 
 // Versions by name: "eigsvc-worker", "libtorch", "grpc", "protobuf". They travel with every result.
 const std::map<std::string, std::string>& Versions();

@@ -1,5 +1,6 @@
-// eigsvc-worker: the process that owns one device. Started by eigsvcd with a Unix socket, or by a batch
-// system with a request file. See worker_service.h for the first, headless.h for the second.
+// eigsvc-worker: the process that owns one device, or several that work together. Started by eigsvcd with a
+// Unix socket, or by a batch system with a request file. See worker_service.h for the first, headless.h for
+// the second.
 //
 // Exit codes: 0 ended as told · 1 could not start · 2 wrong command line · 64 + status code: the headless
 // analysis or inspection failed · 70 the device is unusable until the process ends (a sticky CUDA error).
@@ -68,22 +69,27 @@ sigset_t EndSignals() {
 }
 
 // Switches off operators that are wrong here; before anything runs.
-absl::StatusOr<std::string> SelfTest(c10::Device device) {
-  return CallTorch("attention self-test", [&] { return SelfTestAttention(device); });
+absl::StatusOr<std::string> SelfTest(const std::vector<c10::Device>& devices) {
+  std::string report;
+  for (const c10::Device device : devices) {
+    EIGSVC_ASSIGN_OR_RETURN(report,
+                            CallTorch("attention self-test", [&] { return SelfTestAttention(device); }));
+  }
+  return report;
 }
 
-int Serve(const Options& options, c10::Device device) {
+int Serve(const Options& options, const std::vector<c10::Device>& devices) {
   // sun_path holds 108 bytes with its terminator; gRPC's own message does not name the path.
   if (options.socket.size() > 107) {
     return Fail(absl::InvalidArgumentError(
         absl::StrCat("--socket ", options.socket, " is longer than 107 bytes; use a shorter directory")));
   }
   WorkerServiceOptions service_options;
-  service_options.device = device;
+  service_options.devices = devices;
   service_options.device_name = options.device;
   service_options.model_memory_bytes = options.model_memory_bytes;
   service_options.on_fatal = EndForStickyCuda;
-  const absl::StatusOr<std::string> self_test = SelfTest(device);
+  const absl::StatusOr<std::string> self_test = SelfTest(devices);
   if (!self_test.ok()) return Fail(self_test.status());
   service_options.self_test = *self_test;
 
@@ -116,9 +122,9 @@ void PrintEvent(const v1::AnalysisEvent& event) {
   }
 }
 
-int Analyze(const Options& options, c10::Device device) {
-  if (const auto self_test = SelfTest(device); !self_test.ok()) return Fail(self_test.status());
-  ModelPool pool(device, options.device, options.model_memory_bytes);
+int Analyze(const Options& options, const std::vector<c10::Device>& devices) {
+  if (const auto self_test = SelfTest(devices); !self_test.ok()) return Fail(self_test.status());
+  ModelPool pool(devices, options.device, options.model_memory_bytes);
   static StopToken stop;  // the thread below ends with the process
   std::thread([] {
     int signal = 0;
@@ -151,11 +157,12 @@ int Inspect(const Options& options) {
 int Main(int argc, char** argv) {
   const pid_t parent = getppid();
   Options options;
-  CLI::App app{"eigsvc-worker: runs analyses and trainings on one device"};
+  CLI::App app{"eigsvc-worker: runs analyses and trainings on one device, or on several that share them"};
   app.set_version_flag(
       "--version", absl::StrCat("eigsvc-worker ", EIGSVC_VERSION, " (LibTorch ", EIGSVC_TORCH_VERSION, ")"));
   app.add_option("--socket", options.socket, "Unix socket to serve eigsvc.worker.v1 on");
-  app.add_option("--device", options.device, "cpu or cuda:N")->capture_default_str();
+  app.add_option("--device", options.device, "cpu or cuda:N; cuda:0+cuda:1: several, which share an analysis")
+      ->capture_default_str();
   app.add_option("--threads", options.threads, "CPU threads of a computation; 0: as many as cores")
       ->check(CLI::Range(0, 4096))
       ->capture_default_str();
@@ -199,18 +206,18 @@ int Main(int argc, char** argv) {
     options.inspect.archive.on_demand = true;
     return Inspect(options);
   }
-  const absl::StatusOr<c10::Device> device = ParseDevice(options.device);
-  if (!device.ok()) return Fail(device.status());
+  const absl::StatusOr<std::vector<c10::Device>> devices = ParseDevices(options.device);
+  if (!devices.ok()) return Fail(devices.status());
   RequireFullFloat32();
   if (options.threads > 0) at::set_num_threads(options.threads);
-  if (analyze->parsed()) return Analyze(options, *device);
+  if (analyze->parsed()) return Analyze(options, *devices);
   if (options.socket.empty()) {
     std::fprintf(stderr, "eigsvc-worker: give --socket PATH to serve, or the analyze command; see --help\n");
     return kExitUsage;
   }
   if (!DieWithParent(parent))
     return Fail(absl::UnavailableError("the parent process ended while this one started"));
-  return Serve(options, *device);
+  return Serve(options, *devices);
 }
 
 }  // namespace

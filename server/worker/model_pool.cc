@@ -13,6 +13,7 @@
 #include "models/base/sha256.h"
 #include "models/base/status_macros.h"
 #include "models/tensor/device.h"
+#include "models/tensor/torch_call.h"
 #include "server/worker/convert.h"
 #include "server/worker/fingerprint.h"
 
@@ -61,15 +62,15 @@ v1::LoadedModel LoadedModelProto(const PooledModel& model, absl::Time last_use) 
   return out;
 }
 
-ModelPool::ModelPool(c10::Device device, std::string device_name, int64_t budget_bytes)
-    : device_(device), device_name_(std::move(device_name)), budget_bytes_(budget_bytes) {}
+ModelPool::ModelPool(std::vector<c10::Device> devices, std::string device_name, int64_t budget_bytes)
+    : devices_(std::move(devices)), device_name_(std::move(device_name)), budget_bytes_(budget_bytes) {}
 
 absl::StatusOr<ModelPool::Handle> ModelPool::Acquire(const worker::v1::ResolvedCheckpoint& checkpoint,
                                                      const std::string& dtype, const StopToken& stop,
                                                      absl::string_view residency_name) {
   const v1::CheckpointRef& ref = checkpoint.ref();
   LoadOptions options;
-  options.device = device_;
+  options.device = devices_.front();
   options.max_weight_bytes = budget_bytes_;
   options.stop = &stop;
   EIGSVC_ASSIGN_OR_RETURN(options.dtype, ParseDtype(dtype.empty() ? "float32" : dtype));
@@ -218,6 +219,12 @@ absl::StatusOr<ModelPool::Handle> ModelPool::Keep(PooledModel model) {
   model.description.set_dtype(DtypeName(held.dtype));
   model.description.set_residency(held.residency == Residency::kLayer ? "layer" : "all");
   EIGSVC_RETURN_IF_ERROR(MakeRoom(model.size_bytes));
+  for (size_t i = 1; i < devices_.size() && held.residency == Residency::kAll; ++i) {
+    EIGSVC_RETURN_IF_ERROR(CallTorchStatus("weights on another device", [&] {
+      model.replicas.push_back(model.model->weights().On(devices_[i]));
+      return absl::OkStatus();
+    }));
+  }
   auto handle = std::make_shared<const PooledModel>(std::move(model));
   absl::MutexLock lock(&mutex_);
   entries_.push_front({handle, absl::Now()});

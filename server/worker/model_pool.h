@@ -30,7 +30,9 @@ struct PooledModel {
   std::shared_ptr<const SequenceModel> model;
   Settings settings;  // what came with the checkpoint, the request's on top; holds recorded task parameters
   v1::Model description;
-  int64_t size_bytes = 0;  // that its weights take at a time
+  int64_t size_bytes = 0;  // that its weights take at a time, on each device
+  // On the pool's other devices; none where layers are streamed.
+  std::vector<ModelWeights> replicas;
 };
 
 v1::LoadedModel LoadedModelProto(const PooledModel& model, absl::Time last_use);
@@ -39,8 +41,9 @@ class ModelPool {
  public:
   using Handle = std::shared_ptr<const PooledModel>;
 
-  // `device_name` as results name it: "cpu", "cuda:0".
-  ModelPool(c10::Device device, std::string device_name, int64_t budget_bytes);
+  // `device_name` as results name it: "cpu", "cuda:0", "cuda:0+cuda:1". Models lie on the first device, with
+  // copies of their weights on the others. `budget_bytes` is of each. REQUIRES a device.
+  ModelPool(std::vector<c10::Device> devices, std::string device_name, int64_t budget_bytes);
 
   // The model that `checkpoint` names, loaded or initialised if it is not here yet. `dtype` and `residency`
   // as in AnalysisSpec. Errors as Archive::Open, LoadModel, FindFamily and ParseDtype; INVALID_ARGUMENT for
@@ -78,7 +81,7 @@ class ModelPool {
   // Drops idle models until `bytes` more fit. RESOURCE_EXHAUSTED, with nothing dropped, when that cannot be.
   absl::Status MakeRoom(int64_t bytes);
 
-  const c10::Device device_;
+  const std::vector<c10::Device> devices_;
   const std::string device_name_;
   const int64_t budget_bytes_;
 

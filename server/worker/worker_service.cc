@@ -41,8 +41,8 @@ absl::Time Deadline(const grpc::CallbackServerContext& context) {
 
 WorkerService::WorkerService(WorkerServiceOptions options)
     : options_(std::move(options)),
-      device_description_(DescribeDevice(options_.device)),
-      pool_(options_.device, options_.device_name, options_.model_memory_bytes) {}
+      device_description_(DescribeDevices(options_.devices)),
+      pool_(options_.devices, options_.device_name, options_.model_memory_bytes) {}
 
 template <typename Response, typename Job>
 grpc::ServerWriteReactor<Response>* WorkerService::StartJob(grpc::CallbackServerContext* context, Job job) {
@@ -177,7 +177,7 @@ grpc::ServerUnaryReactor* WorkerService::ListLoaded(grpc::CallbackServerContext*
                                                     const worker::v1::ListLoadedRequest*,
                                                     worker::v1::ListLoadedResponse* response) {
   for (v1::LoadedModel& model : pool_.List()) *response->add_models() = std::move(model);
-  const DeviceMemory memory = ReadDeviceMemory(options_.device);
+  const DeviceMemory memory = ReadDeviceMemory(options_.devices);
   response->set_device_memory_bytes(memory.total_bytes);
   response->set_device_free_bytes(memory.free_bytes);
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();

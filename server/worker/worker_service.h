@@ -15,7 +15,7 @@
 namespace eigsvc {
 
 struct WorkerServiceOptions {
-  c10::Device device = c10::Device(c10::kCPU);
+  std::vector<c10::Device> devices = {c10::Device(c10::kCPU)};  // several share an analysis
   std::string device_name = "cpu";
   int64_t model_memory_bytes = int64_t{8} << 30;
   std::string self_test;  // what SelfTestAttention said

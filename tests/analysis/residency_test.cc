@@ -29,20 +29,6 @@ using ::testing::HasSubstr;
 using testing::StatusIs;
 using testing::TinyModel;
 
-// Those that the fake task suits: they name a token at every step.
-std::vector<TinyModel> ModelsOfTokens() {
-  std::vector<TinyModel> models;
-  for (const TinyModel& tiny : testing::TinyModels()) {
-    const auto model = testing::MakeTiny(tiny);
-    if (model.ok() && (!(*model)->description().pooling.empty() ||
-                       (*model)->description().classes != (*model)->description().vocab_size)) {
-      continue;
-    }
-    models.push_back(tiny);
-  }
-  return models;
-}
-
 class ResidencyTest : public ::testing::TestWithParam<TinyModel> {
  protected:
   void SetUp() override {
@@ -124,7 +110,7 @@ TEST_P(ResidencyTest, ADescriptionNeedsNoWeights) {
   EXPECT_EQ(BytesOf(outline.plan, model->dtype()).All(), bytes);
 }
 
-INSTANTIATE_TEST_SUITE_P(Zoo, ResidencyTest, ::testing::ValuesIn(ModelsOfTokens()),
+INSTANTIATE_TEST_SUITE_P(Zoo, ResidencyTest, ::testing::ValuesIn(testing::TinyTokenModels()),
                          [](const auto& tiny) { return testing::TinyModelName(tiny.param); });
 
 // Counts the loads of each layer, and can fail in one.

@@ -17,6 +17,7 @@
 #include "cuda_runtime_api.h"
 #include "gtest/gtest.h"
 #include "models/analysis/analysis.h"
+#include "models/analysis/shared_analysis.h"
 #include "models/tensor/attention_lse.h"
 #include "models/tensor/device.h"
 #include "models/tensor/torch_call.h"
@@ -112,6 +113,36 @@ TEST_P(FamilyGpuTest, Bfloat16Runs) {
 
 INSTANTIATE_TEST_SUITE_P(Families, FamilyGpuTest, ::testing::ValuesIn(testing::TinyModels()),
                          [](const auto& param) { return testing::TinyModelName(param.param); });
+
+// Two cards where there are two; the first with a copy on the CPU where there is one.
+TEST_P(FamilyGpuTest, TwoDevicesCountWhatOneDoes) {
+  const auto first = OnCuda(GetParam(), c10::kFloat);
+  EIGSVC_ASSERT_OK(first.status());
+  const SequenceModel& model = **first;
+  if (!AnswersEachToken(model.description())) GTEST_SKIP() << "the task asks for a class of each token";
+  int cards = 0;
+  ASSERT_EQ(cudaGetDeviceCount(&cards), cudaSuccess);
+  const c10::Device other = cards > 1 ? c10::Device(c10::kCUDA, 1) : c10::Device(c10::kCPU);
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const ModelWeights copy,
+                              CallTorch("copy", [&] { return model.weights().On(other); }));
+  const FakeTask task(12, kTinyVocabulary, StepsFor(model.description()), 30);
+  AnalysisOptions options;
+  options.batch_size = 3;
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const AnalysisResult one, Analyse(model, task, options));
+  EIGSVC_ASSERT_OK_AND_ASSIGN(
+      const AnalysisResult two,
+      RunSharedAnalysis(model, {&model.weights(), &copy}, task, options, nullptr, StopToken::Never()));
+  EXPECT_EQ(two.eigenvalues, one.eigenvalues);
+  EXPECT_EQ(two.examples, one.examples);
+  ASSERT_EQ(two.sites.size(), one.sites.size());
+  for (size_t i = 0; i < one.sites.size(); ++i) {
+    EXPECT_EQ(two.sites[i].site, one.sites[i].site);
+    EXPECT_EQ(two.sites[i].spectrum.count(), one.sites[i].spectrum.count());
+    if (cards > 1) {  // the same kernels: the same bits
+      EXPECT_TRUE(two.sites[i].spectrum.parts() == one.sites[i].spectrum.parts()) << "site " << i;
+    }
+  }
+}
 
 TEST(AnalysisGpuTest, TheFusedOperatorsOfThisDeviceAreGood) {
   EIGSVC_ASSERT_OK_AND_ASSIGN(const std::string verdict, SelfTestAttention(kCuda));

@@ -36,7 +36,7 @@ class HeadlessTest : public ::testing::Test {
 
   absl::Status Run(const std::string& json, const std::string& export_path = "") {
     std::ofstream(dir_.Path("request.json")) << json;
-    ModelPool pool(c10::Device(c10::kCPU), "cpu", int64_t{1} << 30);
+    ModelPool pool({c10::Device(c10::kCPU)}, "cpu", int64_t{1} << 30);
     return RunHeadless(
         {dir_.Path("request.json"), dir_.Path("result.json"), export_path}, pool,
         [](const v1::AnalysisEvent&) {}, StopToken());
@@ -110,7 +110,7 @@ TEST_F(HeadlessTest, BadRequestsAreNamed) {
 }
 
 TEST_F(HeadlessTest, UnreadableAndUnwritablePathsAreNamed) {
-  ModelPool pool(c10::Device(c10::kCPU), "cpu", int64_t{1} << 30);
+  ModelPool pool({c10::Device(c10::kCPU)}, "cpu", int64_t{1} << 30);
   const auto ignore = [](const v1::AnalysisEvent&) {};
   EXPECT_THAT(RunHeadless({dir_.Path("none.json"), dir_.Path("out.json"), ""}, pool, ignore, StopToken()),
               StatusIs(absl::StatusCode::kNotFound, HasSubstr("none.json")));

@@ -31,7 +31,7 @@ class ModelPoolTest : public ::testing::Test {
     absl::SleepFor(absl::Milliseconds(120));  // until Fingerprint vouches for them
   }
   worker::v1::ResolvedCheckpoint At(const std::string& name) { return CheckpointAt(dir_.Path(name)); }
-  static ModelPool MakePool(int64_t budget) { return ModelPool(c10::Device(c10::kCPU), "cpu", budget); }
+  static ModelPool MakePool(int64_t budget) { return ModelPool({c10::Device(c10::kCPU)}, "cpu", budget); }
   static std::vector<std::string> Ids(const ModelPool& pool) {
     std::vector<std::string> ids;
     for (const v1::LoadedModel& model : pool.List()) ids.push_back(model.model_id());

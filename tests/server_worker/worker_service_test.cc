@@ -123,6 +123,31 @@ TEST_F(WorkerServiceTest, AnAnalysisTellsLoadModelProgressAndResult) {
   EXPECT_EQ(result.eigenvalues(), eigenvalues);
 }
 
+TEST_F(WorkerServiceTest, SeveralDevicesShareAnAnalysisAndComeToTheSame) {
+  WorkerServiceOptions options;
+  options.devices = std::vector<c10::Device>(3, c10::Device(c10::kCPU));
+  options.device_name = "cpu+cpu+cpu";
+  RunningWorker several(std::move(options));
+  const auto one = worker_.Analyze(AnalysisRequest(model_, 64)),
+             three = several.Analyze(AnalysisRequest(model_, 64));
+  ASSERT_TRUE(three.status.ok()) << three.status.error_message();
+  const auto &a = one.events.back().event().result(), &b = three.events.back().event().result();
+  EXPECT_EQ(b.examples(), 64);
+  EXPECT_EQ(b.eigenvalues(), a.eigenvalues());
+  EXPECT_EQ(b.score().value(), a.score().value());
+  ASSERT_EQ(b.sites_size(), a.sites_size());
+  for (int i = 0; i < a.sites_size(); ++i) {
+    EXPECT_TRUE(google::protobuf::util::MessageDifferencer::Equals(a.sites(i), b.sites(i)));
+  }
+  // An export is written by the first alone.
+  worker::v1::RunAnalysisRequest exporting = AnalysisRequest(model_, 64);
+  exporting.set_export_path(dir_.Path("values.safetensors"));
+  const auto exported = several.Analyze(exporting);
+  ASSERT_TRUE(exported.status.ok()) << exported.status.error_message();
+  EXPECT_EQ(exported.events.back().event().result().eigenvalues(), a.eigenvalues());
+  EXPECT_GT(exported.events.back().event().result().eigenvalues_bytes(), 0);
+}
+
 TEST_F(WorkerServiceTest, TheSameRequestGivesTheSameSpectraFromAWarmPool) {
   const auto first = worker_.Analyze(AnalysisRequest(model_, 64));
   const auto second = worker_.Analyze(AnalysisRequest(model_, 64));

@@ -287,6 +287,19 @@ std::vector<TinyModel> TinyModels() {
   return models;
 }
 
+std::vector<TinyModel> TinyTokenModels() {
+  std::vector<TinyModel> models;
+  for (const TinyModel& tiny : TinyModels()) {
+    const auto model = MakeTiny(tiny);
+    // One that cannot be made is kept, to fail where it is used.
+    if (!model.ok() || ((*model)->description().pooling.empty() &&
+                        (*model)->description().classes == (*model)->description().vocab_size)) {
+      models.push_back(tiny);
+    }
+  }
+  return models;
+}
+
 absl::StatusOr<std::shared_ptr<const SequenceModel>> MakeTiny(const TinyModel& model, uint64_t seed,
                                                               c10::ScalarType dtype) {
   EIGSVC_ASSIGN_OR_RETURN(const FamilyEntry* family, FindFamily(model.family));

@@ -25,6 +25,8 @@ inline constexpr int64_t kTinyVocabulary = 48;
 
 // Every trainable family in each of its layouts, some of them in several variants.
 std::vector<TinyModel> TinyModels();
+// Those of them that take tokens and name a token at every step.
+std::vector<TinyModel> TinyTokenModels();
 absl::StatusOr<std::shared_ptr<const SequenceModel>> MakeTiny(const TinyModel& model, uint64_t seed = 1,
                                                               c10::ScalarType dtype = c10::kFloat);
 
