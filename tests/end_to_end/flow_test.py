@@ -186,7 +186,7 @@ class FlowTest(unittest.TestCase):
 
             def run(**fields):
                 *_, last = self.daemon.analysis.Analyze(
-                    rpc.AnalyzeRequest(spec=spec(reference, examples=4, max_steps=61, dtype="float64",
+                    rpc.AnalyzeRequest(spec=spec(reference, examples=4, batch_size=2, max_steps=61, dtype="float64",
                                                  weight_by_multiplicity=True, **fields)), timeout=60)
                 return last.event.result
 
