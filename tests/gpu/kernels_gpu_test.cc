@@ -155,7 +155,9 @@ void CheckRankOne(const at::Tensor& wide_d, const at::Tensor& wide_z) {
   EXPECT_TRUE((outcomes[1].cpu() == outcomes[0]).all().item<bool>()) << order;
   const at::Tensor found = values[1].cpu().to(at::kDouble), twin = values[0].to(at::kDouble);
   EXPECT_TRUE((found.isnan() == twin.isnan()).all().item<bool>()) << order;
-  const at::Tensor norm = (wide_d.abs().amax({-1}) + wide_z.square().sum({-1})).nan_to_num(1, 1, 1);
+  const at::Tensor norm = (wide_d.abs().amax({-1}) + wide_z.square().sum({-1}))
+                              .nan_to_num(1, 1, 1)
+                              .clamp_min(std::numeric_limits<double>::min());  // of d = z = 0
   const double off = ((found - twin).abs().nan_to_num(0).amax({-1}) / norm).max().item<double>();
   EXPECT_LE(off, 40 * std::numeric_limits<T>::epsilon()) << order;  // each within 20 of the truth
 }

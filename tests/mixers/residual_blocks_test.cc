@@ -76,7 +76,8 @@ TEST(BatchNormTest, TrainsByTheBatchAndKeepsRunningStatistics) {
     Random random({2});
     const at::Tensor x = NormalTensor(random, {3, 7, 6}, 2, 1);
     const LayerState state;
-    const at::Tensor mean = x.mean({0, 1}), variance = (x - mean).square().mean({0, 1});
+    const at::Tensor mean = x.mean(at::IntArrayRef{0, 1}),
+                     variance = (x - mean).square().mean(at::IntArrayRef{0, 1});
     const at::Tensor before_mean = drawn.weights["norm.running_mean"].clone(),
                      before_var = drawn.weights["norm.running_var"].clone();
     const at::Tensor used = drawn.Run(block, x, nullptr);
