@@ -93,7 +93,12 @@ TEST(SharedAnalysisTest, EveryExampleIsTakenOnceWhateverTheNumbers) {
 }
 
 TEST(SharedAnalysisTest, ProgressIsOfAllSharesAndByOneThreadAtATime) {
-  const FakeModel model(1, 23, ReportNothing);
+  // A report is followed by ten times its own time without one: the last batch lets that pass.
+  std::atomic<int> batches = 0;
+  const FakeModel model(1, 23, [&](int, const at::Tensor&, const LayerContext&) {
+    if (++batches == 60) absl::SleepFor(absl::Seconds(1));
+    return absl::OkStatus();
+  });
   const FakeTask task(60, 23, 6, 5);
   AnalysisOptions options;
   options.batch_size = 1;
@@ -114,8 +119,8 @@ TEST(SharedAnalysisTest, ProgressIsOfAllSharesAndByOneThreadAtATime) {
                                 ++calls;
                                 inside.fetch_sub(1);
                               }));
-  EXPECT_GT(calls, 3u);
-  EXPECT_GT(most, 20);  // more than one share has
+  EXPECT_GE(calls, 2u);
+  EXPECT_EQ(most, 60);  // of all shares
   EXPECT_EQ(result.examples, 60);
 }
 
