@@ -49,10 +49,6 @@ absl::StatusOr<std::shared_ptr<const SequenceModel>> OnCuda(const TinyModel& tin
   });
 }
 
-// The fake task names a token at every step. A model that pools or takes real inputs cannot answer it, and
-// is analysed on the CPU alone.
-bool AnswersEachToken(const ModelDescription& model) { return model.vocab_size > 0 && model.pooling.empty(); }
-
 int64_t StepsFor(const ModelDescription& model) {
   return model.max_positions > 0 ? std::min<int64_t>(33, model.max_positions) : 33;
 }
@@ -62,7 +58,6 @@ class FamilyGpuTest : public ::testing::TestWithParam<TinyModel> {};
 TEST_P(FamilyGpuTest, SpectraAreThoseOfTheCpu) {
   const auto cpu = testing::MakeTiny(GetParam());
   EIGSVC_ASSERT_OK(cpu.status());
-  if (!AnswersEachToken((*cpu)->description())) GTEST_SKIP() << "the task asks for a class of each token";
   EIGSVC_ASSERT_OK_AND_ASSIGN(const auto cuda, OnCuda(GetParam(), c10::kFloat));
   const int64_t steps = StepsFor((*cpu)->description());
   const FakeTask task(24, kTinyVocabulary, steps, steps);
@@ -101,7 +96,6 @@ TEST_P(FamilyGpuTest, SpectraAreThoseOfTheCpu) {
 
 TEST_P(FamilyGpuTest, Bfloat16Runs) {
   EIGSVC_ASSERT_OK_AND_ASSIGN(const auto cuda, OnCuda(GetParam(), c10::kBFloat16));
-  if (!AnswersEachToken(cuda->description())) GTEST_SKIP() << "the task asks for a class of each token";
   EIGSVC_ASSERT_OK_AND_ASSIGN(
       const AnalysisResult result,
       Analyse(*cuda, FakeTask(8, kTinyVocabulary, StepsFor(cuda->description()), 9), AnalysisOptions()));
@@ -111,7 +105,7 @@ TEST_P(FamilyGpuTest, Bfloat16Runs) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, FamilyGpuTest, ::testing::ValuesIn(testing::TinyModels()),
+INSTANTIATE_TEST_SUITE_P(Families, FamilyGpuTest, ::testing::ValuesIn(testing::TinyTokenModels()),
                          [](const auto& param) { return testing::TinyModelName(param.param); });
 
 // Two cards where there are two; the first with a copy on the CPU where there is one.
@@ -119,7 +113,6 @@ TEST_P(FamilyGpuTest, TwoDevicesCountWhatOneDoes) {
   const auto first = OnCuda(GetParam(), c10::kFloat);
   EIGSVC_ASSERT_OK(first.status());
   const SequenceModel& model = **first;
-  if (!AnswersEachToken(model.description())) GTEST_SKIP() << "the task asks for a class of each token";
   int cards = 0;
   ASSERT_EQ(cudaGetDeviceCount(&cards), cudaSuccess);
   const c10::Device other = cards > 1 ? c10::Device(c10::kCUDA, 1) : c10::Device(c10::kCPU);

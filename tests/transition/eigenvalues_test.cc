@@ -34,26 +34,21 @@
 #include "models/transition/pieces.h"
 #include "tests/testing/paths.h"
 #include "tests/testing/status_matchers.h"
+#include "tests/testing/tensors.h"
 #include "tests/transition/s4_problems.h"
 
 namespace eigsvc {
 namespace {
 
 using ::testing::HasSubstr;
+using testing::NormalTensor;
 using testing::StatusIs;
 using Complex = std::complex<double>;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-at::Tensor Normal(Random& random, at::IntArrayRef shape, double size = 1) {
-  at::Tensor x = at::zeros(shape, c10::kDouble);
-  double* data = x.mutable_data_ptr<double>();
-  for (int64_t i = 0; i < x.numel(); ++i) data[i] = size * random.Normal();
-  return x;
-}
-
 at::Tensor NormalComplex(Random& random, at::IntArrayRef shape, double size = 1) {
-  const at::Tensor real = Normal(random, shape, size);
-  return at::complex(real, Normal(random, shape, size));
+  const at::Tensor real = NormalTensor(random, shape, size);
+  return at::complex(real, NormalTensor(random, shape, size));
 }
 
 // log λ as complex numbers, row by row.
@@ -151,9 +146,9 @@ TEST(EigenvaluesTest, LowRankOfAScalarStoresTheBulkOnceAndEqualsTheGeneralSolver
   Random random({2});
   for (const int64_t rank : {1, 2, 3}) {
     DiagonalPlusLowRank kind;
-    kind.d = Normal(random, {2, 3, 2, 1});
-    kind.u = Normal(random, {2, 3, 2, 6, rank});
-    kind.v = Normal(random, {2, 3, 2, 6, rank});
+    kind.d = NormalTensor(random, {2, 3, 2, 1});
+    kind.u = NormalTensor(random, {2, 3, 2, 6, rank});
+    kind.v = NormalTensor(random, {2, 3, 2, 6, rank});
     kind.multiplicity = 5;
     const Eigenvalues found = Computed(kind);
     std::vector<int64_t> multiplicities(rank + 1, 5);
@@ -175,15 +170,15 @@ TEST(EigenvaluesTest, LowRankOfAScalarStoresTheBulkOnceAndEqualsTheGeneralSolver
 TEST(EigenvaluesTest, LowRankOfAScalarThatIsNotLowEqualsTheGeneralSolver) {
   Random random({12});
   DiagonalPlusLowRank kind;
-  kind.d = Normal(random, {1, 2, 2, 1});
-  kind.u = Normal(random, {1, 2, 2, 3, 3});
-  kind.v = Normal(random, {1, 2, 2, 3, 3});
+  kind.d = NormalTensor(random, {1, 2, 2, 1});
+  kind.u = NormalTensor(random, {1, 2, 2, 3, 3});
+  kind.v = NormalTensor(random, {1, 2, 2, 3, 3});
   ExpectEigenvalues(Computed(kind), at::linalg_eigvals(Explicit(kind)), 1e-11);
 }
 
 TEST(EigenvaluesTest, TheDeltaRuleHasOneEigenvalueApartFromOne) {
   Random random({3});
-  const at::Tensor key = Normal(random, {1, 4, 2, 8, 1});
+  const at::Tensor key = NormalTensor(random, {1, 4, 2, 8, 1});
   const at::Tensor unit = key / key.norm(2, {-2}, true);
   for (const double beta : {0.3, 1.0, 1.7}) {
     const Eigenvalues found =
@@ -200,9 +195,9 @@ TEST(EigenvaluesTest, TheDeltaRuleHasOneEigenvalueApartFromOne) {
 TEST(EigenvaluesTest, SymmetrisableLowRankEqualsTheGeneralSolver) {
   Random random({4});
   DiagonalPlusLowRank kind;
-  kind.d = Normal(random, {2, 2, 2, 7});
-  kind.u = Normal(random, {2, 2, 2, 7, 1});
-  kind.v = kind.u * Normal(random, {2, 2, 2, 7, 1}).abs();
+  kind.d = NormalTensor(random, {2, 2, 2, 7});
+  kind.u = NormalTensor(random, {2, 2, 2, 7, 1});
+  kind.v = kind.u * NormalTensor(random, {2, 2, 2, 7, 1}).abs();
   ExpectEigenvalues(Computed(kind), at::linalg_eigvals(Explicit(kind)), 1e-11);
   kind.v = -kind.v;
   ExpectEigenvalues(Computed(kind), at::linalg_eigvals(Explicit(kind)), 1e-11);
@@ -212,9 +207,9 @@ TEST(EigenvaluesTest, SymmetrisableLowRankEqualsTheGeneralSolver) {
 TEST(EigenvaluesTest, SymmetrisableProblemsAreTakenOneByOne) {
   Random random({14});
   DiagonalPlusLowRank kind;
-  kind.d = Normal(random, {1, 3, 1, 5});
-  kind.u = Normal(random, {1, 3, 1, 5, 1}).abs();
-  kind.v = Normal(random, {1, 3, 1, 5, 1}).abs();
+  kind.d = NormalTensor(random, {1, 3, 1, 5});
+  kind.u = NormalTensor(random, {1, 3, 1, 5, 1}).abs();
+  kind.v = NormalTensor(random, {1, 3, 1, 5, 1}).abs();
   const auto expected = Logs(Computed(kind));
   kind.d = kind.d.clone();
   kind.d[0][1][0][2] = kInfinity;
@@ -230,9 +225,9 @@ TEST(EigenvaluesTest, SymmetrisableProblemsAreTakenOneByOne) {
 TEST(EigenvaluesTest, ManyProblemsAreSolvedInPiecesThatAddUp) {
   Random random({15});
   DiagonalPlusLowRank kind;
-  kind.d = Normal(random, {3, 500, 4, 8});
-  kind.u = Normal(random, {3, 500, 4, 8, 1}).abs();
-  kind.v = Normal(random, {3, 500, 4, 8, 1}).abs();
+  kind.d = NormalTensor(random, {3, 500, 4, 8});
+  kind.u = NormalTensor(random, {3, 500, 4, 8, 1}).abs();
+  kind.v = NormalTensor(random, {3, 500, 4, 8, 1}).abs();
   const Eigenvalues found = Computed(kind);
   // Traces and determinants of the explicit matrices.
   const at::Tensor matrix = Explicit(kind);
@@ -287,7 +282,7 @@ TEST(EigenvaluesTest, GeneralLowRankAndDenseEqualTheGeneralSolver) {
   kind.u = NormalComplex(random, {1, 2, 3, 6, 2});
   kind.v = NormalComplex(random, {1, 2, 3, 6, 2});
   ExpectEigenvalues(Computed(kind), at::linalg_eigvals(Explicit(kind)), 1e-10);
-  const at::Tensor matrix = Normal(random, {1, 2, 3, 6, 6});
+  const at::Tensor matrix = NormalTensor(random, {1, 2, 3, 6, 6});
   const at::Tensor exponential = at::linalg_matrix_exp(matrix);
   ExpectEigenvalues(Computed(Dense{matrix, Discretization::kExp}), at::linalg_eigvals(exponential), 1e-9);
 }

@@ -28,23 +28,18 @@
 #include "tests/kernels/window_factors.h"
 #include "tests/testing/paths.h"
 #include "tests/testing/status_matchers.h"
+#include "tests/testing/tensors.h"
 
 namespace eigsvc {
 namespace {
 
 using ::absl::StatusCode;
+using ::eigsvc::testing::NormalTensor;
 using ::eigsvc::testing::StatusIs;
 using ::testing::HasSubstr;
 using Complex = std::complex<double>;
 constexpr double kPi = std::numbers::pi;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-
-at::Tensor Normal(Random& random, at::IntArrayRef shape, double size = 1) {
-  at::Tensor x = at::zeros(shape, c10::kDouble);
-  double* data = x.mutable_data_ptr<double>();
-  for (int64_t i = 0; i < x.numel(); ++i) data[i] = size * random.Normal();
-  return x;
-}
 
 EigenvalueOptions Over(Window window) {
   EigenvalueOptions options;
@@ -92,8 +87,9 @@ TEST(WindowEigenvaluesTest, OfScalarsAreProducts) {
 TEST(WindowEigenvaluesTest, OfDiagonalsAreProducts) {
   Random random({3});
   const Window window{5, 3};
-  const at::Tensor values = at::complex(Normal(random, {2, 20, 2, 3}), Normal(random, {2, 20, 2, 3}));
-  const at::Tensor real = Normal(random, {2, 20, 2, 3});
+  const at::Tensor values =
+      at::complex(NormalTensor(random, {2, 20, 2, 3}), NormalTensor(random, {2, 20, 2, 3}));
+  const at::Tensor real = NormalTensor(random, {2, 20, 2, 3});
   for (const bool complex : {true, false}) {
     const at::Tensor& given = complex ? values : real;
     EIGSVC_ASSERT_OK_AND_ASSIGN(const Eigenvalues found, ComputeEigenvalues({Diagonal{given}}, Over(window)));
@@ -131,8 +127,9 @@ TEST(WindowEigenvaluesTest, AConstantMatrixHasItsOwnPowers) {
   // S4's form, whose errors grow with the window.
   Random random({8});
   const at::Tensor d =
-      at::complex(at::full({1, 1, 2, 3}, -0.5, at::kDouble), Normal(random, {1, 1, 2, 3}, 9));
-  const at::Tensor u = at::complex(Normal(random, {1, 1, 2, 3, 1}), Normal(random, {1, 1, 2, 3, 1}));
+      at::complex(at::full({1, 1, 2, 3}, -0.5, at::kDouble), NormalTensor(random, {1, 1, 2, 3}, 9));
+  const at::Tensor u =
+      at::complex(NormalTensor(random, {1, 1, 2, 3, 1}), NormalTensor(random, {1, 1, 2, 3, 1}));
   DiagonalPlusLowRank kind{d, u, u.conj().resolve_conj(), Discretization::kBilinear};
   kind.step = at::full({4}, 0.125, at::kDouble);
   const Transition transition{kind, /*constant=*/true};
@@ -180,10 +177,10 @@ void ExpectProducts(const at::Tensor& matrices, const Window& window, const Eige
 
 DiagonalPlusLowRank LowRank(Random& random, int64_t steps, int64_t size, int64_t rank, int64_t gates) {
   DiagonalPlusLowRank kind;
-  kind.d = at::sigmoid(Normal(random, {2, steps, 3, gates}) + 2);
-  kind.v = Normal(random, {2, steps, 3, size, rank}, 1 / std::sqrt(static_cast<double>(size)));
-  kind.u =
-      kind.v * kind.d.narrow(3, 0, 1).unsqueeze(-1) * at::sigmoid(Normal(random, {2, steps, 3, 1, rank}));
+  kind.d = at::sigmoid(NormalTensor(random, {2, steps, 3, gates}) + 2);
+  kind.v = NormalTensor(random, {2, steps, 3, size, rank}, 1 / std::sqrt(static_cast<double>(size)));
+  kind.u = kind.v * kind.d.narrow(3, 0, 1).unsqueeze(-1) *
+           at::sigmoid(NormalTensor(random, {2, steps, 3, 1, rank}));
   return kind;
 }
 
@@ -238,7 +235,7 @@ TEST(WindowEigenvaluesTest, AGateOfZeroLeavesNothing) {
 TEST(WindowEigenvaluesTest, OfDiagonalGatesAndOfMatricesAreProducts) {
   Random random({13});
   const DiagonalPlusLowRank kind = LowRank(random, 9, 5, 1, 5);
-  const at::Tensor matrices = Normal(random, {2, 9, 3, 5, 5}, 0.5);
+  const at::Tensor matrices = NormalTensor(random, {2, 9, 3, 5, 5}, 0.5);
   for (const Window window : {Window{2, 1}, Window{4, 3}, Window{6, 6}, Window{1, 2}}) {
     EIGSVC_ASSERT_OK_AND_ASSIGN(const Eigenvalues gated, ComputeEigenvalues({kind}, Over(window)));
     ExpectProducts(Matrices(kind), window, gated, std::vector<int64_t>(5, 1));
@@ -296,7 +293,7 @@ TEST(WindowEigenvaluesTest, WhatHasNoExactRouteIsNamed) {
       ComputeEigenvalues({kind}, Over({2, 2})),
       StatusIs(StatusCode::kInvalidArgument, HasSubstr("diagonal plus low rank, changes with the step")));
   EIGSVC_EXPECT_OK(ComputeEigenvalues({kind}));
-  const at::Tensor matrix = Normal(random, {1, 4, 1, 2, 2});
+  const at::Tensor matrix = NormalTensor(random, {1, 4, 1, 2, 2});
   EXPECT_THAT(ComputeEigenvalues({Dense{at::complex(matrix, matrix)}}, Over({2, 2})),
               StatusIs(StatusCode::kInvalidArgument, HasSubstr("--window")));
   EXPECT_THAT(ComputeEigenvalues({Dense{matrix}}, Over({5, 5})),
@@ -305,7 +302,7 @@ TEST(WindowEigenvaluesTest, WhatHasNoExactRouteIsNamed) {
 
 TEST(WindowStreamTest, ChunksMakeTheWindowsOfTheWhole) {
   Random random({5});
-  const at::Tensor log = Normal(random, {2, 23, 3});
+  const at::Tensor log = NormalTensor(random, {2, 23, 3});
   for (const Window window : {Window{4, 1}, Window{3, 5}, Window{6, 6}, Window{1, 4}}) {
     for (const int64_t chunk : {1, 2, 7, 23}) {
       WindowStream stream(window);
