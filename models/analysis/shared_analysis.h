@@ -14,7 +14,7 @@ namespace eigsvc {
 // in a thread of its own; the spectra and the score are of all. What is counted has the same bits as with one
 // device: counts and moments are integers, and merged exactly. `progress` is called by one thread at a time.
 // Errors as RunAnalysis: the first share's that fails, which stops the others. INVALID_ARGUMENT for an
-// export, which one device writes. REQUIRES at least one replica, none streamed.
+// export and for windows, which one device takes. REQUIRES at least one replica, none streamed.
 absl::StatusOr<AnalysisResult> RunSharedAnalysis(const SequenceModel& model,
                                                  absl::Span<const ModelWeights* const> replicas,
                                                  const Task& task, const AnalysisOptions& options,

@@ -123,20 +123,17 @@ absl::Status SpectrumTap::OnTransition(int layer, absl::string_view mixer, UnitK
   const std::pair<int, std::string> site(layer, mixer);
   const auto seen = counted_->find(site);
   const int64_t counted = seen == counted_->end() ? 0 : seen->second;
-  if (transition.constant && options_.first_example > 0) {  // counted where the split begins
-    constants_.insert({layer, std::string(mixer)});
+  // A constant transition is counted once, where the split begins; waiting for it costs nothing.
+  if (transition.constant) {
+    if (options_.first_example == 0)
+      EIGSVC_RETURN_IF_ERROR(CountOnHost(layer, mixer, unit_kind, transition, counted));
+    constants_.insert(site);
     return absl::OkStatus();
   }
   // Attention has no transition into step 0.
-  if (!transition.constant && transition.first_step > std::max<int64_t>(counted, 1)) {
+  if (transition.first_step > std::max<int64_t>(counted, 1)) {
     return absl::InternalError(absl::StrCat("layer ", layer, ", ", mixer, " reported step ",
                                             transition.first_step, " where ", counted, " was to come"));
-  }
-  // A constant transition is counted once; waiting for it costs nothing.
-  if (transition.constant) {
-    EIGSVC_RETURN_IF_ERROR(CountOnHost(layer, mixer, unit_kind, transition, counted));
-    constants_.insert(site);
-    return absl::OkStatus();
   }
   const absl::StatusOr<EigenvalueLayout> layout = DescribeEigenvalues(transition);
   if (!layout.ok()) return Annotate(layout.status(), absl::StrCat("layer ", layer, ", ", mixer));
