@@ -4,21 +4,24 @@
 #include <cmath>
 #include <numbers>
 
+#include "ATen/TensorOperators.h"
 #include "ATen/ops/_foreach_mul.h"
 #include "ATen/ops/_foreach_norm.h"
 #include "ATen/ops/_fused_adamw.h"
 #include "ATen/ops/full.h"
 #include "ATen/ops/stack.h"
+#include "ATen/ops/zeros.h"
 #include "ATen/ops/zeros_like.h"
 #include "c10/core/GradMode.h"
 
 namespace eigsvc {
 namespace {
 
-// Applies the fused operator to those parameters of one kind that have a gradient.
+// Applies the fused operator to those parameters of one kind that have a gradient. `number`: of this update,
+// counted from 1. `skip`: where it is 1, nothing changes.
 void Update(const std::vector<Parameter>& parameters, bool recurrence, bool decays,
-            const TrainingOptions& options, int64_t step) {
-  std::vector<at::Tensor> values, gradients, first, second, steps;
+            const TrainingOptions& options, int64_t step, const at::Tensor& number, const at::Tensor& skip) {
+  std::vector<at::Tensor> values, gradients, first, second;
   for (const Parameter& parameter : parameters) {
     const bool shrinks = parameter.decays || (parameter.recurrence && options.decay_recurrence);
     if (parameter.recurrence != recurrence || shrinks != decays || !parameter.value.grad().defined())
@@ -27,14 +30,13 @@ void Update(const std::vector<Parameter>& parameters, bool recurrence, bool deca
     gradients.push_back(parameter.value.grad());
     first.push_back(parameter.first_moment);
     second.push_back(parameter.second_moment);
-    // The number of this update, counted from 1.
-    steps.push_back(at::full({}, step + 1, at::TensorOptions(at::kFloat).device(parameter.value.device())));
   }
   if (values.empty()) return;
-  at::_fused_adamw_(values, gradients, first, second, /*max_exp_avg_sqs=*/{}, steps,
+  const std::vector<at::Tensor> numbers(values.size(), number);
+  at::_fused_adamw_(values, gradients, first, second, /*max_exp_avg_sqs=*/{}, numbers,
                     LearningRate(options, step, recurrence), options.beta1, options.beta2,
                     decays ? options.weight_decay : 0.0, options.epsilon,
-                    /*amsgrad=*/false, /*maximize=*/false);
+                    /*amsgrad=*/false, /*maximize=*/false, /*grad_scale=*/{}, /*found_inf=*/skip);
 }
 
 }  // namespace
@@ -65,21 +67,21 @@ double LearningRate(const TrainingOptions& options, int64_t step, bool recurrenc
   return options.final_learning_rate + share * (peak - options.final_learning_rate);
 }
 
-double AdamWStep(std::vector<Parameter>& parameters, const TrainingOptions& options, int64_t step) {
+at::Tensor AdamWStep(std::vector<Parameter>& parameters, const TrainingOptions& options, int64_t step) {
   const c10::NoGradGuard no_grad;
   std::vector<at::Tensor> gradients;
   for (const Parameter& parameter : parameters) {
     if (parameter.value.grad().defined()) gradients.push_back(parameter.value.grad());
   }
-  if (gradients.empty()) return 0;
-  const double norm = at::stack(at::_foreach_norm(gradients)).norm().item<double>();
-  if (std::isfinite(norm)) {
-    if (options.gradient_clip > 0 && norm > options.gradient_clip) {
-      at::_foreach_mul_(gradients, options.gradient_clip / norm);
-    }
-    for (const bool recurrence : {false, true}) {
-      for (const bool decays : {false, true}) Update(parameters, recurrence, decays, options, step);
-    }
+  if (gradients.empty()) return at::zeros({});
+  const at::Tensor norm = at::stack(at::_foreach_norm(gradients)).norm();
+  if (options.gradient_clip > 0)
+    at::_foreach_mul_(gradients, (norm.reciprocal() * options.gradient_clip).clamp_max(1));
+  const at::Tensor skip = norm.isfinite().logical_not().to(at::kFloat),
+                   number = at::full({}, step + 1, skip.options());
+  for (const bool recurrence : {false, true}) {
+    for (const bool decays : {false, true})
+      Update(parameters, recurrence, decays, options, step, number, skip);
   }
   for (Parameter& parameter : parameters) parameter.value.mutable_grad().reset();
   return norm;

@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <deque>
 #include <utility>
 
+#include "ATen/ops/stack.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "c10/core/GradMode.h"
@@ -14,6 +16,7 @@
 #include "models/base/status_util.h"
 #include "models/tasks/prefetch.h"
 #include "models/tensor/generator.h"
+#include "models/tensor/host_copy.h"
 #include "models/tensor/torch_call.h"
 #include "models/training/batch_order.h"
 #include "models/training/checkpoint.h"
@@ -70,6 +73,7 @@ class Trainer {
     const absl::Status status = Loop();
     if (status.code() == absl::StatusCode::kCancelled ||
         status.code() == absl::StatusCode::kDeadlineExceeded) {
+      EIGSVC_RETURN_IF_ERROR(LookAtAll());
       const absl::Status saved = SaveLastCheckpoint();
       if (!saved.ok())
         return Annotate(status, absl::StrCat("the last checkpoint was not kept (", saved.message(), ")"));
@@ -120,10 +124,14 @@ class Trainer {
       EIGSVC_RETURN_IF_ERROR(stop_.Check());
       EIGSVC_RETURN_IF_ERROR(Step());
       const bool evaluate = record_.step % options_.eval_every == 0 || record_.step == options_.steps;
+      const bool report = evaluate || absl::Now() - last_report_ >= kReportInterval;
+      if (report) {
+        EIGSVC_RETURN_IF_ERROR(LookAtAll());
+      }
       if (evaluate) {
         EIGSVC_RETURN_IF_ERROR(Evaluate());
       }
-      if (evaluate || absl::Now() - last_report_ >= kReportInterval) Report(evaluate);
+      if (report) Report(evaluate);
       if (evaluate && Reached()) break;
     }
     return absl::OkStatus();
@@ -143,18 +151,37 @@ class Trainer {
           return TrainingMode{SeededGenerator(weights_.Distinct().front().device(), seed)};
         }));
     EIGSVC_ASSIGN_OR_RETURN(const at::Tensor loss, TrainingLoss(model_, weights_, batch, stop_, &training));
-    double value = 0;
-    EIGSVC_RETURN_IF_ERROR(CallTorchStatus(absl::StrCat("step ", record_.step + 1), [&]() -> absl::Status {
-      value = loss.item<double>();
-      if (!std::isfinite(value)) return NotFinite("loss", value);
+    EIGSVC_RETURN_IF_ERROR(CallTorchStatus(absl::StrCat("step ", record_.step + 1), [&] {
       loss.backward();
-      gradient_norm_ = AdamWStep(parameters_, options_, record_.step);
-      return std::isfinite(gradient_norm_) ? absl::OkStatus() : NotFinite("gradient's norm", gradient_norm_);
+      const at::Tensor norm = AdamWStep(parameters_, options_, record_.step);
+      const at::Tensor figures[] = {loss.detach().to(at::kDouble), norm.to(loss.device(), at::kDouble)};
+      record_.step += 1;
+      queued_.push_back({record_.step, HostCopy(at::stack(figures))});
+      return absl::OkStatus();
     }));
-    record_.step += 1;
-    loss_sum_ += value;
-    loss_count_ += 1;
     for (int64_t length : batch.lengths) tokens_ += length;
+    // The step before, by now: the device is not to wait for the host.
+    while (queued_.size() > 1) EIGSVC_RETURN_IF_ERROR(LookAtOldest());
+    return absl::OkStatus();
+  }
+
+  absl::Status LookAtOldest() {
+    QueuedStep step = std::move(queued_.front());
+    queued_.pop_front();
+    return CallTorchStatus(absl::StrCat("step ", step.number), [&]() -> absl::Status {
+      const at::Tensor& figures = step.figures.Wait();
+      const double loss = figures[0].item<double>();
+      gradient_norm_ = figures[1].item<double>();
+      if (!std::isfinite(loss)) return NotFinite(step.number, "loss", loss);
+      if (!std::isfinite(gradient_norm_)) return NotFinite(step.number, "gradient's norm", gradient_norm_);
+      loss_sum_ += loss;
+      loss_count_ += 1;
+      return absl::OkStatus();
+    });
+  }
+
+  absl::Status LookAtAll() {
+    while (!queued_.empty()) EIGSVC_RETURN_IF_ERROR(LookAtOldest());
     return absl::OkStatus();
   }
 
@@ -164,9 +191,9 @@ class Trainer {
     return {rows * BatchAt(options_.seed, step, examples / rows), rows};
   }
 
-  absl::Status NotFinite(absl::string_view what, double value) const {
+  static absl::Status NotFinite(int64_t step, absl::string_view what, double value) {
     return absl::AbortedError(
-        absl::StrCat("step ", record_.step + 1, ": the ", what, " is ", value,
+        absl::StrCat("step ", step, ": the ", what, " is ", value,
                      "; lower the learning rate, lengthen the warm-up or clip the gradient"));
   }
 
@@ -236,6 +263,12 @@ class Trainer {
   const std::function<void(const TrainingProgress&)>& progress_;
   const StopToken& stop_;
   Prefetch batches_;
+  // A step whose figures, loss and norm of the gradient, were not looked at yet.
+  struct QueuedStep {
+    int64_t number;
+    HostCopy figures;
+  };
+  std::deque<QueuedStep> queued_;
   ModelWeights weights_;
   std::vector<Parameter> parameters_;
   TrainingRecord record_;

@@ -5,12 +5,14 @@ random; speed does not depend on them. "prefill" is embedding and layers without
 """
 
 import argparse
+import functools
 import gc
 import json
 import os
 import pathlib
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -20,11 +22,15 @@ parser.add_argument("--device", default="cuda:0")
 parser.add_argument("--rounds", type=int, default=7)
 parser.add_argument("--cases", default="all", help="names of CASES, with commas")
 parser.add_argument("--scratch", type=pathlib.Path, default=pathlib.Path(tempfile.gettempdir()))
+parser.add_argument("--mamba-ssm", help="folders with mamba_ssm and causal_conv1d ready to import, with colons: raced for Mamba-2 "
+                    "in place of transformers")
 parser.add_argument("--report", type=pathlib.Path)
 arguments = parser.parse_args()
 
 import torch  # noqa: E402
 import transformers  # noqa: E402
+
+from forward_process import ForwardProcess  # noqa: E402
 
 transformers.logging.set_verbosity_error()
 torch.manual_seed(1)
@@ -56,29 +62,28 @@ def build(family, settings, directory):
     return model
 
 
-class Ours:
-    def __init__(self, directory, batch, steps, dtype):
-        command = [arguments.bin / "forward_bench", directory, str(batch), str(steps), str(os.cpu_count()), arguments.device, dtype]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def mamba_ssm_body(whole, settings, dtype):
+    """Embedding and layers of state-spaces/mamba, which its fused Triton kernels run; held to transformers' on the same weights."""
+    sys.path[:0] = arguments.mamba_ssm.split(":")
+    from mamba_ssm.models.mixer_seq_simple import MixerModel
+    inner = {"layer": "Mamba2", "d_state": settings["state_size"], "headdim": settings["head_dim"], "expand": settings["expand"],
+             "ngroups": settings["n_groups"]}
+    body = MixerModel(settings["hidden_size"], settings["num_hidden_layers"], 0, settings["vocab_size"], inner, rms_norm=True,
+                      fused_add_norm=True, residual_in_fp32=True, device=DEVICE, dtype=dtype).eval()
+    body.load_state_dict({key.replace("embeddings", "embedding"): value for key, value in whole.base_model.state_dict().items()})
+    few = torch.arange(512, device=DEVICE).view(1, -1)
+    expected, found = whole.base_model(few, use_cache=False).last_hidden_state, body(few)
+    off = (found.float() - expected.float()).norm() / expected.float().norm()
+    if not off < 0.1:
+        raise RuntimeError(f"mamba_ssm does not run this model: off by {off:.3g}")
+    return body
 
-    def ask(self, line):
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        if not answer:
-            raise RuntimeError(f"forward_bench ended at: {line}")
-        return float(answer)
 
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
-
-
-def theirs(model, tokens, passes):
+def theirs(forward, tokens, passes):
     torch.cuda.synchronize()
     start = time.perf_counter()
     for _ in range(passes):
-        model(tokens, use_cache=False)
+        forward(tokens)
     torch.cuda.synchronize()
     return (time.perf_counter() - start) / passes
 
@@ -89,14 +94,17 @@ def row(name):
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as directory, torch.inference_mode():
         whole = build(family, settings, directory)
         parameters = sum(p.numel() for p in whole.parameters())
-        body = whole.base_model.to(getattr(torch, dtype))
-        ours = Ours(directory, batch, steps, dtype)
+        if family == "mamba2" and arguments.mamba_ssm:
+            forward, public = mamba_ssm_body(whole, settings, getattr(torch, dtype)), passes
+        else:
+            forward = functools.partial(whole.base_model.to(getattr(torch, dtype)), use_cache=False)
+        ours = ForwardProcess(arguments.bin, directory, batch, steps, os.cpu_count(), arguments.device, dtype)
         times = {"theirs": [], "prefill": [], "analyze": [], "tap": []}
         for number in range(arguments.rounds + 2):
             sample = {}
             if public:
                 try:
-                    sample["theirs"] = theirs(body, tokens, public)
+                    sample["theirs"] = theirs(forward, tokens, public)
                 except torch.OutOfMemoryError:
                     public = 0
                     times["theirs"].clear()
@@ -113,7 +121,7 @@ def row(name):
         ours.ask("analyze 1")
         analysed = ours.ask("memory")
         ours.close()
-        del whole, body
+        del whole, forward
         gc.collect()
         torch.cuda.empty_cache()
     result = {"name": name, "parameters": parameters, "dtype": dtype, "batch": batch, "steps": steps}
@@ -137,7 +145,7 @@ def load_row():
         torch.cuda.empty_cache()
         files = sorted(pathlib.Path(directory).glob("*.safetensors"))
         size = sum(path.stat().st_size for path in files)
-        ours = Ours(directory, 1, 16, "float32")
+        ours = ForwardProcess(arguments.bin, directory, 1, 16, os.cpu_count(), arguments.device, "float32")
         times = {"cold": [], "warm": [], "direct": []}
         for _ in range(3):
             os.sync()
@@ -154,11 +162,12 @@ def load_row():
 
 
 names = list(CASES) if arguments.cases == "all" else [name for name in arguments.cases.split(",") if name in CASES]
-print(f"{torch.cuda.get_device_name(DEVICE)}, torch {torch.__version__}, transformers {transformers.__version__}, medians of "
+print(f"{torch.cuda.get_device_name(DEVICE)}, torch {torch.__version__}, transformers {transformers.__version__}"
+      f"{', mamba_ssm for Mamba-2' if arguments.mamba_ssm else ''}, medians of "
       f"{arguments.rounds} interleaved rounds (min..max)", flush=True)
 rows = []
 if names:
-    print("| model | batch × steps | transformers ms | ours ms | theirs / ours | with analysis ms | analysis / plain | host's "
+    print("| model | batch × steps | theirs ms | ours ms | theirs / ours | with analysis ms | analysis / plain | host's "
           "part of it, ms an analysis | peak MB, plain and analysed |\n|---|---|---|---|---|---|---|---|---|", flush=True)
 for name in names:
     result = row(name)

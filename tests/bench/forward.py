@@ -9,7 +9,6 @@ import json
 import os
 import pathlib
 import statistics
-import subprocess
 import tempfile
 import time
 
@@ -22,6 +21,8 @@ arguments = parser.parse_args()
 
 import torch  # noqa: E402
 import transformers  # noqa: E402
+
+from forward_process import ForwardProcess  # noqa: E402
 
 torch.set_num_threads(arguments.threads)
 torch.manual_seed(1)
@@ -48,30 +49,22 @@ def build(family):
     return transformers.GPT2LMHeadModel._from_config(config, attn_implementation="sdpa")
 
 
-def ask(process, line):
-    process.stdin.write(line + "\n")
-    process.stdin.flush()
-    return float(process.stdout.readline())
-
-
 rows = []
 for family, batch, steps in CASES:
     model = build(family).eval()
     tokens = torch.tensor([(i * 7919 + 13) % VOCAB for i in range(batch * steps)]).view(batch, steps)
     with tempfile.TemporaryDirectory() as directory, torch.inference_mode():
         model.save_pretrained(directory)
-        ours = subprocess.Popen([arguments.bin / "forward_bench", directory, str(batch), str(steps), str(arguments.threads)],
-                                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        ours = ForwardProcess(arguments.bin, directory, batch, steps, arguments.threads)
         times = {"theirs": [], "ours": [], "analyze": []}
         for round_number in range(arguments.rounds + 1):
             start = time.perf_counter()
             model(tokens, use_cache=False)
-            sample = {"theirs": time.perf_counter() - start, "ours": ask(ours, "forward"), "analyze": ask(ours, "analyze")}
+            sample = {"theirs": time.perf_counter() - start, "ours": ours.ask("forward"), "analyze": ours.ask("analyze")}
             if round_number > 0:  # the first one warms up
                 for key, value in sample.items():
                     times[key].append(value)
-        ours.stdin.close()
-        ours.wait()
+        ours.close()
     median = {key: statistics.median(value) for key, value in times.items()}
     ratios = sorted(a / b for a, b in zip(times["theirs"], times["ours"]))
     rows.append({"family": family, "batch": batch, "steps": steps, "theirs_ms": 1e3 * median["theirs"],

@@ -11,6 +11,7 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <type_traits>
 #include <vector>
 
 #include "ATen/Parallel.h"
@@ -18,6 +19,7 @@
 #include "ATen/core/Tensor.h"
 #include "ATen/core/grad_mode.h"
 #include "ATen/detail/CUDAHooksInterface.h"
+#include "ATen/ops/cat.h"
 #include "ATen/ops/diag_embed.h"
 #include "ATen/ops/empty.h"
 #include "ATen/ops/empty_like.h"
@@ -26,6 +28,7 @@
 #include "ATen/ops/histc.h"
 #include "ATen/ops/linalg_eigvals.h"
 #include "ATen/ops/linalg_eigvalsh.h"
+#include "ATen/ops/linspace.h"
 #include "ATen/ops/matmul.h"
 #include "ATen/ops/rand.h"
 #include "ATen/ops/randn.h"
@@ -36,10 +39,17 @@
 #include "models/kernels/periodic_eigenvalues.h"
 #include "models/kernels/rank_one_eigenvalues.h"
 #include "models/kernels/spectrum_counts.h"
+#include "tests/bench/cub_histogram.h"
 #include "tests/kernels/window_factors.h"
 
 namespace eigsvc {
 namespace {
+
+#ifdef EIGSVC_CUDA_KERNELS
+void* CurrentStream() {
+  return c10::impl::VirtualGuardImpl(c10::kCUDA).getStream(c10::Device(c10::kCUDA, 0)).native_handle();
+}
+#endif
 
 bool HasCuda() { return at::detail::getCUDAHooks().hasCUDA() && at::detail::getCUDAHooks().getNumGPUs() > 0; }
 
@@ -153,13 +163,7 @@ void RaceEigenvalues(at::ScalarType type, const char* name, int rounds) {
       const int64_t count = std::min<int64_t>(1 << 20, (int64_t{1} << 28) / (order * order));
       device = MakeBuffers(count, order, type, c10::Device(c10::kCUDA, 0));
       few = MakeBuffers(64, order, type, c10::Device(c10::kCUDA, 0));
-      runners.push_back({"device",
-                         [&] {
-                           (void)EigenvaluesOnCuda(device->Problem<T>(),
-                                                   c10::impl::VirtualGuardImpl(c10::kCUDA)
-                                                       .getStream(c10::Device(c10::kCUDA, 0))
-                                                       .native_handle());
-                         },
+      runners.push_back({"device", [&] { (void)EigenvaluesOnCuda(device->Problem<T>(), CurrentStream()); },
                          static_cast<double>(count)});
       runners.push_back({"cusolver", [&] { at::linalg_eigvals(few->matrices); }, 64});
     }
@@ -247,14 +251,10 @@ void RaceRankOne(at::ScalarType type, const char* name, int rounds) {
       const int64_t count = (int64_t{1} << 24) / order, few = 1024;
       device = MakeRankOneBuffers(count, order, type, c10::Device(c10::kCUDA, 0));
       on_device = device->Matrices(few);
-      runners.push_back({"device",
-                         [&, count] {
-                           (void)RankOneEigenvaluesOnCuda(device->Problem<T>(0, count),
-                                                          c10::impl::VirtualGuardImpl(c10::kCUDA)
-                                                              .getStream(c10::Device(c10::kCUDA, 0))
-                                                              .native_handle());
-                         },
-                         static_cast<double>(count)});
+      runners.push_back(
+          {"device",
+           [&, count] { (void)RankOneEigenvaluesOnCuda(device->Problem<T>(0, count), CurrentStream()); },
+           static_cast<double>(count)});
       runners.push_back({"cusolver", [&] { at::linalg_eigvalsh(on_device); }, static_cast<double>(few)});
     }
 #endif
@@ -275,6 +275,29 @@ void RaceRankOne(at::ScalarType type, const char* name, int rounds) {
 }
 
 #ifdef EIGSVC_CUDA_KERNELS
+constexpr int kBins = 2048;
+
+void AddCub(const at::Tensor& values, double bytes, std::vector<Runner>& runners) {
+  const at::Tensor counts = at::zeros({kBins}, values.options().dtype(at::kInt));
+  // From 2^-27 to 2^4 on either side of zero, like our own bins.
+  const at::Tensor sizes = at::linspace(-27, 4, kBins / 2, values.options()).exp2();
+  const at::Tensor levels = at::cat({-sizes.flip({0}), at::zeros({1}, values.options()), sizes});
+  const auto* const x = values.const_data_ptr<float>();
+  const auto bins = [counts] { return reinterpret_cast<uint32_t*>(counts.mutable_data_ptr<int32_t>()); };
+  const int64_t count = values.numel();
+  const auto check = [](bool done) {
+    if (!done) std::abort();
+  };
+  runners.push_back(
+      {"even", [=] { check(CubHistogramEven(x, count, kBins, -6, 6, bins(), CurrentStream())); }, bytes});
+  runners.push_back(
+      {"range",
+       [=] {
+         check(CubHistogramRange(x, count, kBins, levels.const_data_ptr<float>(), bins(), CurrentStream()));
+       },
+       bytes});
+}
+
 template <typename T>
 void RaceCounts(const char* name, int rounds) {
   const c10::Device device(c10::kCUDA, 0);
@@ -283,8 +306,9 @@ void RaceCounts(const char* name, int rounds) {
       at::zeros({64, spectrum_slots::kSlots}, at::TensorOptions().dtype(at::kLong).device(device));
   const at::Tensor floor = at::full({1}, 5e-6, at::TensorOptions().dtype(at::kDouble).device(device));
   std::printf(
-      "\n| 2^28 %s values | ours GB/s | histc, 2048 bins GB/s | read (sum) GB/s | ours / read (min..max) | "
-      "ours / histc |\n|---|---|---|---|---|---|\n",
+      "\n| 2^28 %s values | ours GB/s | histc, 2048 bins GB/s | CUB even GB/s | CUB range GB/s | read (sum) "
+      "GB/s | ours / read (min..max) | ours / histc | ours / CUB even | ours / CUB range "
+      "|\n|---|---|---|---|---|---|---|---|---|---|\n",
       name);
   for (const bool one_bin : {false, true}) {
     const auto options = at::TensorOptions().dtype(c10::CppTypeToScalarType<T>::value).device(device);
@@ -300,21 +324,23 @@ void RaceCounts(const char* name, int rounds) {
     problem.step_stride = problem.value_stride = 1;
     problem.slots = reinterpret_cast<uint64_t*>(table.mutable_data_ptr<int64_t>());
     const double bytes = static_cast<double>(sizeof(T)) * kCount;
-    std::vector<Runner> runners = {
-        {"ours",
-         [&] {
-           (void)CountOnCuda(problem,
-                             c10::impl::VirtualGuardImpl(c10::kCUDA).getStream(device).native_handle());
-         },
-         bytes},
-        {"histc", [&] { at::histc(values, 2048, -6, 6); }, bytes},
-        {"sum", [&] { at::sum(values); }, bytes}};
+    std::vector<Runner> runners = {{"ours", [&] { (void)CountOnCuda(problem, CurrentStream()); }, bytes},
+                                   {"histc", [&] { at::histc(values, kBins, -6, 6); }, bytes},
+                                   {"sum", [&] { at::sum(values); }, bytes}};
+    if constexpr (std::is_same_v<T, float>) AddCub(values, bytes, runners);
     Interleave(runners, rounds);
     const double ours = runners[0].Rate(0.5), histc = runners[1].Rate(0.5), read = runners[2].Rate(0.5);
-    std::printf("| %s | %.0f | %.0f | %.0f | %.2f (%.2f..%.2f) | %.1f |\n",
-                one_bin ? "all in one bin" : "normal", ours / 1e9, histc / 1e9, read / 1e9, ours / read,
+    std::printf("| %s | %.0f | %.0f |", one_bin ? "all in one bin" : "normal", ours / 1e9, histc / 1e9);
+    for (size_t i : {3, 4}) {
+      runners.size() > i ? std::printf(" %.0f |", runners[i].Rate(0.5) / 1e9) : std::printf(" – |");
+    }
+    std::printf(" %.0f | %.2f (%.2f..%.2f) | %.1f |", read / 1e9, ours / read,
                 runners[0].Rate(0) / runners[2].Rate(1), runners[0].Rate(1) / runners[2].Rate(0),
                 ours / histc);
+    for (size_t i : {3, 4}) {
+      runners.size() > i ? std::printf(" %.1f |", ours / runners[i].Rate(0.5)) : std::printf(" – |");
+    }
+    std::printf("\n");
   }
 }
 #endif
@@ -326,14 +352,36 @@ double ShareWithinTenPercent(const at::Tensor& found, const at::Tensor& expected
   return ((sorted(found) - sorted(expected)).expm1().abs() < 0.1).to(at::kDouble).mean().item<double>();
 }
 
+struct WindowBuffers {
+  at::Tensor matrices, log_magnitude, phase, outcomes;
+  PeriodicProblem Problem() const {
+    const int64_t length = matrices.size(1);
+    return {matrices.const_data_ptr<double>(),
+            matrices.size(0),
+            length,
+            1,
+            static_cast<int>(matrices.size(2)),
+            {length, length},
+            log_magnitude.mutable_data_ptr<double>(),
+            phase.mutable_data_ptr<double>(),
+            reinterpret_cast<EigenOutcome*>(outcomes.mutable_data_ptr<int32_t>())};
+  }
+};
+
+// Of [windows,W,order,order], a row a window.
+WindowBuffers MakeWindowBuffers(const at::Tensor& matrices) {
+  const at::Tensor values = at::empty({matrices.size(0), matrices.size(2)}, matrices.options());
+  return {matrices, values, at::empty_like(values),
+          at::empty({matrices.size(0)}, matrices.options().dtype(at::kInt))};
+}
+
 // Products of W matrices: periodic QR against the product itself in float64, rescaled at each step, and
 // LAPACK's eigenvalues of it. The shares are against periodic QR, which golden/windows.json holds to many
 // digits.
 void RaceWindows(int rounds) {
   std::printf(
-      "\n| n, W | periodic QR, windows /s | product and LAPACK, windows /s | of the product within 10 %%, "
-      "iid | "
-      "gated |\n|---|---|---|---|---|\n");
+      "\n| n, W | periodic QR, device, windows /s | host | product and LAPACK, host | of the product within "
+      "10 %%, iid | gated |\n|---|---|---|---|---|---|\n");
   for (const int order : {8, 16, 32}) {
     for (const int64_t length : {16, 64, 256}) {
       const int64_t count = 2 * at::get_num_threads();
@@ -345,24 +393,13 @@ void RaceWindows(int rounds) {
             testing::WindowFactors(kind, order, length * count, order + length);
         const at::Tensor matrices =
             at::from_blob(const_cast<double*>(factors.data()), {count, length, order, order}, at::kDouble);
-        const at::Tensor log_magnitude = at::empty({count, order}, at::kDouble),
-                         phase = at::empty_like(log_magnitude);
-        std::vector<EigenOutcome> outcomes(count);
-        const PeriodicProblem problem{factors.data(),
-                                      count,
-                                      length,
-                                      1,
-                                      order,
-                                      {length, length},
-                                      log_magnitude.mutable_data_ptr<double>(),
-                                      phase.mutable_data_ptr<double>(),
-                                      outcomes.data()};
+        const WindowBuffers host = MakeWindowBuffers(matrices);
         at::Tensor formed;
         std::vector<Runner> runners = {
-            {"periodic",
+            {"host",
              [&] {
                InParallel(count, 1, [&](int64_t begin, int64_t end) {
-                 (void)PeriodicEigenvaluesOnCpu(problem, begin, end - begin);
+                 (void)PeriodicEigenvaluesOnCpu(host.Problem(), begin, end - begin);
                });
              },
              static_cast<double>(count)},
@@ -378,12 +415,33 @@ void RaceWindows(int rounds) {
                formed = at::linalg_eigvals(product).abs().log() + scale;
              },
              static_cast<double>(count)}};
+        WindowBuffers device;
+        at::Tensor work;
+#ifdef EIGSVC_CUDA_KERNELS
+        if (HasCuda() && iid) {
+          constexpr int64_t kMany = 8192, kElements = int64_t{1} << 30;
+          device = MakeWindowBuffers(matrices.repeat({kMany / count + 1, 1, 1, 1})
+                                         .narrow(0, 0, kMany)
+                                         .to(c10::Device(c10::kCUDA, 0)));
+          const int64_t each = PeriodicWorkspace(device.Problem()), slots = std::min(kMany, kElements / each);
+          work = at::empty({slots * each}, device.matrices.options());
+          runners.push_back({"device",
+                             [&, slots] {
+                               (void)PeriodicEigenvaluesOnCuda(
+                                   device.Problem(), work.mutable_data_ptr<double>(), slots, CurrentStream());
+                             },
+                             static_cast<double>(kMany)});
+        }
+#endif
         Interleave(runners, rounds);
-        shares[iid ? 0 : 1] = ShareWithinTenPercent(formed, log_magnitude);
-        if (iid) rates = {runners[0].Rate(0.5), runners[1].Rate(0.5)};
+        shares[iid ? 0 : 1] = ShareWithinTenPercent(formed, host.log_magnitude);
+        if (iid) {
+          for (const Runner& runner : runners) rates.push_back(runner.Rate(0.5));
+        }
       }
-      std::printf("| %d, %lld | %.3g | %.3g | %.2f | %.2f |\n", order, static_cast<long long>(length),
-                  rates[0], rates[1], shares[0], shares[1]);
+      std::printf("| %d, %lld |", order, static_cast<long long>(length));
+      rates.size() > 2 ? std::printf(" %.3g |", rates[2]) : std::printf(" – |");
+      std::printf(" %.3g | %.3g | %.2f | %.2f |\n", rates[0], rates[1], shares[0], shares[1]);
     }
   }
 }

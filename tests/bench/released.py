@@ -14,7 +14,6 @@ import json
 import os
 import pathlib
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -34,6 +33,7 @@ import torch  # noqa: E402
 import yaml  # noqa: E402
 
 import released_analysis  # noqa: E402
+from forward_process import ForwardProcess  # noqa: E402
 
 released = released_analysis.load_released(arguments.checkout.resolve())
 torch.set_num_threads(arguments.threads)
@@ -59,12 +59,6 @@ def analyse(model, config, tokens):
     return released.threshold_analysis(values, THRESHOLDS, config["num_layers"], config["num_heads"], len(tokens))
 
 
-def ask(process, line):
-    process.stdin.write(line + "\n")
-    process.stdin.flush()
-    return float(process.stdout.readline())
-
-
 def peak_mib(process):
     status = pathlib.Path(f"/proc/{process}/status").read_text().splitlines()
     return int(next(line.split()[1] for line in status if line.startswith("VmHWM"))) >> 10
@@ -81,19 +75,17 @@ def race(kind, batch, steps):
         torch.save(model.state_dict(), f"{directory}/model.pth")
         settings = {k: v for k, v in config.items() if k not in ("layer", "use_flash", "num_layers")}
         pathlib.Path(f"{directory}/settings.json").write_text(json.dumps(settings))
-        ours = subprocess.Popen([arguments.bin / "forward_bench", f"{directory}/model.pth", str(batch), str(steps),
-                                 str(arguments.threads), "cpu", "float32", f"{directory}/settings.json"],
-                                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        ours = ForwardProcess(arguments.bin, f"{directory}/model.pth", batch, steps, arguments.threads, "cpu", "float32",
+                              f"{directory}/settings.json")
         for round_number in range(arguments.rounds + 1):
             start = time.perf_counter()
             analyse(model, config, tokens)
-            sample = {"theirs": time.perf_counter() - start, "analyze": ask(ours, "analyze"), "compat": ask(ours, "compat")}
+            sample = {"theirs": time.perf_counter() - start, "analyze": ours.ask("analyze"), "compat": ours.ask("compat")}
             if round_number > 0:  # the first one warms up
                 for name, value in sample.items():
                     times[name].append(value)
-        peaks = [peak_mib("self"), peak_mib(ours.pid)]
-        ours.stdin.close()
-        ours.wait()
+        peaks = [peak_mib("self"), peak_mib(ours.process.pid)]
+        ours.close()
     median = {name: 1e3 * statistics.median(values) for name, values in times.items()}
 
     def ratio(name):

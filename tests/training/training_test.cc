@@ -348,7 +348,7 @@ TEST(OptimizerTest, FollowsAdamWsFormula) {
       squares += gradients.back().square().sum().item<double>();
     }
     const double norm = std::sqrt(squares);
-    EXPECT_NEAR(AdamWStep(parameters, options, step), norm, 1e-9 * norm);
+    EXPECT_NEAR(AdamWStep(parameters, options, step).item<double>(), norm, 1e-9 * norm);
     ASSERT_EQ(norm > 2, step != 1);  // both sides of the clip are exercised
     const double rate = LearningRate(options, step);
     for (size_t i = 0; i < parameters.size(); ++i) {
@@ -362,6 +362,31 @@ TEST(OptimizerTest, FollowsAdamWsFormula) {
       EXPECT_LT(testing::MaxDifference(parameters[i].first_moment, first[i]), 1e-10);
       EXPECT_LT(testing::MaxDifference(parameters[i].second_moment, second[i]), 1e-10);
       EXPECT_FALSE(parameters[i].value.grad().defined());
+    }
+  }
+}
+
+TEST(OptimizerTest, AGradientThatIsNotFiniteChangesNothing) {
+  const auto model = TinyModel();
+  const ModelWeights weights = model->weights().Clone(/*requires_grad=*/true);
+  std::vector<Parameter> parameters = ListParameters(*model, weights);
+  const c10::NoGradGuard no_grad;
+  for (const double clip : {0.0, 1.0}) {
+    for (const double bad : {double{NAN}, double{INFINITY}}) {
+      TrainingOptions options;
+      options.gradient_clip = clip;
+      std::vector<at::Tensor> before;
+      for (Parameter& parameter : parameters) {
+        before.push_back(parameter.value.clone());
+        parameter.value.mutable_grad() = at::ones_like(parameter.value);
+      }
+      parameters.back().value.mutable_grad().view(-1)[0].fill_(bad);
+      EXPECT_FALSE(std::isfinite(AdamWStep(parameters, options, 0).item<double>()));
+      for (size_t i = 0; i < parameters.size(); ++i) {
+        EXPECT_TRUE(parameters[i].value.equal(before[i])) << parameters[i].key;
+        EXPECT_EQ(parameters[i].first_moment.abs().max().item<double>(), 0) << parameters[i].key;
+        EXPECT_EQ(parameters[i].second_moment.abs().max().item<double>(), 0) << parameters[i].key;
+      }
     }
   }
 }
