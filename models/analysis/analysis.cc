@@ -336,7 +336,7 @@ class Engine {
     }
     result_.score = task_.ComputeScore(options_.split, predictions_);
     result_.window = options_.window;
-    result_.sites = tap_->sites();
+    result_.sites = tap_->TakeSites();
     result_.predictions = std::move(predictions_);
     result_.eigenvalues = tap_->eigenvalues();
     result_.analysis_time = tap_->time();

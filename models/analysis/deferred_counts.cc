@@ -8,9 +8,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/types/span.h"
 #include "c10/core/DeviceGuard.h"
-#include "c10/core/impl/VirtualGuardImpl.h"
 #include "models/base/status_macros.h"
 #include "models/tensor/torch_call.h"
+#include "models/transition/kernel_call.h"
 
 namespace eigsvc {
 namespace {
@@ -40,8 +40,7 @@ absl::Status Count(const CountProblem<T>& problem, c10::Device device) {
 #ifdef EIGSVC_CUDA_KERNELS
   if (device.is_cuda()) {
     const c10::DeviceGuard guard(device);
-    absl::Status status =
-        CountOnCuda(problem, c10::impl::VirtualGuardImpl(device.type()).getStream(device).native_handle());
+    absl::Status status = CountOnCuda(problem, KernelStream(device));
     if (absl::IsInternal(status)) status.SetPayload(kStickyCudaErrorUrl, absl::Cord(status.message()));
     return status;
   }

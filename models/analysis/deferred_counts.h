@@ -35,7 +35,7 @@ class DeferredCounts {
  public:
   using SiteName = std::pair<int, std::string>;
   // Takes what a unit of a site was counted to; adds up to all of it over the calls.
-  using Sink = std::function<void(const SiteName&, int64_t unit, const Spectrum&)>;
+  using Sink = std::function<void(const SiteName&, int64_t unit, Spectrum)>;
 
   // Whether this build counts on the device.
   static bool Supports(c10::Device device);

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <functional>
 #include <tuple>
+#include <utility>
 
 #include "ATen/ops/full.h"
 #include "absl/strings/str_cat.h"
@@ -46,11 +47,11 @@ SpectrumTap::SpectrumTap(const AnalysisOptions& options, c10::Device device, con
   if (export_ != nullptr || !DeferredCounts::Supports(device)) return;
   if (!options.defer_counts && device.is_cpu()) return;
   deferred_.emplace(
-      device, [this](const DeferredCounts::SiteName& name, int64_t unit, const Spectrum& counts) {
+      device, [this](const DeferredCounts::SiteName& name, int64_t unit, Spectrum counts) {
         const auto before = [](const SiteSpectrum& a, const DeferredCounts::SiteName& b) {
           return std::tie(a.site.layer, a.site.mixer) < std::tie(b.first, b.second);
         };
-        (std::lower_bound(sites_.begin(), sites_.end(), name, before) + unit)->spectrum.Merge(counts);
+        (std::lower_bound(sites_.begin(), sites_.end(), name, before) + unit)->spectrum.Merge(std::move(counts));
       });
 }
 

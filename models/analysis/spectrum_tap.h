@@ -53,6 +53,7 @@ class SpectrumTap final : public TransitionTap {
                             Transition transition) override;
 
   const std::vector<SiteSpectrum>& sites() const { return sites_; }  // ordered by site
+  std::vector<SiteSpectrum> TakeSites() { return std::move(sites_); }  // at the end
   int64_t eigenvalues() const { return eigenvalues_; }               // stored entries counted
   // Whether a site reported steps of which nothing was counted. REQUIRES a Collect.
   bool MissesSteps() const;

@@ -1,14 +1,11 @@
 // A pass over q and k at the speed of memory: as many lanes a row as it has vectors of 16 bytes; then one
 // block for the bound. Squares are summed in float32, whose rounding does not matter to a power of two but
 // where the bound all but is one.
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-#include <cuda_runtime.h>
-
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
 #include "models/kernels/bound_one.h"
+#include "models/kernels/device_element.h"
 
 namespace eigsvc {
 namespace {
@@ -17,15 +14,10 @@ constexpr int kThreads = 256;
 constexpr int kUnroll = 4;
 
 template <typename T>
-struct Vector {
-  static constexpr int kSize = 16 / sizeof(T);
-  alignas(16) T values[kSize];
-};
-
-__device__ __forceinline__ float Wide(float x) { return x; }
-__device__ __forceinline__ double Wide(double x) { return x; }
-__device__ __forceinline__ float Wide(__half x) { return __half2float(x); }
-__device__ __forceinline__ float Wide(__nv_bfloat16 x) { return __bfloat162float(x); }
+using Vector = kernels::Pack<T, 16 / sizeof(T)>;
+template <typename T>
+constexpr int kVectorSize = 16 / sizeof(T);
+using kernels::Wide;
 
 // The larger of non-negative doubles, whose order is that of their bits.
 __device__ __forceinline__ void StoreLarger(double* to, double x) {
@@ -58,9 +50,9 @@ __global__ void __launch_bounds__(kThreads) NormKernel(const ScoreBoundProblem p
       if (step >= rows.rows) continue;
       const T* const values = data + step * rows.row_stride;
       if constexpr (kVectors) {
-        const Vector<T> vector = *reinterpret_cast<const Vector<T>*>(values + lane * Vector<T>::kSize);
+        const Vector<T> vector = Vector<T>::Load(values + lane * kVectorSize<T>);
 #pragma unroll
-        for (int i = 0; i < Vector<T>::kSize; ++i) {
+        for (int i = 0; i < kVectorSize<T>; ++i) {
           const Sum x = Wide(vector.values[i]);
           sums[u] += x * x;
         }
@@ -102,12 +94,12 @@ __global__ void __launch_bounds__(kThreads) FloorKernel(const ScoreBoundProblem 
 template <typename T>
 void Launch(const ScoreBoundProblem& problem, cudaStream_t stream) {
   const auto aligned = [](const HeadRows& rows) {
-    constexpr int64_t kSize = Vector<T>::kSize;
+    constexpr int64_t kSize = kVectorSize<T>;
     return reinterpret_cast<uintptr_t>(rows.data) % 16 == 0 && rows.batch_stride % kSize == 0 &&
            rows.head_stride % kSize == 0 && rows.row_stride % kSize == 0;
   };
-  const int64_t vectors = problem.size / Vector<T>::kSize;
-  const bool whole = problem.size % Vector<T>::kSize == 0 && vectors >= 1 && vectors <= 32 &&
+  const int64_t vectors = problem.size / kVectorSize<T>;
+  const bool whole = problem.size % kVectorSize<T> == 0 && vectors >= 1 && vectors <= 32 &&
                      (vectors & (vectors - 1)) == 0 && aligned(problem.q) && aligned(problem.k);
   const int lanes = whole ? static_cast<int>(vectors) : 32;
   const int64_t columns = problem.batch * (problem.q.heads + problem.k.heads);
@@ -131,16 +123,16 @@ absl::Status BoundOnCuda(const ScoreBoundProblem& problem, void* stream) {
   }
   const auto queue = static_cast<cudaStream_t>(stream);
   switch (problem.element) {
-    case HeadElement::kFloat32:
+    case Element::kFloat32:
       Launch<float>(problem, queue);
       break;
-    case HeadElement::kFloat64:
+    case Element::kFloat64:
       Launch<double>(problem, queue);
       break;
-    case HeadElement::kFloat16:
+    case Element::kFloat16:
       Launch<__half>(problem, queue);
       break;
-    case HeadElement::kBFloat16:
+    case Element::kBFloat16:
       Launch<__nv_bfloat16>(problem, queue);
       break;
   }

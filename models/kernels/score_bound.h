@@ -5,10 +5,9 @@
 #include <cstdint>
 
 #include "absl/status/status.h"
+#include "models/kernels/element.h"
 
 namespace eigsvc {
-
-enum class HeadElement { kFloat32, kFloat64, kFloat16, kBFloat16 };
 
 // q or k [B,heads,rows,size], strides in elements; a row's values lie side by side.
 struct HeadRows {
@@ -18,7 +17,7 @@ struct HeadRows {
 };
 
 struct ScoreBoundProblem {
-  HeadElement element = HeadElement::kFloat32;
+  Element element = Element::kFloat32;
   int64_t batch = 0, size = 0;
   HeadRows q, k;                  // q.heads a multiple of k.heads
   double scale = 1;               // of the scores; its sign does not matter

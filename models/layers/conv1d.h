@@ -12,8 +12,8 @@ struct CausalConv1dOutput {
 
 // output[b,t,c] = bias[c] + Σ_k weight[c,0,k]·x[b,t-K+1+k,c], the last tap on the present. x [B,T,C]; weight
 // [C,1,K]; bias [C] or undefined; tail [B,K-1,C] holds the inputs before x, undefined where the sequence
-// starts (zeros).
+// starts (zeros). `silu`: of the output.
 CausalConv1dOutput CausalConv1d(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                                const at::Tensor& tail);
+                                const at::Tensor& tail, bool silu = false);
 
 }  // namespace eigsvc

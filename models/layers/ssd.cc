@@ -17,6 +17,7 @@
 #include "ATen/ops/triu.h"
 #include "ATen/ops/zeros.h"
 #include "models/layers/blocks.h"
+#include "models/layers/ssd_by_blocks.h"
 
 namespace eigsvc {
 namespace {
@@ -72,6 +73,7 @@ at::Tensor Starts(const at::Tensor& added, const at::Tensor& total, int64_t bloc
 }  // namespace
 
 SsdOutput Ssd(const SsdInput& input, int64_t block, int64_t blocks_at_once) {
+  if (SsdGoesByBlocks(input)) return SsdByBlocks(input);
   const int64_t batch = input.x.size(0), steps = input.x.size(1), heads = input.x.size(2),
                 width = input.x.size(3);
   const int64_t groups = input.b.size(2), order = input.b.size(3), shared = heads / groups;
@@ -117,8 +119,9 @@ SsdOutput Ssd(const SsdInput& input, int64_t block, int64_t blocks_at_once) {
                                  .transpose(2, 3)
                                  .flatten(3, 4);  // [B,K,Q,H,P]
   const at::Tensor from_start = at::exp(running).to(type).transpose(2, 3).unsqueeze(-1);
-  y = at::addcmul(y, carried, from_start);
-  return {y.flatten(1, 2).narrow(1, 0, steps), state};
+  y = at::addcmul(y, carried, from_start).flatten(1, 2).narrow(1, 0, steps);
+  if (input.skip.defined()) y = at::addcmul(y, input.x, input.skip.view({heads, -1}));
+  return {y, state};
 }
 
 }  // namespace eigsvc

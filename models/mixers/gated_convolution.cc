@@ -21,7 +21,7 @@ absl::StatusOr<at::Tensor> GatedConvolution::Run(const LayerCall& call, const at
     EIGSVC_RETURN_IF_ERROR(call.Report(kConvolutionMixer, UnitKind::kChannel, std::move(transition)));
   }
   const std::vector<at::Tensor> halves = Linear(call, "in_proj", x).chunk(2, -1);
-  return Linear(call, "out_proj", at::silu(ShortConvolution(call, Name("conv"), halves[0])) * halves[1]);
+  return Linear(call, "out_proj", ShortConvolution(call, Name("conv"), halves[0], /*silu=*/true) * halves[1]);
 }
 
 std::vector<MixerDescription> GatedConvolution::Mixers() const {

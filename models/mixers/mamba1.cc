@@ -71,7 +71,7 @@ absl::StatusOr<at::Tensor> Mamba1::Run(const LayerCall& call, const at::Tensor& 
 Mamba1::Inputs Mamba1::Selected(const LayerCall& call, const at::Tensor& x) const {
   const auto type = at::promote_types(x.scalar_type(), at::kFloat);
   Inputs inputs;
-  inputs.x = at::silu(ShortConvolution(call, Name("conv1d"), x.to(type)));
+  inputs.x = ShortConvolution(call, Name("conv1d"), x.to(type), /*silu=*/true);
   const std::vector<at::Tensor> parts = Linear(call, "x_proj", inputs.x.to(x.scalar_type()))
                                             .split_with_sizes({spec_.rank, spec_.order, spec_.order}, -1);
   const auto normed = [&](const at::Tensor& part, absl::string_view name) {

@@ -4,7 +4,6 @@
 
 #include "ATen/TensorOperators.h"
 #include "ATen/core/IListRef.h"
-#include "ATen/ops/addcmul.h"
 #include "ATen/ops/cat.h"
 #include "ATen/ops/clamp.h"
 #include "ATen/ops/exp.h"
@@ -18,6 +17,7 @@
 #include "models/layers/norm.h"
 #include "models/layers/ssd.h"
 #include "models/mixers/short_convolution.h"
+#include "models/transition/kernel_call.h"
 #include "models/transition/noise_floor.h"
 #include "models/transition/paper_compat.h"
 
@@ -142,8 +142,10 @@ at::Tensor Mamba2::LogDecay(const LayerCall& call, const at::Tensor& dt) const {
 
 Mamba2::Scanned Mamba2::Scan(const LayerCall& call, const at::Tensor& xbc, const at::Tensor& dt_raw) const {
   const auto type = at::promote_types(xbc.scalar_type(), at::kFloat);
-  at::Tensor mixed = xbc.to(type);
-  if (spec_.taps > 0) mixed = at::silu(ShortConvolution(call, Name("conv1d"), mixed));
+  // As the reference's kernels do, products of bfloat16 are left to matrix units, which sum in float32.
+  const bool narrow = xbc.scalar_type() == at::kBFloat16 && LayerKernelsTake(xbc) && !spec_.time_invariant;
+  at::Tensor mixed = narrow ? xbc : xbc.to(type);
+  if (spec_.taps > 0) mixed = ShortConvolution(call, Name("conv1d"), mixed, /*silu=*/true);
   at::Tensor dt = StepSizes(call, dt_raw);
   const at::Tensor log_decay = LogDecay(call, dt);
 
@@ -161,14 +163,16 @@ Mamba2::Scanned Mamba2::Scan(const LayerCall& call, const at::Tensor& xbc, const
   }
   const SsdOutput scanned =
       Ssd({x, dt, log_decay.expand(dt.sizes()), b.unflatten(-1, {spec_.groups, spec_.order}),
-           parts[2].unflatten(-1, {spec_.groups, spec_.order}), state});
+           parts[2].unflatten(-1, {spec_.groups, spec_.order}), state, Weight(call, "D")});
   state = scanned.final_state;
-  const at::Tensor skip = Weight(call, "D").view({spec_.heads, -1});  // [H,1], or [H,P]
-  return {at::addcmul(scanned.y, x, skip).flatten(-2), log_decay};
+  return {scanned.y.flatten(-2), log_decay};
 }
 
 at::Tensor Mamba2::Gated(const LayerCall& call, const at::Tensor& y, const at::Tensor& z) const {
-  if (spec_.norm == Mamba2Spec::Norm::kNone) return (y * at::silu(z.to(y.scalar_type()))).to(z.scalar_type());
+  if (spec_.norm == Mamba2Spec::Norm::kNone) {
+    const auto type = at::promote_types(y.scalar_type(), at::kFloat);
+    return (y.to(type) * at::silu(z.to(type))).to(z.scalar_type());
+  }
   return GatedRmsNorm(y, z, Weight(call, "norm.weight"), spec_.norm_eps, spec_.norm_groups,
                       spec_.norm == Mamba2Spec::Norm::kBeforeGate);
 }

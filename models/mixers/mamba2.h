@@ -61,7 +61,7 @@ class Mamba2 final : public Module {
 
  private:
   struct Scanned {
-    at::Tensor y;          // [B,T,H·P] in at least float32
+    at::Tensor y;          // [B,T,H·P] in at least float32, or in the projection's bfloat16
     at::Tensor log_decay;  // log λ [B,T,H]; [1,1,H] where it is the same at every step
   };
   at::Tensor Multipliers(const at::Tensor& projected) const;

@@ -178,7 +178,7 @@ void MlstmBlock::Plan(const WeightPlanner& planner) const {
 absl::StatusOr<at::Tensor> MlstmBlock::Run(const LayerCall& call, const at::Tensor& x) const {
   const auto type = at::promote_types(x.scalar_type(), at::kFloat);
   const std::vector<at::Tensor> up = Linear(call, "proj_up", x).chunk(2, -1);
-  const at::Tensor convolved = at::silu(ShortConvolution(call, Name("conv1d.conv"), up[0]));
+  const at::Tensor convolved = ShortConvolution(call, Name("conv1d.conv"), up[0], /*silu=*/true);
   const auto projected = [&](const std::string& rest, const at::Tensor& input) {
     const at::Tensor y = HeadwiseLinear(input, Weight(call, rest + ".weight"));
     return spec_.bias ? y + Weight(call, rest + ".bias") : y;

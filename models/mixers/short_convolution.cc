@@ -10,12 +10,12 @@ void PlanShortConvolution(const WeightPlanner& planner, const std::string& name,
   if (bias) planner.Add(name + ".bias", {channels}, DrawLinear(taps));
 }
 
-at::Tensor ShortConvolution(const LayerCall& call, const std::string& name, const at::Tensor& x) {
+at::Tensor ShortConvolution(const LayerCall& call, const std::string& name, const at::Tensor& x, bool silu) {
   const std::string bias = name + ".bias";
   at::Tensor& tail = call.state.tensors[name];
-  CausalConv1dOutput convolved =
-      CausalConv1d(x, call.weights[name + ".weight"].to(x.scalar_type()),
-                   call.weights.Has(bias) ? call.weights[bias].to(x.scalar_type()) : at::Tensor(), tail);
+  CausalConv1dOutput convolved = CausalConv1d(
+      x, call.weights[name + ".weight"].to(x.scalar_type()),
+      call.weights.Has(bias) ? call.weights[bias].to(x.scalar_type()) : at::Tensor(), tail, silu);
   tail = convolved.tail;
   return convolved.output;
 }

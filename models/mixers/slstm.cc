@@ -73,7 +73,8 @@ void SlstmLayer::Plan(const WeightPlanner& planner) const {
 absl::StatusOr<at::Tensor> SlstmLayer::Run(const LayerCall& call, const at::Tensor& x) const {
   const int64_t size = spec_.head_size(), heads = spec_.heads;
   const auto type = at::promote_types(x.scalar_type(), at::kFloat);
-  const at::Tensor convolved = spec_.taps > 0 ? at::silu(ShortConvolution(call, Name("conv1d.conv"), x)) : x;
+  const at::Tensor convolved =
+      spec_.taps > 0 ? ShortConvolution(call, Name("conv1d.conv"), x, /*silu=*/true) : x;
   const auto gate = [&](const char* rest, const at::Tensor& input) {
     return HeadwiseLinear(input, Weight(call, std::string(rest) + ".weight"))
         .to(type)

@@ -211,6 +211,13 @@ void Spectrum::AddPhase(double log_magnitude, double phase, uint64_t weight) {
   parts_.phase_grid[(side * octaves + OctaveOf(log_magnitude)) * kPhaseBins + bin] += weight;
 }
 
+void Spectrum::Merge(Spectrum&& other) {
+  if (count() + nonfinite() > 0) return Merge(static_cast<const Spectrum&>(other));
+  const double noise_floor = std::max(parts_.noise_floor, other.parts_.noise_floor);
+  parts_ = std::move(other.parts_);
+  parts_.noise_floor = noise_floor;
+}
+
 void Spectrum::Merge(const Spectrum& other) {
   const Parts& from = other.parts_;
   AddEach(from.below_1, parts_.below_1);

@@ -48,6 +48,7 @@ class Spectrum {
                   uint64_t weight = 1);
 
   void Merge(const Spectrum& other);
+  void Merge(Spectrum&& other);  // keeps its tables where nothing was counted here
 
   uint64_t count() const;      // all eigenvalues but the non-finite ones; atoms at 0 included
   uint64_t nonfinite() const;  // NaN and +inf

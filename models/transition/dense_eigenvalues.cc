@@ -12,9 +12,9 @@
 #include "ATen/ops/linalg_eigvals.h"
 #include "ATen/ops/nonzero.h"
 #include "c10/core/DeviceGuard.h"
-#include "c10/core/impl/VirtualGuardImpl.h"
 #include "models/kernels/batched_eigenvalues.h"
 #include "models/transition/deal_out.h"
+#include "models/transition/kernel_call.h"
 
 namespace eigsvc {
 namespace {
@@ -59,8 +59,7 @@ absl::Status Solve(const EigenProblem<double>& problem, const c10::Device& devic
 #ifdef EIGSVC_CUDA_KERNELS
   if (device.is_cuda()) {
     const c10::DeviceGuard guard(device);
-    return EigenvaluesOnCuda(problem,
-                             c10::impl::VirtualGuardImpl(device.type()).getStream(device).native_handle());
+    return EigenvaluesOnCuda(problem, KernelStream(device));
   }
 #endif
   (void)device;

@@ -12,8 +12,8 @@
 #include "ATen/ops/nan_to_num.h"
 #include "ATen/ops/zeros.h"
 #include "c10/core/DeviceGuard.h"
-#include "c10/core/impl/VirtualGuardImpl.h"
 #include "models/kernels/score_bound.h"
+#include "models/transition/kernel_call.h"
 #include "models/transition/normaliser.h"
 
 namespace eigsvc {
@@ -44,24 +44,9 @@ at::Tensor LargestScore(const at::Tensor& q, const at::Tensor& k, double scale) 
 }
 
 #ifdef EIGSVC_CUDA_KERNELS
-std::optional<HeadElement> ElementOf(c10::ScalarType type) {
-  switch (type) {
-    case c10::kFloat:
-      return HeadElement::kFloat32;
-    case c10::kDouble:
-      return HeadElement::kFloat64;
-    case c10::kHalf:
-      return HeadElement::kFloat16;
-    case c10::kBFloat16:
-      return HeadElement::kBFloat16;
-    default:
-      return std::nullopt;
-  }
-}
-
 // Undefined where the kernel does not take these.
 at::Tensor NoiseFloorByKernel(const at::Tensor& q, const at::Tensor& k, double scale, double cap) {
-  const std::optional<HeadElement> element = ElementOf(q.scalar_type());
+  const std::optional<Element> element = ElementOf(q.scalar_type());
   if (!element || k.scalar_type() != q.scalar_type() || q.stride(-1) != 1 || k.stride(-1) != 1) return {};
   const auto rows = [](const at::Tensor& x) {
     return HeadRows{x.const_data_ptr(), x.size(1), x.size(2), x.stride(0), x.stride(1), x.stride(2)};
@@ -74,7 +59,7 @@ at::Tensor NoiseFloorByKernel(const at::Tensor& q, const at::Tensor& k, double s
   const absl::Status status =
       BoundOnCuda({*element, q.size(0), q.size(3), rows(q), rows(k), scale, cap, Least(full), Ulps(full),
                    norms.mutable_data_ptr<double>(), floor.mutable_data_ptr<double>()},
-                  c10::impl::VirtualGuardImpl(c10::kCUDA).getStream(q.device()).native_handle());
+                  KernelStream(q.device()));
   return status.ok() ? floor : at::Tensor();
 }
 #endif

@@ -10,10 +10,10 @@
 #include "ATen/ops/isfinite.h"
 #include "ATen/ops/linalg_eigvalsh.h"
 #include "c10/core/DeviceGuard.h"
-#include "c10/core/impl/VirtualGuardImpl.h"
 #include "c10/util/Exception.h"
 #include "models/kernels/rank_one_eigenvalues.h"
 #include "models/transition/deal_out.h"
+#include "models/transition/kernel_call.h"
 
 namespace eigsvc {
 namespace {
@@ -38,8 +38,7 @@ absl::Status Solve(const RankOneProblem<double>& problem, const c10::Device& dev
 #ifdef EIGSVC_CUDA_KERNELS
   if (device.is_cuda()) {
     const c10::DeviceGuard guard(device);
-    return RankOneEigenvaluesOnCuda(
-        problem, c10::impl::VirtualGuardImpl(device.type()).getStream(device).native_handle());
+    return RankOneEigenvaluesOnCuda(problem, KernelStream(device));
   }
 #endif
   (void)device;

@@ -20,11 +20,11 @@
 #include "ATen/ops/stack.h"
 #include "absl/strings/str_cat.h"
 #include "c10/core/DeviceGuard.h"
-#include "c10/core/impl/VirtualGuardImpl.h"
 #include "models/base/status_macros.h"
 #include "models/kernels/periodic_eigenvalues.h"
 #include "models/transition/deal_out.h"
 #include "models/transition/dense_eigenvalues.h"
+#include "models/transition/kernel_call.h"
 #include "models/transition/pieces.h"
 #include "models/transition/windows.h"
 
@@ -53,9 +53,8 @@ absl::Status Solve(const PeriodicProblem& problem, const at::TensorOptions& opti
     const int64_t slots = std::clamp<int64_t>(kMostElements / elements, 1, problem.Count());
     const at::Tensor work = at::empty({slots, elements}, options);
     const c10::DeviceGuard guard(options.device());
-    return PeriodicEigenvaluesOnCuda(
-        problem, work.mutable_data_ptr<double>(), slots,
-        c10::impl::VirtualGuardImpl(options.device().type()).getStream(options.device()).native_handle());
+    return PeriodicEigenvaluesOnCuda(problem, work.mutable_data_ptr<double>(), slots,
+                                     KernelStream(options.device()));
   }
 #endif
   (void)options;

@@ -373,9 +373,9 @@ class MonitoringTest(unittest.TestCase):
         while self.daemon.worker().state != "busy":
             time.sleep(0.01)
         os.kill(self.daemon.worker().process_id, signal.SIGKILL)
+        self.expect('increase(eigsvc_job_retries_total{kind="analysis"}[1m])', lambda value: value > 0)
         for _ in stream:
             pass
-        self.expect('increase(eigsvc_job_retries_total{kind="analysis"}[1m])', lambda value: value > 0)
         self.assertNotIn('{model="twin:mamba2.pt"', self.scrape(), "the pool went with the process")
         self.expect("sum(eigsvc_worker_restarts_total)", lambda value: value >= 1)
         before = self.value("sum(eigsvc_worker_restarts_total)")

@@ -5,6 +5,7 @@
 #include "ATen/ops/zeros.h"
 #include "gtest/gtest.h"
 #include "models/base/random.h"
+#include "models/kernels/short_convolution.h"
 #include "tests/testing/tensors.h"
 
 namespace eigsvc {
@@ -42,6 +43,39 @@ TEST_P(CausalConv1dTest, EqualsItsDefinition) {
   const at::Tensor bias = NormalTensor(random, {5});
   EXPECT_LE(MaxDifference(CausalConv1d(x, weight, bias, {}).output, Definition(x, weight, bias)), 1e-14);
   EXPECT_LE(MaxDifference(CausalConv1d(x, weight, {}, {}).output, Definition(x, weight, {})), 1e-14);
+}
+
+// The twin of the CUDA kernel, which takes four taps at most.
+TEST_P(CausalConv1dTest, TheKernelsTwinIsTheSame) {
+  Random random({3, static_cast<uint64_t>(GetParam())});
+  const int64_t taps = GetParam();
+  const at::Tensor wide = NormalTensor(random, {2, 9, 8}), x = wide.narrow(2, 2, 5);
+  const at::Tensor weight = NormalTensor(random, {5, 1, taps}).to(c10::kFloat),
+                   bias = NormalTensor(random, {5}).to(c10::kFloat),
+                   tail = NormalTensor(random, {2, taps - 1, 5}).to(c10::kFloat);
+  for (const bool silu : {false, true}) {
+    for (const bool more : {false, true}) {
+      at::Tensor y = at::zeros({2, 9, 5}, c10::kFloat);
+      ShortConvolutionProblem problem{Element::kFloat64,
+                                      x.const_data_ptr(),
+                                      2,
+                                      9,
+                                      5,
+                                      x.stride(0),
+                                      x.stride(1),
+                                      static_cast<int>(taps),
+                                      weight.const_data_ptr<float>()};
+      if (more) problem.bias = bias.const_data_ptr<float>();
+      if (more && taps > 1) problem.before = tail.const_data_ptr<float>();
+      problem.silu = silu;
+      problem.y = y.mutable_data_ptr();
+      ConvolvePlainly(problem);
+      const auto double_of = [&](const at::Tensor& t) { return more ? t.to(c10::kDouble) : at::Tensor(); };
+      const at::Tensor expected =
+          CausalConv1d(x, weight.to(c10::kDouble), double_of(bias), double_of(tail), silu).output;
+      EXPECT_LE(MaxDifference(y, expected), 1e-6) << silu << more;
+    }
+  }
 }
 
 TEST_P(CausalConv1dTest, ChunksWithTheirTailsEqualTheWhole) {

@@ -3,9 +3,11 @@
 #include <cmath>
 
 #include "ATen/ops/ones.h"
+#include "ATen/ops/zeros.h"
 #include "ATen/ops/zeros_like.h"
 #include "gtest/gtest.h"
 #include "models/base/random.h"
+#include "models/kernels/rms_norm.h"
 #include "tests/testing/tensors.h"
 
 namespace eigsvc {
@@ -54,6 +56,24 @@ TEST(RmsNormTest, TakesStatisticsOfHalfPrecisionInFloat32) {
   const at::Tensor y = RmsNorm(x, weight, 0);
   EXPECT_EQ(y.scalar_type(), c10::kHalf);
   EXPECT_EQ(MaxDifference(y, weight), 0);
+}
+
+TEST(RmsNormTest, TheKernelsTwinIsTheSame) {
+  using Gate = RmsNormProblem::Gate;
+  Random random({4});
+  const at::Tensor wide = NormalTensor(random, {3, 30}), x = wide.narrow(1, 1, 12),
+                   z = wide.narrow(1, 15, 12);
+  const at::Tensor weight = NormalTensor(random, {12});
+  for (const int64_t groups : {1, 3}) {
+    for (const Gate gate : {Gate::kNone, Gate::kBeforeNorm, Gate::kAfterNorm}) {
+      at::Tensor y = at::zeros({3, 12}, c10::kFloat);
+      RmsNormPlainly({Element::kFloat64, gate, x.const_data_ptr(), z.const_data_ptr(), 3, groups, 12 / groups,
+                      x.stride(0), z.stride(0), weight.const_data_ptr(), 1e-5, y.mutable_data_ptr()});
+      const at::Tensor expected =
+          Definition(x, gate == Gate::kNone ? nullptr : &z, weight, 1e-5, groups, gate == Gate::kAfterNorm);
+      EXPECT_LE(MaxDifference(y, expected), 1e-6) << groups;
+    }
+  }
 }
 
 TEST(LayerNormTest, HasMeanZeroAndDeviationOneBeforeWeightAndBias) {

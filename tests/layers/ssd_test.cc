@@ -12,6 +12,7 @@
 #include "ATen/ops/zeros.h"
 #include "gtest/gtest.h"
 #include "models/base/random.h"
+#include "models/layers/ssd_by_blocks.h"
 #include "tests/testing/tensors.h"
 
 namespace eigsvc {
@@ -170,6 +171,36 @@ TEST_P(SsdGradientTest, EqualsFiniteDifferences) {
 }
 
 INSTANTIATE_TEST_SUITE_P(BlocksAtOnce, SsdGradientTest, ::testing::Values(1, 2));
+
+// The assembly that CUDA devices run, by the plain twins of its kernels.
+TEST(SsdTest, ByBlocksItIsTheSame) {
+  for (const Shape& shape : {Shape{1, 1, 1, 1, 1, 1, 0, false}, Shape{2, 5, 4, 2, 3, 7, 0, true},
+                             Shape{1, 128, 2, 1, 4, 8, 0, false}, Shape{2, 300, 6, 3, 5, 4, 0, true}}) {
+    SsdInput wide = Draw(31, shape.batch, shape.steps, shape.heads, shape.groups, shape.width, shape.order,
+                         shape.initial);
+    Random random({32});
+    for (const bool per_channel : {false, true}) {
+      // x as a slice of something wider, as projections come.
+      SsdInput narrow = ToFloat(wide);
+      narrow.x = at::cat({narrow.x.flatten(2), narrow.b.flatten(2)}, -1)
+                     .narrow(2, 0, shape.heads * shape.width)
+                     .unflatten(2, {shape.heads, shape.width});
+      const at::Tensor skip = per_channel ? NormalTensor(random, {shape.heads, shape.width})
+                                          : NormalTensor(random, {shape.heads});
+      narrow.skip = skip.to(c10::kFloat);
+      SsdOutput expected = Recurrence(wide);
+      expected.y = expected.y + wide.x * skip.view({shape.heads, -1});
+      const SsdOutput found = SsdByBlocks(narrow);
+      EXPECT_LT(RelativeDifference(found.y, expected.y), 2e-6) << shape.steps;
+      EXPECT_LT(RelativeDifference(found.final_state, expected.final_state), 2e-6) << shape.steps;
+      EXPECT_LT(RelativeDifference(Ssd(narrow).y, expected.y), 2e-6) << shape.steps;
+    }
+    SsdInput plain = ToFloat(wide);
+    plain.x = plain.x * plain.dt.unsqueeze(-1);
+    plain.dt.reset();
+    EXPECT_LT(RelativeDifference(SsdByBlocks(plain).y, Recurrence(wide).y), 2e-6) << shape.steps;
+  }
+}
 
 }  // namespace
 }  // namespace eigsvc

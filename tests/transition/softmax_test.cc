@@ -117,10 +117,10 @@ TEST(SoftmaxNoiseFloorTest, GrowsWithTheScores) {
 // the power of two below the largest ‖q‖‖k‖.
 TEST(SoftmaxNoiseFloorTest, EqualsTheKernelsPlainForm) {
   Random random({5});
-  for (const auto& [type, element] : {std::pair(at::kFloat, HeadElement::kFloat32),
-                                      {at::kDouble, HeadElement::kFloat64},
-                                      {at::kHalf, HeadElement::kFloat16},
-                                      {at::kBFloat16, HeadElement::kBFloat16}}) {
+  for (const auto& [type, element] : {std::pair(at::kFloat, Element::kFloat32),
+                                      {at::kDouble, Element::kFloat64},
+                                      {at::kHalf, Element::kFloat16},
+                                      {at::kBFloat16, Element::kBFloat16}}) {
     const at::Tensor q = (NormalTensor(random, {2, 7, 6, 20}) * 9).to(type).transpose(1, 2),
                      k = (NormalTensor(random, {2, 11, 3, 20}) * 9).to(type).transpose(1, 2);
     const auto rows = [](const at::Tensor& x) {

@@ -1,0 +1,17 @@
+// The state-space dual form through models/kernels/ssd_blocks: the same products as Ssd's, and one pass over
+// memory for what is between them. Without gradients.
+#pragma once
+
+#include "models/layers/ssd.h"
+
+namespace eigsvc {
+
+// Whether Ssd takes this way: on CUDA, without gradients, in float32 or bfloat16.
+bool SsdGoesByBlocks(const SsdInput& input);
+
+// Throws like LibTorch. On a CPU by the kernels' plain twins, slowly and in float32 alone, which is how tests
+// see it. x, b and c may be bfloat16: products of that dtype are summed in float32, and the decays, Δ and
+// the states stay float32.
+SsdOutput SsdByBlocks(const SsdInput& input);
+
+}  // namespace eigsvc
