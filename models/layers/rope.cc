@@ -11,6 +11,7 @@
 #include "ATen/ops/arange.h"
 #include "ATen/ops/cat.h"
 #include "ATen/ops/cos.h"
+#include "ATen/ops/empty.h"
 #include "ATen/ops/mul.h"
 #include "ATen/ops/pow.h"
 #include "ATen/ops/reciprocal.h"
@@ -18,6 +19,9 @@
 #include "ATen/ops/stack.h"
 #include "ATen/ops/tensor.h"
 #include "ATen/ops/where.h"
+#include "c10/core/DeviceGuard.h"
+#include "models/kernels/rotary.h"
+#include "models/transition/kernel_call.h"
 
 namespace eigsvc {
 namespace {
@@ -124,8 +128,39 @@ Rotary::Table Rotary::TableFor(const at::Tensor& x, int64_t first, int64_t lengt
   return last;
 }
 
+#ifdef EIGSVC_CUDA_KERNELS
+namespace {
+
+at::Tensor ByKernel(const RotarySpec& spec, const at::Tensor& x, const at::Tensor& cos,
+                    const at::Tensor& sin) {
+  const at::Tensor y = at::empty(x.sizes(), x.options());
+  const RotaryProblem problem{*ElementOf(x.scalar_type()),
+                              x.const_data_ptr(),
+                              x.size(0),
+                              x.size(1),
+                              x.size(2),
+                              x.size(3),
+                              x.stride(0),
+                              x.stride(1),
+                              x.stride(2),
+                              spec.size / 2,
+                              spec.pairs == RotaryPairs::kInterleaved,
+                              cos.const_data_ptr(),
+                              sin.const_data_ptr(),
+                              y.mutable_data_ptr()};
+  const c10::DeviceGuard guard(x.device());
+  ThrowUnlessOk(RotateOnCuda(problem, KernelStream(x.device())));
+  return y;
+}
+
+}  // namespace
+#endif
+
 at::Tensor Rotary::Turn(const at::Tensor& x, int64_t first, int64_t length) const {
   const Table table = TableFor(x, first, length);
+#ifdef EIGSVC_CUDA_KERNELS
+  if (LayerKernelsTake(x) && x.stride(3) == 1) return ByKernel(spec_, x, table.cos, table.sin);
+#endif
   const int64_t half = spec_.size / 2, rest = x.size(-1) - spec_.size;
   const at::Tensor turning = rest > 0 ? x.narrow(-1, 0, spec_.size) : x;
   const bool interleaved = spec_.pairs == RotaryPairs::kInterleaved;

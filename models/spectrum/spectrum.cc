@@ -88,8 +88,18 @@ int OctaveOf(double log_magnitude) {
 constexpr size_t kPhaseGridSize =
     2 * static_cast<size_t>(Spectrum::kMaxExponent - Spectrum::kMinExponent) * Spectrum::kPhaseBins;
 
+// A table that was not made yet is one of zeros.
 void AddEach(const std::vector<uint64_t>& from, std::vector<uint64_t>& to) {
+  if (to.empty()) {
+    to = from;
+    return;
+  }
   for (size_t i = 0; i < from.size(); ++i) to[i] += from[i];
+}
+
+const std::vector<uint64_t>& OrZeros(const std::vector<uint64_t>& table) {
+  static const auto* const zeros = new std::vector<uint64_t>(Spectrum::kBins);
+  return table.empty() ? *zeros : table;
 }
 
 }  // namespace
@@ -98,13 +108,21 @@ Spectrum::Spectrum() : Spectrum(Parts()) {}
 
 Spectrum::Spectrum(Parts parts) : parts_(std::move(parts)) {
   for (auto* table : {&parts_.below_1, &parts_.beyond_1}) {
-    if (table->size() != kBins) table->assign(kBins, 0);
+    if (table->size() != kBins) table->clear();
   }
+  if (parts_.below_1.empty() != parts_.beyond_1.empty()) MakeTables();
   if (parts_.phase_grid.size() != kPhaseGridSize) parts_.phase_grid.clear();
+}
+
+void Spectrum::MakeTables() {
+  for (auto* table : {&parts_.below_1, &parts_.beyond_1}) {
+    if (table->empty()) table->assign(kBins, 0);
+  }
 }
 
 template <typename Real>
 void Spectrum::AddValues(absl::Span<const Real> values, double noise_floor, uint64_t weight) {
+  if (!values.empty()) MakeTables();
   uint64_t* const bins[2] = {parts_.below_1.data(), parts_.beyond_1.data()};
   const double above_1_edge = std::max(1e-6, noise_floor);
   parts_.noise_floor = std::max(parts_.noise_floor, noise_floor);
@@ -222,11 +240,7 @@ void Spectrum::Merge(const Spectrum& other) {
   const Parts& from = other.parts_;
   AddEach(from.below_1, parts_.below_1);
   AddEach(from.beyond_1, parts_.beyond_1);
-  if (parts_.phase_grid.empty()) {
-    parts_.phase_grid = from.phase_grid;
-  } else {
-    AddEach(from.phase_grid, parts_.phase_grid);
-  }
+  AddEach(from.phase_grid, parts_.phase_grid);
   for (int b = 0; b < kPaperBins; ++b) parts_.paper_bins[b] += from.paper_bins[b];
   for (size_t e = 0; e < from.on_paper_edge.size(); ++e) parts_.on_paper_edge[e] += from.on_paper_edge[e];
   for (size_t s = 0; s < 2; ++s) {
@@ -298,8 +312,8 @@ uint64_t Spectrum::le_0_1() const { return parts_.le_0_1; }
 uint64_t Spectrum::near_1() const { return parts_.near_1; }
 uint64_t Spectrum::above_1() const { return parts_.above_1; }
 double Spectrum::noise_floor() const { return parts_.noise_floor; }
-const std::vector<uint64_t>& Spectrum::below_1() const { return parts_.below_1; }
-const std::vector<uint64_t>& Spectrum::beyond_1() const { return parts_.beyond_1; }
+const std::vector<uint64_t>& Spectrum::below_1() const { return OrZeros(parts_.below_1); }
+const std::vector<uint64_t>& Spectrum::beyond_1() const { return OrZeros(parts_.beyond_1); }
 const std::vector<uint64_t>& Spectrum::phase_grid() const { return parts_.phase_grid; }
 Spectrum::Fixed128 Spectrum::sum() const { return parts_.sum; }
 Spectrum::Fixed128 Spectrum::sum_of_squares() const { return parts_.sum_of_squares; }
@@ -338,14 +352,14 @@ double Spectrum::Quantile(double q) const {
   if (rank <= parts_.zeros) return -kInfinity;
   rank -= parts_.zeros;
   for (int bin = kBins - 1; bin >= 0; --bin) {
-    if (rank <= parts_.below_1[bin]) return within(-midpoint(bin));
-    rank -= parts_.below_1[bin];
+    if (rank <= below_1()[bin]) return within(-midpoint(bin));
+    rank -= below_1()[bin];
   }
   if (rank <= parts_.ones) return 0;
   rank -= parts_.ones;
   for (int bin = 0; bin < kBins; ++bin) {
-    if (rank <= parts_.beyond_1[bin]) return within(midpoint(bin));
-    rank -= parts_.beyond_1[bin];
+    if (rank <= beyond_1()[bin]) return within(midpoint(bin));
+    rank -= beyond_1()[bin];
   }
   return parts_.max;
 }

@@ -101,7 +101,7 @@ class Spectrum {
   Fixed128 sum() const;
   Fixed128 sum_of_squares() const;
   // Rebuilds a spectrum from transported parts, for Merge across processes; see server/worker/convert.cc.
-  // Tables of a wrong length are taken as zeros.
+  // Tables of a wrong length are taken as zeros; those of a spectrum with nothing in it are empty.
   struct Parts {
     std::vector<uint64_t> below_1, beyond_1, phase_grid;
     std::array<uint64_t, kPaperBins> paper_bins{};
@@ -122,6 +122,7 @@ class Spectrum {
  private:
   template <typename Real>
   void AddValues(absl::Span<const Real> values, double noise_floor, uint64_t weight);
+  void MakeTables();
   void AddPhase(double log_magnitude, double phase, uint64_t weight);
   Parts parts_;
 };

@@ -28,6 +28,7 @@
 #include "models/kernels/spectrum_counts.h"
 #include "models/layers/conv1d.h"
 #include "models/layers/norm.h"
+#include "models/layers/rope.h"
 #include "models/layers/ssd_by_blocks.h"
 #include "models/transition/dense_eigenvalues.h"
 #include "models/transition/eigenvalues.h"
@@ -422,6 +423,25 @@ TEST(LayerKernelsGpuTest, Norms) {
     EXPECT_LE(Off(RmsNorm(x.to(kCuda), weight.to(kCuda), 1e-6),
                   RmsNorm(x.to(at::kDouble), weight.to(at::kDouble), 1e-6)),
               Allowed(type));
+  }
+}
+
+TEST(LayerKernelsGpuTest, RotaryEmbeddings) {
+  const at::NoGradGuard no_grad;
+  for (const c10::ScalarType type : {at::kFloat, at::kHalf, at::kBFloat16}) {
+    for (const auto& [head, size] :
+         {std::pair(64, 64), std::pair(64, 16), std::pair(10, 6), std::pair(20, 8)}) {
+      for (const RotaryPairs pairs : {RotaryPairs::kHalves, RotaryPairs::kInterleaved}) {
+        const at::Tensor wide = at::randn({2, 33, 3, head + 8}, at::kFloat).to(type);
+        for (const int64_t first : {8, 1}) {
+          const Rotary rotary({size, 10000, {}, pairs}, type), exact({size, 10000, {}, pairs}, at::kDouble);
+          EXPECT_LE(Off(rotary.Turn(wide.to(kCuda).narrow(3, first, head), 10, 50),
+                        exact.Turn(wide.to(at::kDouble).narrow(3, first, head), 10, 50)),
+                    Allowed(type))
+              << head << " " << size;
+        }
+      }
+    }
   }
 }
 

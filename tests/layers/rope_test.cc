@@ -7,10 +7,13 @@
 
 #include "ATen/TensorOperators.h"
 #include "ATen/core/IListRef.h"
+#include "ATen/ops/arange.h"
 #include "ATen/ops/cat.h"
 #include "ATen/ops/equal.h"
+#include "ATen/ops/zeros.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "models/kernels/rotary.h"
 #include "tests/testing/tensors.h"
 
 namespace eigsvc {
@@ -38,6 +41,21 @@ TEST(RotaryTest, TurnsEachPairByPositionTimesFrequency) {
         EXPECT_LE(std::abs(pair(turned) - pair(x) * std::polar(1.0, angle)), 1e-12);
       }
     }
+  }
+}
+
+TEST(RotaryTest, TheKernelsTwinIsTheSame) {
+  constexpr int64_t kSize = 6, kHead = 9, kSteps = 5;
+  Random random({4});
+  const at::Tensor x = NormalTensor(random, {2, kSteps, 3, kHead + 2}).narrow(3, 1, kHead);
+  for (const RotaryPairs pairs : {RotaryPairs::kInterleaved, RotaryPairs::kHalves}) {
+    const Rotary rotary({kSize, 500, {}, pairs}, c10::kDouble);
+    const at::Tensor angle = at::arange(kSteps, c10::kDouble).unsqueeze(1) * rotary.Frequencies(kSteps);
+    const at::Tensor cos = angle.cos(), sin = angle.sin(), y = at::zeros(x.sizes(), c10::kFloat);
+    RotatePlainly({Element::kFloat64, x.const_data_ptr(), 2, kSteps, 3, kHead, x.stride(0), x.stride(1),
+                   x.stride(2), kSize / 2, pairs == RotaryPairs::kInterleaved, cos.const_data_ptr(),
+                   sin.const_data_ptr(), y.mutable_data_ptr()});
+    EXPECT_LE(MaxDifference(y, rotary.Turn(x, 0, kSteps)), 1e-6);
   }
 }
 

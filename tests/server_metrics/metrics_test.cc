@@ -25,6 +25,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "models/base/utf8.h"
+#include "tests/testing/as_built.h"
 #include "tests/testing/paths.h"
 
 namespace eigsvc {
@@ -413,10 +414,11 @@ TEST(MetricsTest, AFullScrapeIsSmallAndFast) {
         {absl::StrCat("model-", model), "task-0", 1, 2, 3, 4, 5, 6, {{"accuracy", 0.5}}, spectrum});
   }
   for (const MetricsFormat format : {MetricsFormat::kPrometheusText, MetricsFormat::kOpenMetrics}) {
+    const absl::Duration limit = testing::AsBuilt(absl::Milliseconds(50));
     absl::Duration fastest = absl::InfiniteDuration();
     std::string text;
     // The fastest: what else the machine does only adds to a time.
-    for (int i = 0; i < 10 || (i < 100 && fastest > absl::Milliseconds(50)); ++i) {
+    for (int i = 0; i < 10 || (i < 100 && fastest > limit); ++i) {
       const absl::Time start = absl::Now();
       text = metrics.Serialize(format);
       fastest = std::min(fastest, absl::Now() - start);
@@ -426,7 +428,7 @@ TEST(MetricsTest, AFullScrapeIsSmallAndFast) {
       series += line[0] != '#';
     EXPECT_GT(series, 80 * 70);
     EXPECT_LT(series, 10000);
-    EXPECT_LE(fastest, absl::Milliseconds(50));
+    EXPECT_LE(fastest, limit);
     RecordProperty(format == MetricsFormat::kOpenMetrics ? "openmetrics" : "text",
                    absl::StrCat(series, " series, ", text.size(), " bytes, ", absl::FormatDuration(fastest)));
   }

@@ -7,16 +7,12 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "models/base/stop_token.h"
+#include "tests/testing/as_built.h"
 
 namespace eigsvc::testing {
 
-// What a cancel may take to reach the work, by the outside clock. A sanitizer makes the pieces of work between
-// two looks several times as long.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-inline constexpr absl::Duration kStopLimit = absl::Seconds(2);
-#else
-inline constexpr absl::Duration kStopLimit = absl::Milliseconds(250);
-#endif
+// What a cancel may take to reach the work, by the outside clock.
+inline const absl::Duration kStopLimit = AsBuilt(absl::Milliseconds(250));
 
 struct Stopped {
   absl::Status status;
