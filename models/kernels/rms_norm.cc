@@ -19,7 +19,8 @@ void RmsNormPlainly(const RmsNormProblem& p) {
           const double z = at(p.z, row * p.z_stride + first + i);
           gates[i] = z / (1 + std::exp(-z));
         }
-        values[i] = at(p.x, row * p.x_stride + first + i) * (p.gate == Gate::kBeforeNorm ? gates[i] : 1);
+        values[i] = kernels::ElementAt(p.x_element, p.x, row * p.x_stride + first + i) *
+                    (p.gate == Gate::kBeforeNorm ? gates[i] : 1);
         sum += values[i] * values[i];
       }
       const double scale = 1 / std::sqrt(sum / static_cast<double>(p.size) + p.eps);

@@ -1,4 +1,7 @@
-// A block a group of values: it sums their squares, then goes over them again, which by then the caches hold.
+// A block a group of values: it sums their squares, keeps its threads' first ones, and goes over the others
+// again, which by then the caches hold.
+#include <algorithm>
+
 #include "models/kernels/device_element.h"
 #include "models/kernels/rms_norm.h"
 
@@ -17,63 +20,76 @@ __device__ float SumOfBlock(float x) {
   return sum;
 }
 
-template <typename T, int kSize, RmsNormProblem::Gate kGate>
+template <typename X, typename T, int kSize, RmsNormProblem::Gate kGate>
 __global__ void __launch_bounds__(kMostThreads) NormKernel(const RmsNormProblem p) {
   using Gate = RmsNormProblem::Gate;
+  using Values = kernels::Pack<X, kSize>;
   using Pack = kernels::Pack<T, kSize>;
   const int64_t row = blockIdx.x / p.groups, first = static_cast<int64_t>(blockIdx.x % p.groups) * p.size;
-  const T* const x = static_cast<const T*>(p.x) + row * p.x_stride + first;
+  const X* const x = static_cast<const X*>(p.x) + row * p.x_stride + first;
   const T* const z = static_cast<const T*>(p.z) + row * p.z_stride + first;
   const T* const weight = static_cast<const T*>(p.weight) + first;
   T* const y = static_cast<T*>(p.y) + static_cast<int64_t>(blockIdx.x) * p.size;
-  const auto silu = [](float v) { return v / (1 + expf(-v)); };
-  const auto value = [&](const Pack& a, const Pack& gate, int i) {
-    const float wide = kernels::Wide(a.values[i]);
-    return kGate == Gate::kBeforeNorm ? wide * silu(kernels::Wide(gate.values[i])) : wide;
-  };
-  float sum = 0;
-  for (int64_t i = threadIdx.x * kSize; i < p.size; i += blockDim.x * kSize) {
-    const Pack a = Pack::Load(x + i);
-    Pack gate = a;
-    if constexpr (kGate == Gate::kBeforeNorm) gate = Pack::Load(z + i);
-#pragma unroll
-    for (int k = 0; k < kSize; ++k) {
-      const float v = value(a, gate, k);
-      sum = fmaf(v, v, sum);
-    }
-  }
-  const float scale = rsqrtf(SumOfBlock(sum) / static_cast<float>(p.size) + static_cast<float>(p.eps));
-  for (int64_t i = threadIdx.x * kSize; i < p.size; i += blockDim.x * kSize) {
-    const Pack a = Pack::Load(x + i), w = Pack::Load(weight + i);
-    Pack gate = a, out;
+  const int64_t begin = threadIdx.x * kSize, stride = blockDim.x * kSize;
+  // v and silu(z) of the values from `i` on.
+  const auto load = [&](int64_t i, float* v, float* gates) {
+    const Values a = Values::Load(x + i);
+    Pack gate;
     if constexpr (kGate != Gate::kNone) gate = Pack::Load(z + i);
 #pragma unroll
     for (int k = 0; k < kSize; ++k) {
-      const float normed = value(a, gate, k) * scale * kernels::Wide(w.values[k]);
-      out.values[k] = kernels::Narrow<T>(
-          kGate == Gate::kAfterNorm ? normed * silu(kernels::Wide(gate.values[k])) : normed);
+      v[k] = kernels::Wide(a.values[k]);
+      if constexpr (kGate != Gate::kNone) {
+        const float wide = kernels::Wide(gate.values[k]);
+        gates[k] = wide / (1 + expf(-wide));
+        if (kGate == Gate::kBeforeNorm) v[k] *= gates[k];
+      }
+    }
+  };
+  float sum = 0, first_v[kSize], first_gates[kSize], v[kSize], gates[kSize];
+  for (int64_t i = begin; i < p.size; i += stride) {
+    load(i, v, gates);
+#pragma unroll
+    for (int k = 0; k < kSize; ++k) {
+      sum = fmaf(v[k], v[k], sum);
+      if (i == begin) {
+        first_v[k] = v[k];
+        first_gates[k] = gates[k];
+      }
+    }
+  }
+  const float scale = rsqrtf(SumOfBlock(sum) / static_cast<float>(p.size) + static_cast<float>(p.eps));
+  for (int64_t i = begin; i < p.size; i += stride) {
+    if (i != begin) load(i, v, gates);
+    const Pack w = Pack::Load(weight + i);
+    Pack out;
+#pragma unroll
+    for (int k = 0; k < kSize; ++k) {
+      float normed = (i == begin ? first_v[k] : v[k]) * scale * kernels::Wide(w.values[k]);
+      if (kGate == Gate::kAfterNorm) normed *= i == begin ? first_gates[k] : gates[k];
+      out.values[k] = kernels::Narrow<T>(normed);
     }
     out.Store(y + i);
   }
 }
 
-template <typename T, int kSize>
+template <typename X, typename T, int kSize>
 absl::Status Launch(const RmsNormProblem& p, cudaStream_t stream) {
   using Gate = RmsNormProblem::Gate;
   const int64_t blocks = p.rows * p.groups;
   if (blocks > 0x7fffffff) return absl::InvalidArgumentError("RMS norm: too many rows in one call");
-  int threads = kWarp;
-  while (threads < kMostThreads && threads * kSize < p.size) threads *= 2;
+  const int64_t wanted = (p.size + kSize * kWarp - 1) / (kSize * kWarp) * kWarp;
+  const int threads = static_cast<int>(std::min<int64_t>(wanted, kMostThreads));
   const auto grid = static_cast<unsigned>(blocks);
   switch (p.gate) {
     case Gate::kNone:
-      NormKernel<T, kSize, Gate::kNone><<<grid, threads, 0, stream>>>(p);
+      NormKernel<X, T, kSize, Gate::kNone><<<grid, threads, 0, stream>>>(p);
       break;
     case Gate::kBeforeNorm:
-      NormKernel<T, kSize, Gate::kBeforeNorm><<<grid, threads, 0, stream>>>(p);
+      NormKernel<X, T, kSize, Gate::kBeforeNorm><<<grid, threads, 0, stream>>>(p);
       break;
     case Gate::kAfterNorm:
-      NormKernel<T, kSize, Gate::kAfterNorm><<<grid, threads, 0, stream>>>(p);
+      NormKernel<X, T, kSize, Gate::kAfterNorm><<<grid, threads, 0, stream>>>(p);
       break;
   }
   return kernels::LaunchStatus("RMS norm");
@@ -84,15 +100,20 @@ absl::Status Launch(const RmsNormProblem& p, cudaStream_t stream) {
 absl::Status RmsNormOnCuda(const RmsNormProblem& p, void* stream) {
   if (p.rows == 0 || p.groups == 0 || p.size == 0) return absl::OkStatus();
   const auto queue = static_cast<cudaStream_t>(stream);
+  if (p.x_element != Element::kFloat32 && p.x_element != p.element)
+    return absl::InvalidArgumentError("RMS norm: x is neither float32 nor of the weight's type");
   return kernels::WithElement(p.element, [&](auto element) {
     using T = decltype(element);
     constexpr int kMany = 16 / sizeof(T);
-    const auto aligned = [&](const void* data, int64_t stride) {
-      return reinterpret_cast<uintptr_t>(data) % 16 == 0 && stride % kMany == 0;
+    const auto aligned = [&](const void* data, int64_t stride, size_t bytes) {
+      return reinterpret_cast<uintptr_t>(data) % (kMany * bytes) == 0 && stride % kMany == 0;
     };
-    const bool packs = p.size % kMany == 0 && aligned(p.x, p.x_stride) && aligned(p.weight, 0) &&
-                       (p.gate == RmsNormProblem::Gate::kNone || aligned(p.z, p.z_stride));
-    return packs ? Launch<T, kMany>(p, queue) : Launch<T, 1>(p, queue);
+    const bool wide = p.x_element != p.element;
+    const bool packs = p.size % kMany == 0 && aligned(p.x, p.x_stride, wide ? sizeof(float) : sizeof(T)) &&
+                       aligned(p.weight, 0, sizeof(T)) &&
+                       (p.gate == RmsNormProblem::Gate::kNone || aligned(p.z, p.z_stride, sizeof(T)));
+    if (wide) return packs ? Launch<float, T, kMany>(p, queue) : Launch<float, T, 1>(p, queue);
+    return packs ? Launch<T, T, kMany>(p, queue) : Launch<T, T, 1>(p, queue);
   });
 }
 

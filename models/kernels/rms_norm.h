@@ -12,7 +12,8 @@ namespace eigsvc {
 struct RmsNormProblem {
   enum class Gate { kNone, kBeforeNorm, kAfterNorm };
 
-  Element element = Element::kFloat32;  // of all
+  Element x_element = Element::kFloat32;  // float32, or the other one
+  Element element = Element::kFloat32;    // of z, weight and y
   Gate gate = Gate::kNone;
   const void* x = nullptr;  // [rows,groups,size], a row's values side by side
   const void* z = nullptr;  // the same; the gate

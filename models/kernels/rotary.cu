@@ -33,10 +33,17 @@ __global__ void __launch_bounds__(kThreads) RotaryKernel(const RotaryProblem p, 
     second = kernels::Narrow<T>(b * c + a * s);
   };
   if constexpr (kInterleaved) {
-    auto pairs = Pack<T, 2 * kSize>::Load(x + 2 * k);
+    if constexpr (kSize == 1) {  // of any alignment
+      T first = x[2 * k], second = x[2 * k + 1];
+      turn(0, first, second);
+      y[2 * k] = first;
+      y[2 * k + 1] = second;
+    } else {
+      auto pairs = Pack<T, 2 * kSize>::Load(x + 2 * k);
 #pragma unroll
-    for (int j = 0; j < kSize; ++j) turn(j, pairs.values[2 * j], pairs.values[2 * j + 1]);
-    pairs.Store(y + 2 * k);
+      for (int j = 0; j < kSize; ++j) turn(j, pairs.values[2 * j], pairs.values[2 * j + 1]);
+      pairs.Store(y + 2 * k);
+    }
   } else {
     auto first = Pack<T, kSize>::Load(x + k), second = Pack<T, kSize>::Load(x + k + p.half);
 #pragma unroll

@@ -57,7 +57,7 @@ __global__ void __launch_bounds__(kThreads) ConvolutionKernel(const ShortConvolu
 
 template <typename T, int kTaps>
 absl::Status Launch(const ShortConvolutionProblem& p, cudaStream_t stream) {
-  constexpr int kMany = 4;
+  constexpr int kMany = 16 / sizeof(T);
   const bool packs = p.channels % kMany == 0 && p.row_stride % kMany == 0 && p.step_stride % kMany == 0 &&
                      reinterpret_cast<uintptr_t>(p.x) % (kMany * sizeof(T)) == 0;
   const int64_t size = packs ? kMany : 1, runs = (p.steps + kRun - 1) / kRun;

@@ -9,14 +9,20 @@ namespace {
 
 using kernels::SsdPlace;
 
-int64_t Places(const SsdShape& s) { return s.batch * s.blocks * s.block * s.heads * s.width; }
+// body(place) for each of [B,K,Q,H,P].
+template <typename Body>
+void ForEachPlace(const SsdShape& s, const Body& body) {
+  const auto places = static_cast<uint32_t>(s.block * s.heads * s.width);
+  for (int64_t block = 0; block < s.batch * s.blocks; ++block) {
+    for (uint32_t i = 0; i < places; ++i) body(SsdPlace::Of(s, block, i));
+  }
+}
 
 }  // namespace
 
 void SplitInputsPlainly(const SsdBlocks& blocks) {
   const SsdShape& s = blocks.shape;
-  for (int64_t i = 0; i < Places(s); ++i) {
-    const SsdPlace place = SsdPlace::Of(s, i);
+  ForEachPlace(s, [&](const SsdPlace& place) {
     double x = 0, weight = 0;
     if (place.Step(s) < s.steps) {
       x = kernels::ElementAt(s.element, blocks.x, place.X(blocks));
@@ -25,7 +31,7 @@ void SplitInputsPlainly(const SsdBlocks& blocks) {
     }
     static_cast<float*>(blocks.by_head)[place.ByHead(s)] = static_cast<float>(x);
     static_cast<float*>(blocks.weighted)[place.ByGroup(s)] = static_cast<float>(x * weight);
-  }
+  });
 }
 
 void MixStepsPlainly(const SsdBlocks& blocks) {
@@ -68,9 +74,8 @@ void PassStatesPlainly(const SsdBlocks& blocks) {
 
 void JoinOutputsPlainly(const SsdBlocks& blocks) {
   const SsdShape& s = blocks.shape;
-  for (int64_t i = 0; i < Places(s); ++i) {
-    const SsdPlace place = SsdPlace::Of(s, i);
-    if (place.Step(s) >= s.steps) continue;
+  ForEachPlace(s, [&](const SsdPlace& place) {
+    if (place.Step(s) >= s.steps) return;
     double y = kernels::ElementAt(s.element, blocks.inside, place.ByHead(s)) +
                std::exp(blocks.running[place.Running(s)]) *
                    kernels::ElementAt(s.element, blocks.carried, place.ByGroup(s));
@@ -79,7 +84,7 @@ void JoinOutputsPlainly(const SsdBlocks& blocks) {
            kernels::ElementAt(s.element, blocks.x, place.X(blocks));
     }
     static_cast<float*>(blocks.y)[place.Y(s)] = static_cast<float>(y);
-  }
+  });
 }
 
 }  // namespace eigsvc

@@ -13,12 +13,20 @@ constexpr int kThreads = 256;
 
 unsigned Blocks(int64_t threads) { return static_cast<unsigned>((threads + kThreads - 1) / kThreads); }
 
+// `tiles` blocks of threads share a block of time.
+template <int kSize>
+__device__ __forceinline__ bool PlaceOfThread(const SsdShape& s, unsigned tiles, SsdPlace& place) {
+  const unsigned index = (blockIdx.x % tiles * kThreads + threadIdx.x) * kSize;
+  if (index >= static_cast<unsigned>(s.block * s.heads * s.width)) return false;
+  place = SsdPlace::Of(s, blockIdx.x / tiles, index);
+  return true;
+}
+
 template <typename T, int kSize>
-__global__ void __launch_bounds__(kThreads) SplitKernel(const SsdBlocks blocks, int64_t places) {
+__global__ void __launch_bounds__(kThreads) SplitKernel(const SsdBlocks blocks, unsigned tiles) {
   const SsdShape& s = blocks.shape;
-  const int64_t index = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kSize;
-  if (index >= places) return;
-  const SsdPlace place = SsdPlace::Of(s, index);
+  SsdPlace place;
+  if (!PlaceOfThread<kSize>(s, tiles, place)) return;
   Pack<T, kSize> x, weighted;
   if (place.Step(s) < s.steps) {
     x = Pack<T, kSize>::Load(static_cast<const T*>(blocks.x) + place.X(blocks));
@@ -42,7 +50,8 @@ __global__ void __launch_bounds__(kThreads) MixKernel(const SsdBlocks blocks) {
   extern __shared__ double running[];  // [Q], then Δ [Q]
   const SsdShape& s = blocks.shape;
   auto* const dt = reinterpret_cast<float*>(running + s.block);
-  const int64_t head = blockIdx.x, h = head % s.heads, size = s.block * s.block;
+  const int64_t head = blockIdx.x, h = head % s.heads;
+  const unsigned width = static_cast<unsigned>(s.block), size = width * width;
   for (int64_t q = threadIdx.x; q < s.block; q += kThreads) {
     running[q] = blocks.running[head * s.block + q];
     const SsdPlace place{head / s.heads / s.blocks, head / s.heads % s.blocks, q, h, 0};
@@ -51,8 +60,8 @@ __global__ void __launch_bounds__(kThreads) MixKernel(const SsdBlocks blocks) {
   __syncthreads();
   const float* const scores = blocks.scores + (head / s.heads * s.groups + h / (s.heads / s.groups)) * size;
   T* const mixing = static_cast<T*>(blocks.mixing) + head * size;
-  for (int64_t index = threadIdx.x * kSize; index < size; index += kThreads * kSize) {
-    const int l = static_cast<int>(index / s.block), first = static_cast<int>(index % s.block);
+  for (unsigned index = threadIdx.x * kSize; index < size; index += kThreads * kSize) {
+    const int l = static_cast<int>(index / width), first = static_cast<int>(index % width);
     Pack<T, kSize> out;
     if (first <= l) {
       const Pack<float, kSize> score = Pack<float, kSize>::Load(scores + index);
@@ -106,11 +115,10 @@ __global__ void __launch_bounds__(kThreads) StatesKernel(const SsdBlocks blocks)
 }
 
 template <typename T, int kSize>
-__global__ void __launch_bounds__(kThreads) JoinKernel(const SsdBlocks blocks, int64_t places) {
+__global__ void __launch_bounds__(kThreads) JoinKernel(const SsdBlocks blocks, unsigned tiles) {
   const SsdShape& s = blocks.shape;
-  const int64_t index = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kSize;
-  if (index >= places) return;
-  const SsdPlace place = SsdPlace::Of(s, index);
+  SsdPlace place;
+  if (!PlaceOfThread<kSize>(s, tiles, place)) return;
   if (place.Step(s) >= s.steps) return;
   using Values = Pack<T, kSize>;
   const Values inside = Values::Load(static_cast<const T*>(blocks.inside) + place.ByHead(s)),
@@ -130,21 +138,39 @@ __global__ void __launch_bounds__(kThreads) JoinKernel(const SsdBlocks blocks, i
   y.Store(static_cast<T*>(blocks.y) + place.Y(s));
 }
 
-constexpr int kMany = 4;
+// Vectors of 16 bytes where sizes and addresses allow them.
+template <typename T>
+constexpr int kMany = 16 / sizeof(T);
 
-bool Aligned(const void* data, size_t bytes) { return reinterpret_cast<uintptr_t>(data) % bytes == 0; }
+bool Aligned(const void* data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; }
 
 template <typename T>
 bool ChannelsPack(const SsdBlocks& blocks) {
-  return blocks.shape.width % kMany == 0 && blocks.x_batch_stride % kMany == 0 &&
-         blocks.x_step_stride % kMany == 0 && Aligned(blocks.x, kMany * sizeof(T));
+  return blocks.shape.width % kMany<T> == 0 && blocks.x_batch_stride % kMany<T> == 0 &&
+         blocks.x_step_stride % kMany<T> == 0 && Aligned(blocks.x);
 }
-
-int64_t Places(const SsdShape& s) { return s.batch * s.blocks * s.block * s.heads * s.width; }
 
 absl::Status CheckSizes(const SsdShape& s) {
   if (s.batch * s.blocks * s.heads <= 0x7fffffff && s.batch * s.heads <= 65535) return absl::OkStatus();
   return absl::InvalidArgumentError("state-space dual form: too many rows or heads for one call");
+}
+
+// Of the blocks of threads that share a block of time, how many; 0: more of one or the other than a launch
+// has.
+template <int kSize>
+unsigned Tiles(const SsdShape& s) {
+  const int64_t places = s.block * s.heads * s.width;
+  const unsigned tiles = Blocks(places / kSize);
+  return places < 0x7fffffff && s.batch * s.blocks * tiles < 0x7fffffff ? tiles : 0;
+}
+
+template <typename T, int kSize, typename Kernel>
+absl::Status LaunchPlaces(Kernel kernel, const SsdBlocks& blocks, cudaStream_t stream, const char* what) {
+  const unsigned tiles = Tiles<kSize>(blocks.shape);
+  if (tiles == 0) return absl::InvalidArgumentError(absl::StrCat(what, ": too many values for one call"));
+  const auto grid = static_cast<unsigned>(blocks.shape.batch * blocks.shape.blocks) * tiles;
+  kernel<<<grid, kThreads, 0, stream>>>(blocks, tiles);
+  return kernels::LaunchStatus(what);
 }
 
 }  // namespace
@@ -153,13 +179,9 @@ absl::Status SplitInputsOnCuda(const SsdBlocks& blocks, void* stream) {
   const auto queue = static_cast<cudaStream_t>(stream);
   return kernels::WithElement(blocks.shape.element, [&](auto element) {
     using T = decltype(element);
-    const int64_t places = Places(blocks.shape);
-    if (ChannelsPack<T>(blocks)) {
-      SplitKernel<T, kMany><<<Blocks(places / kMany), kThreads, 0, queue>>>(blocks, places);
-    } else {
-      SplitKernel<T, 1><<<Blocks(places), kThreads, 0, queue>>>(blocks, places);
-    }
-    return kernels::LaunchStatus("state-space dual form: inputs");
+    const char* const what = "state-space dual form: inputs";
+    return ChannelsPack<T>(blocks) ? LaunchPlaces<T, kMany<T>>(SplitKernel<T, kMany<T>>, blocks, queue, what)
+                                   : LaunchPlaces<T, 1>(SplitKernel<T, 1>, blocks, queue, what);
   });
 }
 
@@ -171,8 +193,8 @@ absl::Status MixStepsOnCuda(const SsdBlocks& blocks, void* stream) {
     using T = decltype(element);
     const auto heads = static_cast<unsigned>(s.batch * s.blocks * s.heads);
     const size_t shared = static_cast<size_t>(s.block) * (sizeof(double) + sizeof(float));
-    if (s.block % kMany == 0) {
-      MixKernel<T, kMany><<<heads, kThreads, shared, queue>>>(blocks);
+    if (s.block % kMany<T> == 0) {
+      MixKernel<T, kMany<T>><<<heads, kThreads, shared, queue>>>(blocks);
     } else {
       MixKernel<T, 1><<<heads, kThreads, shared, queue>>>(blocks);
     }
@@ -188,8 +210,9 @@ absl::Status PassStatesOnCuda(const SsdBlocks& blocks, void* stream) {
     using T = decltype(element);
     const int64_t size = s.width * s.order;
     const auto rows = static_cast<unsigned>(s.batch * s.heads);
-    if (size % kMany == 0 && Aligned(blocks.initial, kMany * sizeof(float))) {
-      StatesKernel<T, kMany><<<dim3(Blocks(size / kMany), rows), kThreads, 0, queue>>>(blocks);
+    constexpr int kStates = 4;
+    if (size % kStates == 0 && Aligned(blocks.initial)) {
+      StatesKernel<T, kStates><<<dim3(Blocks(size / kStates), rows), kThreads, 0, queue>>>(blocks);
     } else {
       StatesKernel<T, 1><<<dim3(Blocks(size), rows), kThreads, 0, queue>>>(blocks);
     }
@@ -201,13 +224,9 @@ absl::Status JoinOutputsOnCuda(const SsdBlocks& blocks, void* stream) {
   const auto queue = static_cast<cudaStream_t>(stream);
   return kernels::WithElement(blocks.shape.element, [&](auto element) {
     using T = decltype(element);
-    const int64_t places = Places(blocks.shape);
-    if (ChannelsPack<T>(blocks)) {
-      JoinKernel<T, kMany><<<Blocks(places / kMany), kThreads, 0, queue>>>(blocks, places);
-    } else {
-      JoinKernel<T, 1><<<Blocks(places), kThreads, 0, queue>>>(blocks, places);
-    }
-    return kernels::LaunchStatus("state-space dual form: outputs");
+    const char* const what = "state-space dual form: outputs";
+    return ChannelsPack<T>(blocks) ? LaunchPlaces<T, kMany<T>>(JoinKernel<T, kMany<T>>, blocks, queue, what)
+                                   : LaunchPlaces<T, 1>(JoinKernel<T, 1>, blocks, queue, what);
   });
 }
 

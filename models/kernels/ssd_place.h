@@ -15,18 +15,11 @@ namespace eigsvc::kernels {
 struct SsdPlace {
   int64_t b, k, q, h, p;
 
-  // Of `index` in [B,K,Q,H,P].
-  EIGSVC_PLACE static SsdPlace Of(const SsdShape& s, int64_t index) {
-    SsdPlace place;
-    place.p = index % s.width;
-    index /= s.width;
-    place.h = index % s.heads;
-    index /= s.heads;
-    place.q = index % s.block;
-    index /= s.block;
-    place.k = index % s.blocks;
-    place.b = index / s.blocks;
-    return place;
+  // Of `index` in [Q,H,P] of block b·K + k.
+  EIGSVC_PLACE static SsdPlace Of(const SsdShape& s, int64_t block, uint32_t index) {
+    const auto width = static_cast<uint32_t>(s.width), heads = static_cast<uint32_t>(s.heads);
+    const uint32_t row = index / width;
+    return {block / s.blocks, block % s.blocks, row / heads, row % heads, index % width};
   }
   EIGSVC_PLACE int64_t Step(const SsdShape& s) const { return k * s.block + q; }
   EIGSVC_PLACE int64_t Running(const SsdShape& s) const {

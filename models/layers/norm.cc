@@ -33,17 +33,19 @@ Rows RowsOf(const at::Tensor& x, int64_t size) {
 }
 
 bool KernelTakes(const at::Tensor& x, const at::Tensor& weight) {
-  return LayerKernelsTake(x) && weight.scalar_type() == x.scalar_type() && weight.is_contiguous() &&
-         weight.dim() > 0 && weight.dim() <= x.dim() &&
-         weight.sizes() == x.sizes().slice(x.dim() - weight.dim());
+  const bool fits = x.scalar_type() == weight.scalar_type() ||
+                    (x.scalar_type() == at::kFloat && weight.scalar_type() != at::kDouble);
+  return LayerKernelsTake(x) && fits && weight.is_contiguous() && weight.dim() > 0 &&
+         weight.dim() <= x.dim() && weight.sizes() == x.sizes().slice(x.dim() - weight.dim());
 }
 
 at::Tensor ByKernel(RmsNormProblem problem, const at::Tensor& x, const at::Tensor& gate,
                     const at::Tensor& weight) {
   const int64_t size = problem.groups * problem.size;
   const Rows values = RowsOf(x, size);
-  const at::Tensor y = at::empty(x.sizes(), x.options());
-  problem.element = *ElementOf(x.scalar_type());
+  const at::Tensor y = at::empty(x.sizes(), weight.options());
+  problem.x_element = *ElementOf(x.scalar_type());
+  problem.element = *ElementOf(weight.scalar_type());
   problem.x = values.tensor.const_data_ptr();
   problem.rows = values.count;
   problem.x_stride = values.stride;
@@ -113,7 +115,7 @@ at::Tensor GroupNorm(const at::Tensor& x, const at::Tensor& weight, const at::Te
 at::Tensor GatedRmsNorm(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& weight, double eps,
                         int64_t groups, bool norm_before_gate) {
 #ifdef EIGSVC_CUDA_KERNELS
-  if (KernelTakes(x, weight) && gate.scalar_type() == x.scalar_type()) {
+  if (KernelTakes(x, weight) && gate.scalar_type() == weight.scalar_type()) {
     RmsNormProblem problem;
     problem.gate = norm_before_gate ? RmsNormProblem::Gate::kAfterNorm : RmsNormProblem::Gate::kBeforeNorm;
     problem.groups = groups;

@@ -1,6 +1,7 @@
 // The batched kernels beside what else there is, interleaved in one run: LibTorch's eigvals on the host and
 // the device (LAPACK, cuSOLVER), its eigvalsh and histc. Prints Markdown tables of medians with their spread;
-// ratios above 1 mean ours is faster. kernels_bench [ROUNDS]
+// ratios above 1 mean ours is faster.
+//   kernels_bench [ROUNDS [TABLES]]      of eigenvalues,rank-one,windows,counts; all
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -446,16 +447,23 @@ void RaceWindows(int rounds) {
   }
 }
 
-int Main(int rounds) {
+int Main(int rounds, const std::string& tables) {
   const at::NoGradGuard no_grad;
+  const auto wanted = [&](const char* table) {
+    return tables.empty() || tables.find(table) != std::string::npos;
+  };
   std::printf("%d threads, %d rounds\n", at::get_num_threads(), rounds);
-  RaceEigenvalues<float>(at::kFloat, "float32", rounds);
-  RaceEigenvalues<double>(at::kDouble, "float64", rounds);
-  RaceRankOne<float>(at::kFloat, "float32", rounds);
-  RaceRankOne<double>(at::kDouble, "float64", rounds);
-  RaceWindows(rounds);
+  if (wanted("eigenvalues")) {
+    RaceEigenvalues<float>(at::kFloat, "float32", rounds);
+    RaceEigenvalues<double>(at::kDouble, "float64", rounds);
+  }
+  if (wanted("rank-one")) {
+    RaceRankOne<float>(at::kFloat, "float32", rounds);
+    RaceRankOne<double>(at::kDouble, "float64", rounds);
+  }
+  if (wanted("windows")) RaceWindows(rounds);
 #ifdef EIGSVC_CUDA_KERNELS
-  if (HasCuda()) {
+  if (HasCuda() && wanted("counts")) {
     RaceCounts<float>("float32", rounds);
     RaceCounts<double>("float64", rounds);
   }
@@ -466,4 +474,6 @@ int Main(int rounds) {
 }  // namespace
 }  // namespace eigsvc
 
-int main(int argc, char** argv) { return eigsvc::Main(argc > 1 ? std::max(1, std::atoi(argv[1])) : 5); }
+int main(int argc, char** argv) {
+  return eigsvc::Main(argc > 1 ? std::max(1, std::atoi(argv[1])) : 5, argc > 2 ? argv[2] : "");
+}

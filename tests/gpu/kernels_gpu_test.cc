@@ -405,6 +405,13 @@ TEST(LayerKernelsGpuTest, Norms) {
       EXPECT_LE(Off(RmsNorm(there.narrow(2, 0, size), w, 1e-5), RmsNorm(d(x), d(weight), 1e-5)),
                 Allowed(type))
           << size;
+      const at::Tensor wider = there.narrow(2, 0, size).to(at::kFloat);  // of narrow weights
+      EXPECT_EQ(RmsNorm(wider, w, 1e-5).scalar_type(), type);
+      EXPECT_LE(Off(RmsNorm(wider, w, 1e-5), RmsNorm(d(x), d(weight), 1e-5)), Allowed(type)) << size;
+      EXPECT_LE(Off(GatedRmsNorm(wider, gate, w, 1e-5, 1, false),
+                    GatedRmsNorm(d(x), d(z), d(weight), 1e-5, 1, false)),
+                Allowed(type))
+          << size;
       EXPECT_LE(Off(RmsNorm(there.narrow(2, 0, size).contiguous().view({38, size}), w, 1e-5),
                     RmsNorm(d(x), d(weight), 1e-5).view({38, size})),
                 Allowed(type))

@@ -67,8 +67,9 @@ TEST(RmsNormTest, TheKernelsTwinIsTheSame) {
   for (const int64_t groups : {1, 3}) {
     for (const Gate gate : {Gate::kNone, Gate::kBeforeNorm, Gate::kAfterNorm}) {
       at::Tensor y = at::zeros({3, 12}, c10::kFloat);
-      RmsNormPlainly({Element::kFloat64, gate, x.const_data_ptr(), z.const_data_ptr(), 3, groups, 12 / groups,
-                      x.stride(0), z.stride(0), weight.const_data_ptr(), 1e-5, y.mutable_data_ptr()});
+      RmsNormPlainly({Element::kFloat64, Element::kFloat64, gate, x.const_data_ptr(), z.const_data_ptr(), 3,
+                      groups, 12 / groups, x.stride(0), z.stride(0), weight.const_data_ptr(), 1e-5,
+                      y.mutable_data_ptr()});
       const at::Tensor expected =
           Definition(x, gate == Gate::kNone ? nullptr : &z, weight, 1e-5, groups, gate == Gate::kAfterNorm);
       EXPECT_LE(MaxDifference(y, expected), 1e-6) << groups;
