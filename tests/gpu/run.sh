@@ -2,12 +2,12 @@
 # On a GPU machine with a CUDA build of PyTorch and transformers as `python3`: build against it, run what is labelled gpu
 # and measure.
 #   tests/gpu/run.sh [BUILD_DIR [CONFORMANCE_CASES]]      cases: tests/conformance/run.py --core --keep CONFORMANCE_CASES
-# EIGSVC_GPU_STEPS: what to do after the build, of "test sanitize kernels forward training" (all but sanitize).
+# EIGSVC_GPU_STEPS: what to do after the build, of "test sanitize kernels forward scripts training" (all but sanitize).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 build=${1:-build-cuda}
 cases=${2:-}
-steps=" ${EIGSVC_GPU_STEPS-test kernels forward training} "
+steps=" ${EIGSVC_GPU_STEPS-test kernels forward scripts training} "
 launcher=()
 command -v ccache >/dev/null || launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER= -DCMAKE_CUDA_COMPILER_LAUNCHER=)
 cmake --preset cuda -B "$build" "${launcher[@]}" -DEIGSVC_PYTHON="$(command -v python3)" \
@@ -27,4 +27,5 @@ if [[ $steps == *" sanitize "* ]]; then
 fi
 if [[ $steps == *" kernels "* ]]; then "$build/bin/kernels_bench"; fi
 if [[ $steps == *" forward "* ]]; then python3 tests/bench/device.py --bin "$build/bin"; fi
+if [[ $steps == *" scripts "* ]]; then python3 tests/bench/scripts.py --bin "$build/bin"; fi
 if [[ $steps == *" training "* ]]; then python3 tests/bench/training.py --bin "$build/bin"; fi
