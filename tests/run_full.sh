@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # `make test-full`, after `make test`: the suite under AddressSanitizer and UndefinedBehaviorSanitizer, the daemon's jobs,
 # workers and ground rooms under ThreadSanitizer (fakes in place of gRPC, whose Debian build is not instrumented), the
-# long tests (label full: training from the recipe), two minutes of fuzzing a target, clang-tidy.
+# long tests (label full: training from the recipe), two minutes of fuzzing a target, benchmarks that still run, clang-tidy.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 started=$SECONDS
@@ -35,5 +35,13 @@ echo "== long tests"
 ctest --test-dir build -L full --output-on-failure --no-tests=error | tail -n 8
 EIGSVC_SETTINGS_ROUNDS=1000 build/bin/zoo_test --gtest_filter="*SettingsFuzz*" --gtest_brief=1
 tests/fuzz/run.sh 120
+
+echo "== benchmarks, on small sizes"
+ninja -C build --quiet forward_bench kernels_bench
+"$EIGSVC_ORACLE_PYTHON" tests/bench/forward.py --bin build/bin --rounds 2 --quick
+"$EIGSVC_ORACLE_PYTHON" tests/bench/scripts.py --bin build/bin --device cpu --dtype float32 --steps 128 --rounds 2 --quick
+build/bin/kernels_bench 1 windows >/dev/null
+
+echo "== lint"
 tests/lint.sh --tidy
 echo "all in $((SECONDS - started)) s"

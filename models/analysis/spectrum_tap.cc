@@ -46,13 +46,12 @@ SpectrumTap::SpectrumTap(const AnalysisOptions& options, c10::Device device, con
     : options_(options), device_(device), stop_(stop), export_(eigenvalues) {
   if (export_ != nullptr || !DeferredCounts::Supports(device)) return;
   if (!options.defer_counts && device.is_cpu()) return;
-  deferred_.emplace(
-      device, [this](const DeferredCounts::SiteName& name, int64_t unit, Spectrum counts) {
-        const auto before = [](const SiteSpectrum& a, const DeferredCounts::SiteName& b) {
-          return std::tie(a.site.layer, a.site.mixer) < std::tie(b.first, b.second);
-        };
-        (std::lower_bound(sites_.begin(), sites_.end(), name, before) + unit)->spectrum.Merge(std::move(counts));
-      });
+  deferred_.emplace(device, [this](const DeferredCounts::SiteName& name, int64_t unit, Spectrum counts) {
+    const auto before = [](const SiteSpectrum& a, const DeferredCounts::SiteName& b) {
+      return std::tie(a.site.layer, a.site.mixer) < std::tie(b.first, b.second);
+    };
+    (std::lower_bound(sites_.begin(), sites_.end(), name, before) + unit)->spectrum.Merge(std::move(counts));
+  });
 }
 
 void SpectrumTap::BeginRows(int64_t first_row, const Batch* batch, CountedSteps* counted) {

@@ -52,9 +52,9 @@ class SpectrumTap final : public TransitionTap {
   absl::Status OnTransition(int layer, absl::string_view mixer, UnitKind unit_kind,
                             Transition transition) override;
 
-  const std::vector<SiteSpectrum>& sites() const { return sites_; }  // ordered by site
+  const std::vector<SiteSpectrum>& sites() const { return sites_; }    // ordered by site
   std::vector<SiteSpectrum> TakeSites() { return std::move(sites_); }  // at the end
-  int64_t eigenvalues() const { return eigenvalues_; }               // stored entries counted
+  int64_t eigenvalues() const { return eigenvalues_; }                 // stored entries counted
   // Whether a site reported steps of which nothing was counted. REQUIRES a Collect.
   bool MissesSteps() const;
   // Spent by the host in OnTransition and Collect. What a device spends on deferred counts is not known.

@@ -132,8 +132,6 @@ template void CountPlainly(const CountProblem<double>&);
 
 Spectrum SpectrumOfSlots(const uint64_t* table, const uint64_t* phase_slots) {
   Spectrum::Parts parts;
-  parts.below_1.assign(table + slots::kBelow1, table + slots::kBelow1 + Spectrum::kBins);
-  parts.beyond_1.assign(table + slots::kBeyond1, table + slots::kBeyond1 + Spectrum::kBins);
   if (phase_slots != nullptr &&
       std::any_of(phase_slots, phase_slots + slots::kPhaseClass, [](uint64_t n) { return n != 0; })) {
     parts.phase_grid.assign(phase_slots, phase_slots + slots::kPhaseClass);
@@ -164,6 +162,10 @@ Spectrum SpectrumOfSlots(const uint64_t* table, const uint64_t* phase_slots) {
     parts.max = FromCode(table[slots::kMax]);
   }
   if (table[slots::kNoiseFloor] != 0) parts.noise_floor = FromCode(table[slots::kNoiseFloor]);
+  if (parts.moment_count + parts.zeros + parts.nonfinite != 0) {
+    parts.below_1.assign(table + slots::kBelow1, table + slots::kBelow1 + Spectrum::kBins);
+    parts.beyond_1.assign(table + slots::kBeyond1, table + slots::kBeyond1 + Spectrum::kBins);
+  }
   return Spectrum(std::move(parts));
 }
 
