@@ -7,6 +7,7 @@ namespace eigsvc {
 namespace {
 
 constexpr int kThreads = 128, kRun = 16;
+static_assert(ShortConvolutionProblem::kMostSteps == 65535 * kRun);
 
 template <typename T, int kTaps, int kSize>
 __global__ void __launch_bounds__(kThreads) ConvolutionKernel(const ShortConvolutionProblem p) {
@@ -61,7 +62,7 @@ absl::Status Launch(const ShortConvolutionProblem& p, cudaStream_t stream) {
   const bool packs = p.channels % kMany == 0 && p.row_stride % kMany == 0 && p.step_stride % kMany == 0 &&
                      reinterpret_cast<uintptr_t>(p.x) % (kMany * sizeof(T)) == 0;
   const int64_t size = packs ? kMany : 1, runs = (p.steps + kRun - 1) / kRun;
-  if (runs > 65535 || p.rows > 65535)
+  if (p.steps > ShortConvolutionProblem::kMostSteps || p.rows > ShortConvolutionProblem::kMostRows)
     return absl::InvalidArgumentError(absl::StrCat("short convolution: ", p.rows, " rows of ", p.steps,
                                                    " steps are too many for one call"));
   const dim3 grid(static_cast<unsigned>((p.channels / size + kThreads - 1) / kThreads),

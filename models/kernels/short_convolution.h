@@ -12,6 +12,7 @@ namespace eigsvc {
 // x [rows,steps,channels], channels side by side; y dense of the same shape.
 struct ShortConvolutionProblem {
   static constexpr int kMostTaps = 4;
+  static constexpr int64_t kMostRows = 65535, kMostSteps = 65535 * 16;  // of a launch
 
   Element element = Element::kFloat32;  // of x and y
   const void* x = nullptr;
@@ -28,7 +29,7 @@ struct ShortConvolutionProblem {
 // The plain form, in float64; writes float32 to y whatever the element of x.
 void ConvolvePlainly(const ShortConvolutionProblem& problem);
 // Pointers are of the current device; queued on `stream` (a cudaStream_t). INVALID_ARGUMENT for float64 or
-// other taps; INTERNAL naming the CUDA error. Where EIGSVC_CUDA_KERNELS is defined.
+// more of something than that; INTERNAL naming the CUDA error. Where EIGSVC_CUDA_KERNELS is defined.
 absl::Status ConvolveOnCuda(const ShortConvolutionProblem& problem, void* stream);
 
 }  // namespace eigsvc

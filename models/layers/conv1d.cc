@@ -43,19 +43,20 @@ CausalConv1dOutput ByKernel(const at::Tensor& x, const at::Tensor& weight, const
   // A copy: x may be a part of something large.
   return {output, x.narrow(1, x.size(1) - kept, kept).clone()};
 }
-
-bool KernelTakes(const at::Tensor& x, const at::Tensor& weight) {
-  return LayerKernelsTake(x) && weight.size(2) <= ShortConvolutionProblem::kMostTaps &&
-         x.size(1) >= weight.size(2) && x.stride(2) == 1;
-}
 #endif
 
 }  // namespace
 
+bool ConvolvesInOnePass(const at::Tensor& x, int64_t taps) {
+  return LayerKernelsTake(x) && taps <= ShortConvolutionProblem::kMostTaps && x.size(1) >= taps &&
+         x.stride(2) == 1 && x.size(0) <= ShortConvolutionProblem::kMostRows &&
+         x.size(1) <= ShortConvolutionProblem::kMostSteps;
+}
+
 CausalConv1dOutput CausalConv1d(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                                 const at::Tensor& tail, bool silu) {
 #ifdef EIGSVC_CUDA_KERNELS
-  if (KernelTakes(x, weight)) return ByKernel(x, weight, bias, tail, silu);
+  if (ConvolvesInOnePass(x, weight.size(2))) return ByKernel(x, weight, bias, tail, silu);
 #endif
   const int64_t batch = x.size(0), steps = x.size(1), channels = x.size(2), taps = weight.size(2);
   const at::Tensor before = tail.defined() ? tail : at::zeros({batch, taps - 1, channels}, x.options());

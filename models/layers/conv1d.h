@@ -16,4 +16,8 @@ struct CausalConv1dOutput {
 CausalConv1dOutput CausalConv1d(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                                 const at::Tensor& tail, bool silu = false);
 
+// Whether CausalConv1d of x with so many taps is one pass that sums in float32 whatever the dtype; else each
+// tap is rounded to it.
+bool ConvolvesInOnePass(const at::Tensor& x, int64_t taps);
+
 }  // namespace eigsvc

@@ -32,7 +32,7 @@ Rows RowsOf(const at::Tensor& x, int64_t size) {
   return {x.contiguous(), x.numel() / size, size};
 }
 
-bool KernelTakes(const at::Tensor& x, const at::Tensor& weight) {
+bool NormKernelTakes(const at::Tensor& x, const at::Tensor& weight) {
   const bool fits = x.scalar_type() == weight.scalar_type() ||
                     (x.scalar_type() == at::kFloat && weight.scalar_type() != at::kDouble);
   return LayerKernelsTake(x) && fits && weight.is_contiguous() && weight.dim() > 0 &&
@@ -67,7 +67,7 @@ at::Tensor ByKernel(RmsNormProblem problem, const at::Tensor& x, const at::Tenso
 
 at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double eps) {
 #ifdef EIGSVC_CUDA_KERNELS
-  if (KernelTakes(x, weight)) {
+  if (NormKernelTakes(x, weight)) {
     RmsNormProblem problem;
     problem.size = x.size(-1);
     problem.groups = weight.numel() / problem.size;
@@ -115,7 +115,7 @@ at::Tensor GroupNorm(const at::Tensor& x, const at::Tensor& weight, const at::Te
 at::Tensor GatedRmsNorm(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& weight, double eps,
                         int64_t groups, bool norm_before_gate) {
 #ifdef EIGSVC_CUDA_KERNELS
-  if (KernelTakes(x, weight) && gate.scalar_type() == weight.scalar_type()) {
+  if (NormKernelTakes(x, weight) && gate.scalar_type() == weight.scalar_type()) {
     RmsNormProblem problem;
     problem.gate = norm_before_gate ? RmsNormProblem::Gate::kAfterNorm : RmsNormProblem::Gate::kBeforeNorm;
     problem.groups = groups;

@@ -73,7 +73,7 @@ at::Tensor Starts(const at::Tensor& added, const at::Tensor& total, int64_t bloc
 }  // namespace
 
 SsdOutput Ssd(const SsdInput& input, int64_t block, int64_t blocks_at_once) {
-  if (SsdGoesByBlocks(input)) return SsdByBlocks(input);
+  if (SsdGoesByBlocks(input.x, input.x.size(2))) return SsdByBlocks(input);
   const int64_t batch = input.x.size(0), steps = input.x.size(1), heads = input.x.size(2),
                 width = input.x.size(3);
   const int64_t groups = input.b.size(2), order = input.b.size(3), shared = heads / groups;

@@ -28,10 +28,11 @@ struct SsdOutput {
 // state.
 inline constexpr int64_t kSsdBlock = 64;
 
-// All inputs of one dtype, float32 or float64; on CUDA without gradients x, b and c may be bfloat16, which y
-// is then, too (ssd_by_blocks.h). Never exponentiates a positive number. `blocks_at_once`: the
-// states at the starts of so many blocks come of one matrix product; 1: of one addition after the other; 0:
-// as suits the device, where either arithmetic (CPU) or the number of launches (CUDA) is what costs.
+// All inputs of one dtype, float32 or float64. On CUDA without gradients (SsdGoesByBlocks) x, b and c may be
+// bfloat16 beside float32, which y is then, too; `block` and `blocks_at_once` say nothing there. Never
+// exponentiates a positive number. `blocks_at_once`: the states at the starts of so many blocks come of one
+// matrix product; 1: of one addition after the other; 0: as suits the device, where either arithmetic (CPU)
+// or the number of launches (CUDA) is what costs.
 SsdOutput Ssd(const SsdInput& input, int64_t block = kSsdBlock, int64_t blocks_at_once = 0);
 
 }  // namespace eigsvc

@@ -45,8 +45,9 @@ at::Tensor WideProduct(const at::Tensor& a, const at::Tensor& b) {
 
 }  // namespace
 
-bool SsdGoesByBlocks(const SsdInput& input) {
-  return LayerKernelsTake(input.x) && input.x.scalar_type() != at::kHalf;
+bool SsdGoesByBlocks(const at::Tensor& x, int64_t heads) {
+  constexpr int64_t kMostHeads = 65535;  // of all rows, in one launch
+  return LayerKernelsTake(x) && x.scalar_type() != at::kHalf && x.size(0) * heads <= kMostHeads;
 }
 
 SsdOutput SsdByBlocks(const SsdInput& input) {

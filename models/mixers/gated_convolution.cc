@@ -1,7 +1,6 @@
 #include "models/mixers/gated_convolution.h"
 
 #include "ATen/TensorOperators.h"
-#include "ATen/ops/silu.h"
 #include "models/base/status_macros.h"
 #include "models/mixers/short_convolution.h"
 

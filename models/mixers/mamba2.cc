@@ -14,10 +14,11 @@
 #include "ATen/ops/tensor.h"
 #include "absl/strings/str_cat.h"
 #include "models/base/status_macros.h"
+#include "models/layers/conv1d.h"
 #include "models/layers/norm.h"
 #include "models/layers/ssd.h"
+#include "models/layers/ssd_by_blocks.h"
 #include "models/mixers/short_convolution.h"
-#include "models/transition/kernel_call.h"
 #include "models/transition/noise_floor.h"
 #include "models/transition/paper_compat.h"
 
@@ -143,7 +144,8 @@ at::Tensor Mamba2::LogDecay(const LayerCall& call, const at::Tensor& dt) const {
 Mamba2::Scanned Mamba2::Scan(const LayerCall& call, const at::Tensor& xbc, const at::Tensor& dt_raw) const {
   const auto type = at::promote_types(xbc.scalar_type(), at::kFloat);
   // As the reference's kernels do, products of bfloat16 are left to matrix units, which sum in float32.
-  const bool narrow = xbc.scalar_type() == at::kBFloat16 && LayerKernelsTake(xbc) && !spec_.time_invariant;
+  const bool narrow = xbc.scalar_type() == at::kBFloat16 && SsdGoesByBlocks(xbc, spec_.heads) &&
+                      !spec_.time_invariant && (spec_.taps == 0 || ConvolvesInOnePass(xbc, spec_.taps));
   at::Tensor mixed = narrow ? xbc : xbc.to(type);
   if (spec_.taps > 0) mixed = ShortConvolution(call, Name("conv1d"), mixed, /*silu=*/true);
   at::Tensor dt = StepSizes(call, dt_raw);

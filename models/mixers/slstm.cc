@@ -8,7 +8,6 @@
 #include "ATen/core/grad_mode.h"
 #include "ATen/ops/ones.h"
 #include "ATen/ops/promote_types.h"
-#include "ATen/ops/silu.h"
 #include "ATen/ops/stack.h"
 #include "ATen/ops/zeros_like.h"
 #include "models/base/status_macros.h"

@@ -197,6 +197,7 @@ void Spectrum::Add(absl::Span<const double> log_magnitude, double noise_floor, u
 
 void Spectrum::AddComplex(absl::Span<const double> log_magnitude, absl::Span<const double> phase,
                           double noise_floor, uint64_t weight) {
+  if (!log_magnitude.empty()) MakeTables();
   for (size_t begin = 0; begin < log_magnitude.size();) {
     // A run of finite phases, then those that are not.
     size_t end = begin;

@@ -31,8 +31,8 @@ std::vector<Parameter> ListParameters(const SequenceModel& model, const ModelWei
 double LearningRate(const TrainingOptions& options, int64_t step, bool recurrence = false);
 
 // Throws like LibTorch; `step` counts from 0. Takes the gradients, clips them to the global norm and updates
-// value and moments, without a wait for the device. Returns the norm before clipping, a scalar beside the
-// parameters; when that is not finite, nothing is changed.
+// value and moments, without a wait for the device. Returns the norm before clipping, a scalar, where the
+// parameters are if one has a gradient; when that is not finite, nothing is changed.
 at::Tensor AdamWStep(std::vector<Parameter>& parameters, const TrainingOptions& options, int64_t step);
 
 }  // namespace eigsvc

@@ -27,6 +27,7 @@ namespace eigsvc {
 namespace {
 
 constexpr absl::Duration kReportInterval = absl::Milliseconds(250);
+constexpr absl::Duration kLongStep = absl::Milliseconds(20);  // to wait for; a pause takes some 50 us
 
 bool LowerIsBetter(const Score& score) { return score.metric == "perplexity"; }
 
@@ -160,8 +161,9 @@ class Trainer {
       return absl::OkStatus();
     }));
     for (int64_t length : batch.lengths) tokens_ += length;
-    // The step before, by now: the device is not to wait for the host.
-    while (queued_.size() > 1) EIGSVC_RETURN_IF_ERROR(LookAtOldest());
+    // The step before, by now: the device is not to wait for the host. Where steps are long a pause does not
+    // matter, and a cancel is to find one at most.
+    while (queued_.size() > (long_steps_ ? 0 : 1)) EIGSVC_RETURN_IF_ERROR(LookAtOldest());
     return absl::OkStatus();
   }
 
@@ -169,7 +171,9 @@ class Trainer {
     QueuedStep step = std::move(queued_.front());
     queued_.pop_front();
     return CallTorchStatus(absl::StrCat("step ", step.number), [&]() -> absl::Status {
+      const absl::Time start = absl::Now();
       const at::Tensor& figures = step.figures.Wait();
+      long_steps_ = absl::Now() - start >= kLongStep;
       const double loss = figures[0].item<double>();
       gradient_norm_ = figures[1].item<double>();
       if (!std::isfinite(loss)) return NotFinite(step.number, "loss", loss);
@@ -269,6 +273,7 @@ class Trainer {
     HostCopy figures;
   };
   std::deque<QueuedStep> queued_;
+  bool long_steps_ = false;
   ModelWeights weights_;
   std::vector<Parameter> parameters_;
   TrainingRecord record_;

@@ -2,12 +2,14 @@
 #pragma once
 
 #include <optional>
+#include <string>
 
 #include "ATen/core/Tensor.h"
 #include "ATen/core/grad_mode.h"
 #include "absl/status/status.h"
 #include "c10/core/Device.h"
 #include "c10/core/impl/VirtualGuardImpl.h"
+#include "c10/util/Exception.h"
 #include "models/kernels/element.h"
 
 namespace eigsvc {
@@ -45,7 +47,8 @@ inline bool LayerKernelsTake(const at::Tensor& x) {
 #endif
 }
 
-// Throws what CallTorch makes a status of again, sticky where the device is beyond help.
+// Throws what CallTorch makes INTERNAL of, sticky where the device is beyond help. Sizes that a kernel
+// refuses are to be looked at before.
 inline void ThrowUnlessOk(const absl::Status& status) {
   TORCH_CHECK(status.ok(), std::string(status.message()));
 }

@@ -141,7 +141,7 @@ TEST(LayerKernelsGpuTest, StateSpaceDualForm) {
       };
       const SsdOutput expected = Ssd(mapped([](const at::Tensor& t) { return t.to(at::kDouble); }));
       const SsdInput there = mapped([](const at::Tensor& t) { return t.to(kCuda); });
-      ASSERT_TRUE(SsdGoesByBlocks(there));
+      ASSERT_TRUE(SsdGoesByBlocks(there.x, heads));
       const SsdOutput found = Ssd(there);
       EXPECT_EQ(found.y.scalar_type(), type);
       EXPECT_EQ(found.final_state.scalar_type(), at::kFloat);

@@ -158,6 +158,22 @@ TEST(SpectrumCountsTest, SumsOfTheLargestTermsFit) {
   }
 }
 
+TEST(SpectrumCountsTest, PhasesThatAreNotFiniteAloneAreASpectrum) {
+  const double values[] = {-1, -2}, phases[] = {NAN, HUGE_VAL}, noise_floor = 1e-5;
+  std::vector<uint64_t> slots(spectrum_slots::kSlots), cells(spectrum_slots::kPhaseSlots);
+  CountProblem<double> problem;
+  problem.parts[0] = {values, phases, &noise_floor};
+  problem.rows = problem.units = problem.per_unit = problem.step_stride = problem.value_stride = 1;
+  problem.steps = 2;
+  problem.slots = slots.data();
+  problem.phase_slots = cells.data();
+  CountPlainly(problem);
+  Spectrum expected;
+  expected.AddComplex(values, phases, noise_floor);
+  EXPECT_EQ(expected.nonfinite(), 2u);
+  EXPECT_EQ(SpectrumOfSlots(slots.data(), cells.data()).parts(), expected.parts());
+}
+
 TEST(SpectrumCountsTest, AnEmptyTableIsAnEmptySpectrum) {
   const std::vector<uint64_t> slots(spectrum_slots::kSlots);
   EXPECT_EQ(SpectrumOfSlots(slots.data(), nullptr).parts(), Spectrum().parts());
