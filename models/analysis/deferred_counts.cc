@@ -17,9 +17,10 @@ namespace {
 
 namespace slots = spectrum_slots;
 
-// Eigenvalues that may wait for company: as many as keep a device busy for longer than a launch takes.
-constexpr int64_t kMostWaitingBytes = int64_t{64} << 20;
-constexpr int64_t kTableRows = 1024;  // 20 MB of slots
+// Eigenvalues that may wait for company: as many as keep a device busy for as long as a launch takes. More
+// would only cost memory.
+constexpr int64_t kMostWaitingBytes = int64_t{4} << 20;
+constexpr int64_t kTableRows = 128;  // 2.8 MB of slots; a launch goes to one table
 // Beyond it, the tables are emptied and made anew: thousands of channels in each of many layers.
 constexpr int64_t kMostTableBytes = int64_t{1} << 30;
 

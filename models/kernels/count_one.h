@@ -34,17 +34,17 @@ EIGSVC_COUNT int BinOf(double x) {
   return BinOfBits(bits);
 }
 
-// The edge in a bin, or -1; slots are bins of λ < 1, then those of λ > 1. Bins are narrower than edges are
-// apart. Constants, checked in the plain form's tests: a device has no use for the host's arrays.
+// The slots that an edge lies in, of the bins of λ < 1, then of those of λ > 1. Bins are narrower than edges
+// are apart. Constants, checked in the plain form's tests.
+inline constexpr int kEdgeSlots[spectrum_edges::kEdges] = {745, 853, 940, 996, 2088, 2340, 2372};
+// The edge in a bin, or -1.
 EIGSVC_COUNT int EdgeOfSlot(int slot) {
-  if (slot == 745) return 0;
-  if (slot == 853) return 1;
-  if (slot == 940) return 2;
-  if (slot == 996) return 3;
-  if (slot == 2088) return 4;
-  if (slot == 2340) return 5;
-  if (slot == 2372) return 6;
-  return -1;
+  // Of this function, as a device has no use for the host's arrays.
+  constexpr int kSlots[] = {kEdgeSlots[0], kEdgeSlots[1], kEdgeSlots[2], kEdgeSlots[3],
+                            kEdgeSlots[4], kEdgeSlots[5], kEdgeSlots[6]};
+  int found = -1;
+  for (int edge = 0; edge < spectrum_edges::kEdges; ++edge) found = slot == kSlots[edge] ? edge : found;
+  return found;
 }
 inline constexpr int kEdgesBelow1 = 4;  // the first ones
 EIGSVC_COUNT double EdgeSize(int edge) {

@@ -8,7 +8,8 @@ namespace eigsvc {
 
 void BoundPlainly(const ScoreBoundProblem& problem) {
   const int64_t width = problem.q.heads + problem.k.heads;
-  for (int64_t i = 0; i < problem.batch * width; ++i) {
+  for (int64_t i = 0; i < problem.columns(); ++i) {
+    problem.norms[i] = 0;
     const int64_t row = i / width, column = i % width;
     const bool of_q = column < problem.q.heads;
     const HeadRows& rows = of_q ? problem.q : problem.k;

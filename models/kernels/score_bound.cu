@@ -1,6 +1,7 @@
 // A pass over q and k at the speed of memory: as many lanes a row as it has vectors of 16 bytes; then one
-// block for the bound. Squares are summed in float32, whose rounding does not matter to a power of two but
-// where the bound all but is one.
+// block for the bound. Each block leaves its largest to a place of its own: nothing has to be zero before.
+// Squares are summed in float32, whose rounding does not matter to a power of two but where the bound all but
+// is one.
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
@@ -12,6 +13,7 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kUnroll = 4;
+constexpr int64_t kMostShares = 32;  // a thread looks through those of a column
 
 template <typename T>
 using Vector = kernels::Pack<T, 16 / sizeof(T)>;
@@ -25,8 +27,8 @@ __device__ __forceinline__ void StoreLarger(double* to, double x) {
             static_cast<unsigned long long>(__double_as_longlong(x)));
 }
 
-// Block (x, y): a share of the rows of column y = row of the batch · (q.heads + k.heads) + head. `lanes`: a
-// power of two up to 32 that share a row.
+// Block (x, y): a share of the rows of column y = row of the batch · (q.heads + k.heads) + head, whose
+// largest squared norm goes to norms[x][y]. `lanes`: a power of two up to 32 that share a row.
 template <typename T, bool kVectors>
 __global__ void __launch_bounds__(kThreads) NormKernel(const ScoreBoundProblem problem, int lanes) {
   using Sum = decltype(Wide(T()));
@@ -36,6 +38,9 @@ __global__ void __launch_bounds__(kThreads) NormKernel(const ScoreBoundProblem p
   const HeadRows& rows = of_q ? problem.q : problem.k;
   const T* const data = static_cast<const T*>(rows.data) + row * rows.batch_stride +
                         (of_q ? column : column - problem.q.heads) * rows.head_stride;
+  __shared__ double block_largest;
+  if (threadIdx.x == 0) block_largest = 0;
+  __syncthreads();
   const int lane = static_cast<int>(threadIdx.x) % lanes;
   const int64_t rows_at_once = static_cast<int64_t>(kThreads / lanes) * gridDim.x;
   Sum largest = 0;
@@ -74,12 +79,23 @@ __global__ void __launch_bounds__(kThreads) NormKernel(const ScoreBoundProblem p
     const Sum other = __shfl_xor_sync(0xffffffffu, largest, offset);
     largest = other > largest ? other : largest;
   }
-  if (threadIdx.x % 32 == 0) StoreLarger(problem.norms + blockIdx.y, static_cast<double>(largest));
+  if (threadIdx.x % 32 == 0) StoreLarger(&block_largest, static_cast<double>(largest));
+  __syncthreads();
+  if (threadIdx.x == 0) problem.norms[blockIdx.x * int64_t{gridDim.y} + blockIdx.y] = block_largest;
 }
 
-__global__ void __launch_bounds__(kThreads) FloorKernel(const ScoreBoundProblem problem) {
+__global__ void __launch_bounds__(kThreads)
+    FloorKernel(const ScoreBoundProblem problem, int64_t columns, int64_t shares) {
   __shared__ double found;
   if (threadIdx.x == 0) found = 0;
+  for (int64_t column = threadIdx.x; column < columns; column += kThreads) {
+    double largest = 0;
+    for (int64_t share = 0; share < shares; ++share) {
+      const double norm = problem.norms[share * columns + column];
+      largest = norm > largest ? norm : largest;
+    }
+    problem.norms[column] = largest;
+  }
   __syncthreads();
   double largest = 0;
   for (int64_t i = threadIdx.x; i < problem.batch * problem.q.heads; i += kThreads) {
@@ -102,21 +118,22 @@ void Launch(const ScoreBoundProblem& problem, cudaStream_t stream) {
   const bool whole = problem.size % kVectorSize<T> == 0 && vectors >= 1 && vectors <= 32 &&
                      (vectors & (vectors - 1)) == 0 && aligned(problem.q) && aligned(problem.k);
   const int lanes = whole ? static_cast<int>(vectors) : 32;
-  const int64_t columns = problem.batch * (problem.q.heads + problem.k.heads);
   const int64_t per_block = static_cast<int64_t>(kThreads / lanes) * kUnroll;
-  const int64_t shares = std::clamp<int64_t>(std::max(problem.q.rows, problem.k.rows) / per_block, 1, 64);
-  const dim3 grid(static_cast<unsigned>(shares), static_cast<unsigned>(columns));
+  const int64_t most = std::clamp<int64_t>(problem.NormRoom() / problem.columns(), 1, kMostShares);
+  const int64_t shares = std::clamp<int64_t>(std::max(problem.q.rows, problem.k.rows) / per_block, 1, most);
+  const dim3 grid(static_cast<unsigned>(shares), static_cast<unsigned>(problem.columns()));
   if (whole) {
     NormKernel<T, true><<<grid, kThreads, 0, stream>>>(problem, lanes);
   } else {
     NormKernel<T, false><<<grid, kThreads, 0, stream>>>(problem, lanes);
   }
+  FloorKernel<<<1, kThreads, 0, stream>>>(problem, problem.columns(), shares);
 }
 
 }  // namespace
 
 absl::Status BoundOnCuda(const ScoreBoundProblem& problem, void* stream) {
-  const int64_t columns = problem.batch * (problem.q.heads + problem.k.heads);
+  const int64_t columns = problem.columns();
   if (columns < 1 || columns > 65535) {
     return absl::InvalidArgumentError(
         absl::StrCat("a bound on the scores of ", columns, " heads in all; 1 to 65535 are taken at once"));
@@ -136,7 +153,6 @@ absl::Status BoundOnCuda(const ScoreBoundProblem& problem, void* stream) {
       Launch<__nv_bfloat16>(problem, queue);
       break;
   }
-  FloorKernel<<<1, kThreads, 0, queue>>>(problem);
   if (const cudaError_t error = cudaGetLastError(); error != cudaSuccess) {
     return absl::InternalError(absl::StrCat("bound on scores: CUDA error: ", cudaGetErrorString(error)));
   }

@@ -24,8 +24,11 @@ struct ScoreBoundProblem {
   double cap = 0;                 // |score| stays below it; 0: none
   double least = 0;               // what the noise floor is at least
   double ulps = 0;                // times the largest power of two that is not above the bound
-  double* norms = nullptr;        // [B, q.heads + k.heads] zeros, for use meanwhile
+  double* norms = nullptr;        // NormRoom() numbers, for use meanwhile
   double* noise_floor = nullptr;  // one number; `least` where the bound is 0 or not finite
+
+  int64_t columns() const { return batch * (q.heads + k.heads); }
+  int64_t NormRoom() const { return columns() > 4096 ? columns() : 4096; }
 };
 
 // The plain form, which defines the answer but for the rounding of sums of squares: in float64 here, in

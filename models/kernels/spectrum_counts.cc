@@ -4,6 +4,7 @@
 #include <array>
 #include <bit>
 #include <cmath>
+#include <numeric>
 
 #include "models/kernels/count_one.h"
 
@@ -63,17 +64,19 @@ std::array<uint64_t, edges::kClasses> ClassCounts(const uint64_t* table) {
   std::array<uint64_t, edges::kClasses> classes{};
   for (const bool below : {true, false}) {
     int current = below ? 0 : edges::kFirstPositiveClass;
-    for (int bin = 0; bin < Spectrum::kBins; ++bin) {
-      uint64_t amount = table[(below ? slots::kBelow1 : slots::kBeyond1) + bin];
-      if (const int edge = kernels::EdgeOfSlot(below ? bin : bin + Spectrum::kBins); edge >= 0) {
-        const uint64_t on = table[slots::kOnEdge + edge], beyond = table[slots::kBeyondEdge + edge];
-        classes[current] += amount - on - beyond;
-        classes[current + 1] += on;
-        current += 2;
-        amount = beyond;
-      }
-      classes[current] += amount;
+    const uint64_t* next = table + (below ? slots::kBelow1 : slots::kBeyond1);
+    const uint64_t* const end = next + Spectrum::kBins;
+    for (int edge = below ? 0 : kernels::kEdgesBelow1; edge < (below ? kernels::kEdgesBelow1 : edges::kEdges);
+         ++edge) {
+      const uint64_t* const bin = table + kernels::kEdgeSlots[edge];
+      const uint64_t on = table[slots::kOnEdge + edge], beyond = table[slots::kBeyondEdge + edge];
+      classes[current] += std::accumulate(next, bin + 1, uint64_t{0}) - on - beyond;
+      classes[current + 1] += on;
+      current += 2;
+      classes[current] += beyond;
+      next = bin + 1;
     }
+    classes[current] += std::accumulate(next, end, uint64_t{0});
   }
   return classes;
 }

@@ -5,17 +5,14 @@
 
 #include "ATen/TensorOperators.h"
 #include "ATen/core/IListRef.h"
-#include "ATen/ops/addcmul.h"
 #include "ATen/ops/cat.h"
 #include "ATen/ops/exp.h"
 #include "ATen/ops/linear.h"
-#include "ATen/ops/matmul.h"
 #include "ATen/ops/ones.h"
 #include "ATen/ops/promote_types.h"
 #include "ATen/ops/silu.h"
 #include "ATen/ops/softplus.h"
 #include "models/base/status_macros.h"
-#include "models/layers/diagonal_scan.h"
 #include "models/layers/norm.h"
 #include "models/mixers/short_convolution.h"
 #include "models/transition/noise_floor.h"
@@ -23,8 +20,8 @@
 namespace eigsvc {
 namespace {
 
-// Steps whose states are made at once. Each takes B·channels·N elements in a handful of tensors: on a CPU few
-// enough to stay in its caches, on a device enough to fill it.
+// Steps whose [B,t,channels,N] are made at once, in a handful of tensors: on a CPU few enough to stay in its
+// caches, on a device enough to fill it.
 int64_t StretchSteps(const at::Tensor& x, int64_t order) {
   const int64_t elements = x.size(0) * x.size(2) * order;
   return std::clamp<int64_t>((x.is_cpu() ? int64_t{1} << 19 : int64_t{1} << 25) / elements, 8, 1024);
@@ -61,16 +58,14 @@ void Mamba1::Plan(const WeightPlanner& planner) const {
 
 absl::StatusOr<at::Tensor> Mamba1::Run(const LayerCall& call, const at::Tensor& x) const {
   const std::vector<at::Tensor> parts = Linear(call, "in_proj", x).chunk(2, -1);
-  const Inputs inputs = Selected(call, parts[0]);
-  EIGSVC_ASSIGN_OR_RETURN(const at::Tensor scanned,
-                          Scan(call, inputs, RoundingNoise(parts[0].scalar_type())));
-  const at::Tensor y = at::addcmul(scanned, inputs.x, Weight(call, "D"));
+  EIGSVC_ASSIGN_OR_RETURN(const at::Tensor y,
+                          Scan(call, Selected(call, parts[0]), RoundingNoise(parts[0].scalar_type())));
   return Linear(call, "out_proj", (y * at::silu(parts[1].to(y.scalar_type()))).to(x.scalar_type()));
 }
 
-Mamba1::Inputs Mamba1::Selected(const LayerCall& call, const at::Tensor& x) const {
+SelectiveScanInput Mamba1::Selected(const LayerCall& call, const at::Tensor& x) const {
   const auto type = at::promote_types(x.scalar_type(), at::kFloat);
-  Inputs inputs;
+  SelectiveScanInput inputs;
   inputs.x = ShortConvolution(call, Name("conv1d"), x.to(type), /*silu=*/true);
   const std::vector<at::Tensor> parts = Linear(call, "x_proj", inputs.x.to(x.scalar_type()))
                                             .split_with_sizes({spec_.rank, spec_.order, spec_.order}, -1);
@@ -90,31 +85,32 @@ Mamba1::Inputs Mamba1::Selected(const LayerCall& call, const at::Tensor& x) cons
   inputs.dt = at::softplus(steps + Weight(call, "dt_proj.bias"), 1, 20);
   inputs.b = normed(parts[1], "b_layernorm.weight").to(type);
   inputs.c = normed(parts[2], "c_layernorm.weight").to(type);
+  inputs.a = -at::exp(Weight(call, "A_log"));
+  inputs.d = Weight(call, "D");
   return inputs;
 }
 
-absl::StatusOr<at::Tensor> Mamba1::Scan(const LayerCall& call, const Inputs& inputs,
+absl::StatusOr<at::Tensor> Mamba1::Scan(const LayerCall& call, const SelectiveScanInput& inputs,
                                         double noise_floor) const {
-  const at::Tensor a = -at::exp(Weight(call, "A_log")), drive = inputs.dt * inputs.x;
-  const int64_t steps = drive.size(1), stretch = StretchSteps(drive, spec_.order);
+  const bool asked = call.Wants(kMamba1Mixer);
+  const int64_t steps = inputs.x.size(1),
+                stretch = asked || !ScansInOnePass(inputs) ? StretchSteps(inputs.x, spec_.order) : steps;
   at::Tensor& state = State(call, "ssm");  // [B,channels,N]
   std::vector<at::Tensor> outputs;
   for (int64_t begin = 0; begin < steps; begin += stretch) {
-    const auto part = [&](const at::Tensor& tensor) {
-      return tensor.narrow(1, begin, std::min(stretch, steps - begin));
-    };
-    const at::Tensor log_decay = part(inputs.dt).unsqueeze(-1) * a;  // [B,t,channels,N]
-    if (call.Wants(kMamba1Mixer)) {
+    SelectiveScanInput part = inputs;
+    for (at::Tensor* tensor : {&part.x, &part.dt, &part.b, &part.c})
+      *tensor = tensor->narrow(1, begin, std::min(stretch, steps - begin));
+    at::Tensor log_decay;  // [B,t,channels,N]
+    if (asked) {
+      log_decay = part.dt.unsqueeze(-1) * part.a;
       Transition transition;
       transition.kind = Diagonal{log_decay.detach(), Discretization::kExp};
       transition.first_step = call.state.position + begin;
       transition.noise_floor = noise_floor;
       EIGSVC_RETURN_IF_ERROR(call.Report(kMamba1Mixer, UnitKind::kChannel, std::move(transition)));
     }
-    const at::Tensor states =
-        DiagonalScan(log_decay, part(drive).unsqueeze(-1) * part(inputs.b).unsqueeze(2), state);
-    outputs.push_back(at::matmul(states, part(inputs.c).unsqueeze(-1)).squeeze(-1));
-    state = states.select(1, states.size(1) - 1).clone();  // lets go of the others
+    outputs.push_back(SelectiveScan(part, log_decay, state));
   }
   return outputs.size() == 1 ? outputs[0] : at::cat(outputs, 1);
 }

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "models/layers/selective_scan.h"
 #include "models/mixers/module.h"
 
 namespace eigsvc {
@@ -39,13 +40,10 @@ class Mamba1 final : public Module {
 
  private:
   // What the recurrence reads, in at least float32.
-  struct Inputs {
-    at::Tensor x, dt;  // [B,T,channels]
-    at::Tensor b, c;   // [B,T,N]
-  };
-  Inputs Selected(const LayerCall& call, const at::Tensor& x) const;
+  SelectiveScanInput Selected(const LayerCall& call, const at::Tensor& x) const;
   // y [B,T,channels]. The states of a stretch of time only are in memory at once, and so is what is reported.
-  absl::StatusOr<at::Tensor> Scan(const LayerCall& call, const Inputs& inputs, double noise_floor) const;
+  absl::StatusOr<at::Tensor> Scan(const LayerCall& call, const SelectiveScanInput& inputs,
+                                  double noise_floor) const;
 
   const Mamba1Spec spec_;
 };

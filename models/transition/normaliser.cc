@@ -17,8 +17,10 @@ namespace eigsvc {
 
 Transition NormaliserTransition(const at::Tensor& log_eta, const at::Tensor& previous, int64_t first_position,
                                 int64_t multiplicity, double noise_floor) {
-  at::Tensor all = log_eta.detach().to(c10::kDouble);
-  if (previous.defined()) all = at::cat({previous.detach().to(c10::kDouble), all}, -1);
+  // A float32 difference is that of the two numbers to within half a unit of its last place.
+  const auto type = log_eta.scalar_type() == c10::kDouble ? c10::kDouble : c10::kFloat;
+  at::Tensor all = log_eta.detach().to(type);
+  if (previous.defined()) all = at::cat({previous.detach().to(type), all}, -1);
   const int64_t steps = all.size(-1) - 1;
   const at::Tensor log_magnitude = all.narrow(-1, 0, steps) - all.narrow(-1, 1, steps);
   Transition transition;

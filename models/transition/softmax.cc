@@ -10,7 +10,6 @@
 #include "ATen/ops/linalg_vector_norm.h"
 #include "ATen/ops/maximum.h"
 #include "ATen/ops/nan_to_num.h"
-#include "ATen/ops/zeros.h"
 #include "c10/core/DeviceGuard.h"
 #include "models/kernels/score_bound.h"
 #include "models/transition/kernel_call.h"
@@ -53,13 +52,13 @@ at::Tensor NoiseFloorByKernel(const at::Tensor& q, const at::Tensor& k, double s
   };
   const bool full = q.scalar_type() == c10::kDouble;
   const auto options = q.options().dtype(c10::kDouble);
-  const at::Tensor norms = at::zeros({q.size(0), q.size(1) + k.size(1)}, options),
-                   floor = at::empty({}, options);
+  ScoreBoundProblem problem{*element, q.size(0), q.size(3),   rows(q),   rows(k),
+                            scale,    cap,       Least(full), Ulps(full)};
+  const at::Tensor norms = at::empty({problem.NormRoom()}, options), floor = at::empty({}, options);
+  problem.norms = norms.mutable_data_ptr<double>();
+  problem.noise_floor = floor.mutable_data_ptr<double>();
   const c10::DeviceGuard guard(q.device());
-  const absl::Status status =
-      BoundOnCuda({*element, q.size(0), q.size(3), rows(q), rows(k), scale, cap, Least(full), Ulps(full),
-                   norms.mutable_data_ptr<double>(), floor.mutable_data_ptr<double>()},
-                  KernelStream(q.device()));
+  const absl::Status status = BoundOnCuda(problem, KernelStream(q.device()));
   return status.ok() ? floor : at::Tensor();
 }
 #endif

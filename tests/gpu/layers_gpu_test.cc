@@ -12,6 +12,7 @@
 #include "models/layers/conv1d.h"
 #include "models/layers/norm.h"
 #include "models/layers/rope.h"
+#include "models/layers/selective_scan.h"
 #include "models/layers/ssd_by_blocks.h"
 
 namespace eigsvc {
@@ -97,6 +98,38 @@ TEST(LayerKernelsGpuTest, Norms) {
     EXPECT_LE(Off(RmsNorm(x.to(kCuda), weight.to(kCuda), 1e-6),
                   RmsNorm(x.to(at::kDouble), weight.to(at::kDouble), 1e-6)),
               Allowed(type));
+  }
+}
+
+// Stretches side by side and one alone, orders of every instance, with and without a state to start from.
+TEST(LayerKernelsGpuTest, SelectiveScans) {
+  const at::NoGradGuard no_grad;
+  for (const auto& [rows, steps, channels, order] :
+       {std::tuple(2, 1, 3, 1), std::tuple(1, 700, 130, 16), std::tuple(3, 1111, 64, 8),
+        std::tuple(1, 2050, 257, 20), std::tuple(200, 90, 500, 3), std::tuple(1, 63, 5, 32)}) {
+    const at::Tensor wide = at::randn({rows, steps, channels + 2 * order + 1}, at::kFloat);
+    const auto inputs = [&](c10::Device device, c10::ScalarType type) {
+      const at::Tensor there = wide.to(device, type);
+      return SelectiveScanInput{there.narrow(2, 1, channels),
+                                {},
+                                there.narrow(2, channels + 1, order),
+                                there.narrow(2, channels + order + 1, order)};
+    };
+    SelectiveScanInput expected = inputs(at::kCPU, at::kDouble), found = inputs(kCuda, at::kFloat);
+    const auto both = [&](at::Tensor SelectiveScanInput::*member, const at::Tensor& value) {
+      expected.*member = value.to(at::kDouble);
+      found.*member = value.to(kCuda);
+    };
+    both(&SelectiveScanInput::dt, at::rand({rows, steps, channels}, at::kFloat) * 0.3);
+    both(&SelectiveScanInput::a, -4 * at::rand({channels, order}, at::kFloat));
+    both(&SelectiveScanInput::d, at::randn({channels}, at::kFloat));
+    ASSERT_TRUE(ScansInOnePass(found));
+    at::Tensor state, there;
+    for (const bool carried : {false, true}) {  // the second goes on where the first ended
+      EXPECT_LE(Off(SelectiveScan(found, {}, there), SelectiveScan(expected, {}, state)), 5e-6)
+          << rows << " " << steps << " " << order << " " << carried;
+      EXPECT_LE(Off(there, state), 5e-6) << rows << " " << steps << " " << order << " " << carried;
+    }
   }
 }
 

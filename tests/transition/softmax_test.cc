@@ -127,10 +127,13 @@ TEST(SoftmaxNoiseFloorTest, EqualsTheKernelsPlainForm) {
       return HeadRows{x.const_data_ptr(), x.size(1), x.size(2), x.stride(0), x.stride(1), x.stride(2)};
     };
     const bool full = type == at::kDouble;
-    const at::Tensor norms = at::zeros({2, 9}, at::kDouble);
     double floor = 0;
-    BoundPlainly({element, 2, 20, rows(q), rows(k), -0.3, 0, full ? 1e-9 : 5e-6, full ? 0x1p-50 : 0x1p-21,
-                  norms.mutable_data_ptr<double>(), &floor});
+    ScoreBoundProblem problem{
+        element, 2, 20, rows(q), rows(k), -0.3, 0, full ? 1e-9 : 5e-6, full ? 0x1p-50 : 0x1p-21};
+    std::vector<double> norms(problem.NormRoom(), 1e300);  // nothing is asked of what it held
+    problem.norms = norms.data();
+    problem.noise_floor = &floor;
+    BoundPlainly(problem);
     EXPECT_EQ(SoftmaxNoiseFloor(q, k, -0.3).item<double>(), floor) << c10::toString(type);
     if (!full) {
       EXPECT_GT(floor, 5e-6);
