@@ -1,7 +1,9 @@
 #include "models/analysis/deferred_counts.h"
 
 #include <algorithm>
+#include <utility>
 
+#include "ATen/TensorOperators.h"
 #include "ATen/ops/empty.h"
 #include "ATen/ops/zeros.h"
 #include "absl/strings/cord.h"
@@ -28,8 +30,12 @@ bool CanShareALaunch(const CountedChunk& a, const CountedChunk& b) {
   return a.log_magnitude.scalar_type() == b.log_magnitude.scalar_type() &&
          a.log_magnitude.sizes() == b.log_magnitude.sizes() &&
          a.log_magnitude.strides() == b.log_magnitude.strides() && a.phase.defined() == b.phase.defined() &&
-         a.lengths.is_same(b.lengths) && a.first_step == b.first_step && a.begin == b.begin &&
-         a.weights == b.weights;
+         a.factors.defined() == b.factors.defined() && a.lengths.is_same(b.lengths) &&
+         a.first_step == b.first_step && a.begin == b.begin && a.weights == b.weights;
+}
+
+bool OneWeight(const std::vector<uint64_t>& weights) {
+  return std::all_of(weights.begin(), weights.end(), [&](uint64_t w) { return w == weights[0]; });
 }
 
 uint64_t* Slots(const at::Tensor& table, int64_t row) {
@@ -89,6 +95,15 @@ absl::Status DeferredCounts::FindPlace(const SiteName& site, int64_t units, bool
 absl::Status DeferredCounts::Add(const SiteName& site, CountedChunk chunk) {
   return CallTorchStatus("eigenvalues to count", [&]() -> absl::Status {
     at::Tensor& values = chunk.log_magnitude;
+    if (chunk.factors.defined()) {
+      // The kernels multiply values of one weight, in the type they are counted in.
+      if (OneWeight(chunk.weights) &&
+          (values.scalar_type() == at::kDouble || values.scalar_type() == at::kFloat)) {
+        chunk.factors = chunk.factors.contiguous();
+      } else {
+        values = values * std::exchange(chunk.factors, {});
+      }
+    }
     // A phase makes both float64; the kernels take one set of strides.
     if (chunk.phase.defined()) {
       values = values.to(at::kDouble).contiguous();
@@ -131,16 +146,16 @@ absl::Status DeferredCounts::LaunchAs(absl::Span<const Waiting> chunks) const {
   if (first.phase.defined()) problem.phase_slots = Slots(tables_[place.table].phase_slots, place.row);
   // Values of one weight are counted at once, others one after the other.
   const std::vector<uint64_t>& weights = first.weights;
-  const bool one_weight =
-      std::all_of(weights.begin(), weights.end(), [&](uint64_t w) { return w == weights[0]; });
-  problem.per_unit = one_weight ? values.size(3) : 1;
-  for (int64_t k = 0; k < values.size(3); k += problem.per_unit) {
+  const auto count = static_cast<int64_t>(weights.size());
+  problem.per_unit = OneWeight(weights) ? count : 1;
+  for (int64_t k = 0; k < count; k += problem.per_unit) {
     for (size_t i = 0; i < chunks.size(); ++i) {
       const CountedChunk& chunk = chunks[i].chunk;
       const int64_t offset = k * problem.value_stride;
       problem.parts[i] = {chunk.log_magnitude.const_data_ptr<T>() + offset,
                           chunk.phase.defined() ? chunk.phase.const_data_ptr<double>() + offset : nullptr,
-                          chunk.noise_floor.const_data_ptr<double>()};
+                          chunk.noise_floor.const_data_ptr<double>(),
+                          chunk.factors.defined() ? chunk.factors.const_data_ptr<T>() : nullptr};
     }
     problem.weight = weights[k];
     EIGSVC_RETURN_IF_ERROR(Count(problem, device_));

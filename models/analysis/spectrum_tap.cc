@@ -184,7 +184,7 @@ absl::Status SpectrumTap::Defer(int layer, absl::string_view mixer, UnitKind uni
   EIGSVC_ASSIGN_OR_RETURN(Eigenvalues values,
                           ComputeReported(transition, layer, mixer, batch_->rows, WindowsIn(batch_->steps),
                                           {options_.precision, options_.window, &stop_,
-                                           /*drop_zero_phases=*/false}));
+                                           /*drop_zero_phases=*/false, /*keep_factors=*/true}));
   const EigenvalueLayout& layout = values.layout;
   EIGSVC_RETURN_IF_ERROR(Describe(layer, mixer, unit_kind, layout, /*constant=*/false).status());
   CountedChunk chunk;
@@ -195,6 +195,7 @@ absl::Status SpectrumTap::Defer(int layer, absl::string_view mixer, UnitKind uni
     return absl::OkStatus();
   }));
   chunk.log_magnitude = std::move(values.log_magnitude);
+  chunk.factors = std::move(values.factors);
   chunk.phase = std::move(values.phase);
   chunk.first_step = transition.first_step;
   chunk.begin = BeginOf(transition.first_step, counted);

@@ -108,8 +108,11 @@ void CountPlainly(const CountProblem<T>& problem) {
       for (int64_t step = problem.first; step < end; ++step) {
         for (int64_t k = 0; k < problem.per_unit; ++k) {
           const int64_t at = row * problem.row_stride + step * problem.step_stride +
-                             unit * problem.unit_stride + k * problem.value_stride;
-          const double x = part.log_magnitude[at];
+                             unit * problem.unit_stride +
+                             (part.factors == nullptr ? k * problem.value_stride : 0);
+          T value = part.log_magnitude[at];
+          if (part.factors != nullptr) value *= part.factors[unit * problem.per_unit + k];
+          const double x = value;
           if (part.phase != nullptr) {
             if (!std::isfinite(part.phase[at])) {
               table[slots::kNonfinite] += problem.weight;

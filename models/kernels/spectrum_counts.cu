@@ -49,7 +49,11 @@ struct Launched {
   uint32_t segments;  // of a row
 };
 
-enum class Layout { kContiguous, kStrided, kNested };
+// kFactored: a step's number times each of the unit's factors.
+enum class Layout { kContiguous, kStrided, kNested, kFactored };
+
+__device__ __forceinline__ float Product(float a, float b) { return __fmul_rn(a, b); }
+__device__ __forceinline__ double Product(double a, double b) { return __dmul_rn(a, b); }
 
 __device__ __forceinline__ uint64_t WarpSum(uint64_t x) {
   for (int offset = 16; offset > 0; offset /= 2) x += __shfl_down_sync(0xffffffffu, x, offset);
@@ -248,6 +252,17 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
   Slot* const cells =
       reinterpret_cast<Slot*>(problem.phase_slots) + static_cast<int64_t>(blockIdx.x) * slots::kPhaseSlots;
   const int lane = static_cast<int>(threadIdx.x % 32u);
+  // Where a step's values divide a warp's, a lane meets one factor only, and a shift finds the step.
+  const T* factors = nullptr;
+  T factor = 0;
+  int shift = -1;
+  if constexpr (kLayout == Layout::kFactored) {
+    factors = part.factors + blockIdx.x % part_units * problem.per_unit;
+    if (32 % per_unit == 0) {
+      shift = __ffs(static_cast<int>(per_unit)) - 1;
+      factor = factors[static_cast<unsigned>(lane) % per_unit];
+    }
+  }
 
   const uint32_t items = static_cast<uint32_t>(problem.rows) * launched.segments;
   for (uint32_t item = blockIdx.y * kWarps + threadIdx.x / 32u; item < items; item += gridDim.y * kWarps) {
@@ -261,12 +276,19 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
     if (begin >= end) continue;
     const int count = static_cast<int>(end - begin < launched.segment ? end - begin : launched.segment);
     const int64_t start = unit_offset + row * problem.row_stride + problem.first * problem.step_stride +
-                          (kLayout == Layout::kNested ? 0 : begin * stride);
+                          (kLayout >= Layout::kNested ? 0 : begin * stride);
     const auto fetch = [&](int i) {  // the item's value i
       int64_t at = start + i * stride;
       if constexpr (kLayout == Layout::kNested) {
         const uint32_t j = static_cast<uint32_t>(begin) + static_cast<uint32_t>(i), step = j / per_unit;
         at = start + step * problem.step_stride + (j - step * per_unit) * problem.value_stride;
+      }
+      if constexpr (kLayout == Layout::kFactored) {
+        const uint32_t j = static_cast<uint32_t>(begin) + static_cast<uint32_t>(i);
+        if (shift >= 0)
+          return Product(part.log_magnitude[start + (j >> shift) * problem.step_stride], factor);
+        const uint32_t step = j / per_unit;
+        return Product(part.log_magnitude[start + step * problem.step_stride], factors[j - step * per_unit]);
       }
       const T value = part.log_magnitude[at];
       return kPhase ? CountPhase(value, part.phase[at], cells, weight) : value;
@@ -345,7 +367,9 @@ absl::Status CountOnCuda(const CountProblem<T>& problem, void* stream) {
   };
   const bool flat = problem.per_unit == 1 || problem.step_stride == problem.per_unit * problem.value_stride;
   const bool contiguous = flat && (problem.per_unit == 1 ? problem.step_stride : problem.value_stride) == 1;
-  if (problem.parts[0].phase != nullptr) {
+  if (problem.parts[0].factors != nullptr) {
+    launch(&CountKernel<T, false, Layout::kFactored>);
+  } else if (problem.parts[0].phase != nullptr) {
     launch(flat ? &CountKernel<T, true, Layout::kStrided> : &CountKernel<T, true, Layout::kNested>);
   } else {
     launch(contiguous ? &CountKernel<T, false, Layout::kContiguous>

@@ -43,6 +43,9 @@ struct CountProblem {
     const T* log_magnitude = nullptr;
     const double* phase = nullptr;        // null, in all parts: positive real
     const double* noise_floor = nullptr;  // one number; log|λ| > max(1e-6, *noise_floor) is above 1
+    // [units,per_unit], in all parts and without phases, or null: a step then holds one number a unit, and
+    // its values are that times each of these, rounded to T. value_stride is not looked at.
+    const T* factors = nullptr;
   };
   static constexpr int kMaxParts = 64;
   Part parts[kMaxParts];

@@ -54,13 +54,12 @@ bool ScansInOnePass(const SelectiveScanInput& input) {
          input.a.size(1) <= SelectiveScanProblem::kMostOrder;
 }
 
-at::Tensor SelectiveScan(const SelectiveScanInput& input, const at::Tensor& log_decay, at::Tensor& state) {
+at::Tensor SelectiveScan(const SelectiveScanInput& input, at::Tensor& state) {
 #ifdef EIGSVC_CUDA_KERNELS
   if (ScansInOnePass(input)) return ScanByKernel(input, state);
 #endif
-  const at::Tensor decay = log_decay.defined() ? log_decay : input.dt.unsqueeze(-1) * input.a;
-  const at::Tensor states =
-      DiagonalScan(decay, (input.dt * input.x).unsqueeze(-1) * input.b.unsqueeze(2), state);
+  const at::Tensor states = DiagonalScan(input.dt.unsqueeze(-1) * input.a,
+                                         (input.dt * input.x).unsqueeze(-1) * input.b.unsqueeze(2), state);
   state = states.select(1, states.size(1) - 1).clone();  // lets go of the others
   return at::addcmul(at::matmul(states, input.c.unsqueeze(-1)).squeeze(-1), input.x, input.d);
 }

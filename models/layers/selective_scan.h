@@ -17,7 +17,6 @@ struct SelectiveScanInput {
 // Whether SelectiveScan runs by a kernel that makes no tensor of [B,T,C,N].
 bool ScansInOnePass(const SelectiveScanInput& input);
 // y [B,T,C] for T >= 1; `state` [B,C,N], undefined for zeros, becomes the one behind the last step.
-// `log_decay`: Δ·A [B,T,C,N] where the caller has made it; undefined: made where it is needed.
-at::Tensor SelectiveScan(const SelectiveScanInput& input, const at::Tensor& log_decay, at::Tensor& state);
+at::Tensor SelectiveScan(const SelectiveScanInput& input, at::Tensor& state);
 
 }  // namespace eigsvc

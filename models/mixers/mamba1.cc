@@ -20,11 +20,13 @@
 namespace eigsvc {
 namespace {
 
-// Steps whose [B,t,channels,N] are made at once, in a handful of tensors: on a CPU few enough to stay in its
-// caches, on a device enough to fill it.
-int64_t StretchSteps(const at::Tensor& x, int64_t order) {
-  const int64_t elements = x.size(0) * x.size(2) * order;
-  return std::clamp<int64_t>((x.is_cpu() ? int64_t{1} << 19 : int64_t{1} << 25) / elements, 8, 1024);
+// Steps that are scanned, and reported, at once. Where [B,t,channels,N] is made, in a handful of tensors: on
+// a CPU few enough to stay in its caches, on a device enough to fill it. A scan in one pass makes none, and
+// its limit is for those whom the report makes form one.
+int64_t StretchSteps(const SelectiveScanInput& input) {
+  const int64_t elements = input.x.size(0) * input.a.numel();
+  if (ScansInOnePass(input)) return std::max<int64_t>((int64_t{1} << 28) / elements, 8);
+  return std::clamp<int64_t>((input.x.is_cpu() ? int64_t{1} << 19 : int64_t{1} << 25) / elements, 8, 1024);
 }
 
 }  // namespace
@@ -92,25 +94,23 @@ SelectiveScanInput Mamba1::Selected(const LayerCall& call, const at::Tensor& x) 
 
 absl::StatusOr<at::Tensor> Mamba1::Scan(const LayerCall& call, const SelectiveScanInput& inputs,
                                         double noise_floor) const {
-  const bool asked = call.Wants(kMamba1Mixer);
-  const int64_t steps = inputs.x.size(1),
-                stretch = asked || !ScansInOnePass(inputs) ? StretchSteps(inputs.x, spec_.order) : steps;
+  const int64_t steps = inputs.x.size(1), stretch = StretchSteps(inputs);
   at::Tensor& state = State(call, "ssm");  // [B,channels,N]
   std::vector<at::Tensor> outputs;
   for (int64_t begin = 0; begin < steps; begin += stretch) {
     SelectiveScanInput part = inputs;
     for (at::Tensor* tensor : {&part.x, &part.dt, &part.b, &part.c})
       *tensor = tensor->narrow(1, begin, std::min(stretch, steps - begin));
-    at::Tensor log_decay;  // [B,t,channels,N]
-    if (asked) {
-      log_decay = part.dt.unsqueeze(-1) * part.a;
+    if (call.Wants(kMamba1Mixer)) {
       Transition transition;
-      transition.kind = Diagonal{log_decay.detach(), Discretization::kExp};
+      transition.kind = Diagonal{.values = part.dt.detach().unsqueeze(-1),
+                                 .discretization = Discretization::kExp,
+                                 .factors = part.a.detach()};
       transition.first_step = call.state.position + begin;
       transition.noise_floor = noise_floor;
       EIGSVC_RETURN_IF_ERROR(call.Report(kMamba1Mixer, UnitKind::kChannel, std::move(transition)));
     }
-    outputs.push_back(SelectiveScan(part, log_decay, state));
+    outputs.push_back(SelectiveScan(part, state));
   }
   return outputs.size() == 1 ? outputs[0] : at::cat(outputs, 1);
 }

@@ -88,7 +88,13 @@ struct Describe {
 
   absl::StatusOr<EigenvalueLayout> operator()(const Diagonal& kind) const {
     EIGSVC_RETURN_IF_ERROR(CheckShape(kind.values, 4, "values"));
-    EigenvalueLayout layout = Layout(kind.values.sizes(), kind.values.size(3), kind.multiplicity);
+    int64_t count = kind.values.size(3);
+    if (kind.factors.defined()) {
+      EIGSVC_RETURN_IF_ERROR(CheckShape(kind.factors, 2, "factors"));
+      EIGSVC_RETURN_IF_ERROR(CheckSame(kind.values.sizes().slice(2), {kind.factors.size(0), 1}, "Δ"));
+      count = kind.factors.size(1);
+    }
+    EigenvalueLayout layout = Layout(kind.values.sizes(), count, kind.multiplicity);
     layout.conjugate_pairs = kind.conjugate_pairs;
     layout.may_have_phase = kind.values.is_complex() || kind.discretization != Discretization::kExp;
     if (!layout.may_have_phase) layout.type = kind.values.scalar_type();
@@ -164,7 +170,14 @@ struct Compute {
   }
 
   absl::Status operator()(const Diagonal& kind) const {
-    return Keep(Discretized(kind.values, kind.discretization, options.drop_zero_phases));
+    if (!kind.factors.defined())
+      return Keep(Discretized(kind.values, kind.discretization, options.drop_zero_phases));
+    if (options.keep_factors && kind.discretization == Discretization::kExp && !kind.values.is_complex() &&
+        kind.values.scalar_type() == kind.factors.scalar_type()) {
+      result.factors = kind.factors;
+      return Keep({kind.values, {}});
+    }
+    return Keep(Discretized(kind.values * kind.factors, kind.discretization, options.drop_zero_phases));
   }
 
   absl::Status operator()(const DiagonalPlusLowRank& kind) const {
@@ -276,7 +289,9 @@ absl::StatusOr<LogPolar> Products(const TransitionKind& kind, const EigenvalueOp
 absl::StatusOr<LogPolar> WindowsOf(const Transition& transition, const EigenvalueOptions& options,
                                    Eigenvalues& result) {
   if (!transition.constant && !Commutes(transition.kind)) return Products(transition.kind, options);
-  EIGSVC_RETURN_IF_ERROR(std::visit(Compute{options, result}, transition.kind));
+  EigenvalueOptions of_steps = options;
+  of_steps.keep_factors = false;
+  EIGSVC_RETURN_IF_ERROR(std::visit(Compute{of_steps, result}, transition.kind));
   const LogPolar steps{result.log_magnitude, result.phase};
   if (!transition.constant) return SumOverWindows(steps, options.window);
   if (result.error.defined()) result.error = result.error * static_cast<double>(options.window.length);

@@ -27,6 +27,7 @@ struct EigenvalueLayout {
 struct Eigenvalues {
   EigenvalueLayout layout;
   at::Tensor log_magnitude;  // [B,T,U,K], on the transition's device; -inf stands for λ = 0
+  at::Tensor factors;        // [U,K] where log|λ| is log_magnitude, [B,T,U,1], times these; else undefined
   at::Tensor phase;  // same shape, radians in (-π, π]; undefined when every λ is positive real or zero
   // Undefined unless the layout is `conditioned`; [1,1,U,K] float64 on the CPU:
   at::Tensor condition;  // 1/|yᴴx| of the unit left and right eigenvectors
@@ -42,6 +43,7 @@ struct EigenvalueOptions {
   // Leave the phase undefined where all are 0, for which a device is waited for. Else it is defined wherever
   // the layout may have one.
   bool drop_zero_phases = true;
+  bool keep_factors = false;  // give what factors as its factors
 };
 
 // INVALID_ARGUMENT for inconsistent shapes. Of windows, `steps` counts them, unless the transition is

@@ -30,6 +30,7 @@ struct Diagonal {
   Discretization discretization = Discretization::kNone;
   bool conjugate_pairs = false;  // each stored value stands for itself and its conjugate
   int64_t multiplicity = 1;
+  at::Tensor factors = {};  // [U,N] where only Δ changes with the step: values is Δ [B,T,U,1], Δμ = Δ·factors
 };
 
 // Λ = diag(d) - u vᵀ (rank R: last dimension of u and v).

@@ -194,10 +194,13 @@ TEST(KernelsGpuTest, RankOneEigenvaluesEqualTheTwins) {
 
 // Of [B,T,U,K], of any strides.
 template <typename T>
-void CheckCountsOf(const at::Tensor& wide, bool with_phase, uint64_t weight) {
-  const at::Tensor values = wide.to(c10::CppTypeToScalarType<T>::value);
+void CheckCountsOf(const at::Tensor& wide, bool with_phase, uint64_t weight,
+                   const at::Tensor& wide_factors = {}) {
+  const auto type = c10::CppTypeToScalarType<T>::value;
+  const at::Tensor values = wide.to(type),
+                   factors = wide_factors.defined() ? wide_factors.to(type) : wide_factors;
   const int64_t rows = values.size(0), steps = values.size(1), units = values.size(2),
-                per_unit = values.size(3);
+                per_unit = factors.defined() ? factors.size(1) : values.size(3);
   at::Tensor phase = at::randn({rows, steps, units, per_unit}, at::kDouble) * 4;
   phase.view(-1).narrow(0, 0, phase.numel() / 4).fill_(0);
   const at::Tensor lengths = at::arange(rows, at::kLong).remainder(4) * -1 + steps;
@@ -205,12 +208,13 @@ void CheckCountsOf(const at::Tensor& wide, bool with_phase, uint64_t weight) {
   at::Tensor slots[2], cells[2];
   for (const bool on_device : {false, true}) {
     const auto place = [&](const at::Tensor& x) { return on_device ? x.to(kCuda) : x; };
-    const at::Tensor x = place(values), p = place(phase), l = place(lengths), f = place(floor);
+    const at::Tensor x = place(values), p = place(phase), l = place(lengths), f = place(floor),
+                     m = factors.defined() ? place(factors) : factors;
     at::Tensor& table = slots[on_device] = place(at::zeros({units, spectrum_slots::kSlots}, at::kLong));
     at::Tensor& grid = cells[on_device] = place(at::zeros({units, spectrum_slots::kPhaseSlots}, at::kLong));
     CountProblem<T> problem;
     problem.parts[0] = {x.const_data_ptr<T>(), with_phase ? p.const_data_ptr<double>() : nullptr,
-                        f.const_data_ptr<double>()};
+                        f.const_data_ptr<double>(), m.defined() ? m.const_data_ptr<T>() : nullptr};
     problem.rows = rows;
     problem.steps = steps;
     problem.units = units;
@@ -301,6 +305,19 @@ void CheckUsualCounts() {
 TEST(KernelsGpuTest, CountsOfWholeWarpsHaveTheBitsOfTheTwin) {
   CheckUsualCounts<float>();
   CheckUsualCounts<double>();
+}
+
+// Factors that share a warp evenly and others, usual products and such as a factor of 0 makes.
+TEST(KernelsGpuTest, CountsOfFactorsHaveTheBitsOfTheTwin) {
+  for (const int64_t count : {1, 3, 16, 32, 40}) {
+    at::Tensor deltas = at::rand({2, 3001, 5, 1}, at::kDouble) * 0.1,
+               factors = -20 * at::rand({5, count}, at::kDouble);
+    CheckCountsOf<float>(deltas, false, 1, factors);
+    CheckCountsOf<double>(deltas, false, 3, factors);
+    factors.view(-1)[0] = 0;
+    deltas.view(-1).narrow(0, 100, 50).fill_(HUGE_VAL);
+    CheckCountsOf<float>(deltas.transpose(1, 2).contiguous().transpose(1, 2), false, 1, factors);
+  }
 }
 
 // Steps of one sequence counted in two parts, each on a device of its own, or on the one there is.

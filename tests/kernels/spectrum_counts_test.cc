@@ -117,6 +117,38 @@ TEST(SpectrumCountsTest, EqualsSpectrumBitForBit) {
   Check<double>({2, 60, 2, 4, true}, true, 12345678901, 1e-9);
 }
 
+// A step's number and factors give the slots of their products.
+TEST(SpectrumCountsTest, FactorsCountAsTheirProducts) {
+  constexpr int64_t kSteps = 50, kUnits = 3, kCount = 5;
+  const std::vector<double> wide = Values(kSteps * kUnits, 11), more = Values(kUnits * kCount, 12);
+  const std::vector<float> deltas(wide.begin(), wide.begin() + kSteps * kUnits),
+      factors(more.begin(), more.begin() + kUnits * kCount);
+  std::vector<float> products;
+  for (int64_t i = 0; i < kSteps * kUnits; ++i) {
+    for (int64_t k = 0; k < kCount; ++k) products.push_back(deltas[i] * factors[i % kUnits * kCount + k]);
+  }
+  const double noise_floor = 1e-5;
+  std::vector<uint64_t> slots[2];
+  for (const bool factored : {false, true}) {
+    slots[factored].resize(kUnits * spectrum_slots::kSlots);
+    CountProblem<float> problem;
+    problem.rows = 1;
+    problem.steps = kSteps;
+    problem.units = kUnits;
+    problem.per_unit = kCount;
+    problem.unit_stride = factored ? 1 : kCount;
+    problem.step_stride = kUnits * problem.unit_stride;
+    problem.value_stride = 1;
+    problem.weight = 2;
+    problem.parts[0] = {factored ? deltas.data() : products.data(), nullptr, &noise_floor,
+                        factored ? factors.data() : nullptr};
+    problem.slots = slots[factored].data();
+    CountPlainly(problem);
+  }
+  EXPECT_EQ(slots[true], slots[false]);
+  EXPECT_GT(SpectrumOfSlots(slots[true].data(), nullptr).count(), 100u);
+}
+
 TEST(SpectrumCountsTest, TheEdgesAreInTheirBins) {
   const double edges[] = {0.99, 0.9, 0.5, 0.1, 1.01, 10, 100};
   for (int edge = 0; edge < spectrum_edges::kEdges; ++edge) {

@@ -15,6 +15,7 @@
 #include "ATen/ops/cat.h"
 #include "ATen/ops/complex.h"
 #include "ATen/ops/diag_embed.h"
+#include "ATen/ops/equal.h"
 #include "ATen/ops/eye.h"
 #include "ATen/ops/full.h"
 #include "ATen/ops/linalg_eigvals.h"
@@ -43,6 +44,7 @@ namespace {
 using ::testing::HasSubstr;
 using testing::NormalTensor;
 using testing::StatusIs;
+using testing::UniformTensor;
 using Complex = std::complex<double>;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
@@ -93,6 +95,33 @@ Eigenvalues Computed(TransitionKind kind) {
   const absl::StatusOr<Eigenvalues> result = ComputeEigenvalues(Transition{std::move(kind)});
   EIGSVC_EXPECT_OK(result);
   return result.value_or(Eigenvalues());
+}
+
+// Δ by step and factors by unit are the eigenvalues of their products, by step and over windows; a caller who
+// counts products gets the factors.
+TEST(EigenvaluesTest, FactorsAreTheirProducts) {
+  Random random({31});
+  const at::Tensor delta = UniformTensor(random, {2, 9, 3, 1}, 0.001, 0.5),
+                   factors = UniformTensor(random, {3, 4}, -5, 0);
+  const Transition factored{
+      Diagonal{.values = delta, .discretization = Discretization::kExp, .factors = factors}},
+      whole{Diagonal{delta * factors, Discretization::kExp}};
+  for (const Window& window : {Window{}, Window{4, 2}}) {
+    EigenvalueOptions options;
+    options.window = window;
+    EIGSVC_ASSERT_OK_AND_ASSIGN(const Eigenvalues expected, ComputeEigenvalues(whole, options));
+    EIGSVC_ASSERT_OK_AND_ASSIGN(const Eigenvalues found, ComputeEigenvalues(factored, options));
+    EXPECT_TRUE(at::equal(found.log_magnitude, expected.log_magnitude));
+    EXPECT_EQ(found.layout.multiplicities, expected.layout.multiplicities);
+    EXPECT_FALSE(found.factors.defined());
+    options.keep_factors = true;
+    EIGSVC_ASSERT_OK_AND_ASSIGN(const Eigenvalues kept, ComputeEigenvalues(factored, options));
+    EXPECT_TRUE(at::equal(kept.factors.defined() ? kept.log_magnitude * kept.factors : kept.log_magnitude,
+                          expected.log_magnitude));
+    EXPECT_EQ(kept.factors.defined(), window.IsStep());
+  }
+  EXPECT_THAT(ComputeEigenvalues({Diagonal{.values = delta, .factors = factors.narrow(0, 0, 2)}}).status(),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("[3,1] where [2,1]")));
 }
 
 TEST(EigenvaluesTest, AScalarPerUnitIsKeptAsItIs) {
