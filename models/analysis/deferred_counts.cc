@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "ATen/Parallel.h"
 #include "ATen/TensorOperators.h"
 #include "ATen/ops/empty.h"
 #include "ATen/ops/zeros.h"
@@ -197,25 +198,29 @@ absl::Status DeferredCounts::LaunchIfFull() {
 absl::Status DeferredCounts::Collect() {
   EIGSVC_RETURN_IF_ERROR(Launch());
   return CallTorchStatus("eigenvalue counts", [&]() -> absl::Status {
-    std::vector<std::pair<at::Tensor, at::Tensor>> on_host;
-    for (const Table& table : tables_) {
+    // A table after the other: pinned memory for one is enough.
+    for (size_t index = 0; index < tables_.size(); ++index) {
+      const Table& table = tables_[index];
       const auto fetch = [&](const at::Tensor& x) -> at::Tensor {
         if (!x.defined()) return {};
         const auto options = at::TensorOptions().dtype(at::kLong).pinned_memory(device_.is_cuda());
         const at::Tensor host = at::empty({table.used, x.size(1)}, options);
-        return host.copy_(x.narrow(0, 0, table.used));
+        host.copy_(x.narrow(0, 0, table.used));
+        x.narrow(0, 0, table.used).zero_();
+        return host;
       };
-      on_host.emplace_back(fetch(table.slots), fetch(table.phase_slots));
-    }
-    for (const Table& table : tables_) {
-      table.slots.zero_();
-      if (table.phase_slots.defined()) table.phase_slots.zero_();
-    }
-    for (const auto& [site, place] : places_) {
-      const auto& [table, phase_table] = on_host[place.table];
-      for (int64_t unit = 0; unit < place.units; ++unit) {
-        const uint64_t* const phases = phase_table.defined() ? Slots(phase_table, place.row + unit) : nullptr;
-        sink_(site, unit, SpectrumOfSlots(Slots(table, place.row + unit), phases));
+      const at::Tensor slots = fetch(table.slots), phase_slots = fetch(table.phase_slots);
+      std::vector<Spectrum> spectra(table.used);
+      constexpr int64_t kGrain = 32;  // a spectrum takes some microseconds
+      at::parallel_for(0, table.used, kGrain, [&](int64_t begin, int64_t end) {
+        for (int64_t row = begin; row < end; ++row)
+          spectra[row] =
+              SpectrumOfSlots(Slots(slots, row), phase_slots.defined() ? Slots(phase_slots, row) : nullptr);
+      });
+      for (const auto& [site, place] : places_) {
+        if (place.table != index) continue;
+        for (int64_t unit = 0; unit < place.units; ++unit)
+          sink_(site, unit, std::move(spectra[place.row + unit]));
       }
     }
     return absl::OkStatus();

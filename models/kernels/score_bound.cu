@@ -13,7 +13,7 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kUnroll = 4;
-constexpr int64_t kMostShares = 32;  // a thread looks through those of a column
+constexpr int64_t kMostShares = 32;  // a warp looks through those of a column
 
 template <typename T>
 using Vector = kernels::Pack<T, 16 / sizeof(T)>;
@@ -88,13 +88,18 @@ __global__ void __launch_bounds__(kThreads)
     FloorKernel(const ScoreBoundProblem problem, int64_t columns, int64_t shares) {
   __shared__ double found;
   if (threadIdx.x == 0) found = 0;
-  for (int64_t column = threadIdx.x; column < columns; column += kThreads) {
-    double largest = 0;
-    for (int64_t share = 0; share < shares; ++share) {
-      const double norm = problem.norms[share * columns + column];
-      largest = norm > largest ? norm : largest;
+  // As many lanes a column as it has shares, each with one of them.
+  int lanes = 1;
+  while (lanes < shares) lanes *= 2;
+  const int lane = static_cast<int>(threadIdx.x) % lanes;
+  for (int64_t first = 0; first < columns; first += kThreads / lanes) {  // whole warps
+    const int64_t column = first + threadIdx.x / lanes;
+    double largest = column < columns && lane < shares ? problem.norms[lane * columns + column] : 0;
+    for (int offset = lanes / 2; offset > 0; offset /= 2) {
+      const double other = __shfl_xor_sync(0xffffffffu, largest, offset);
+      largest = other > largest ? other : largest;
     }
-    problem.norms[column] = largest;
+    if (column < columns && lane == 0) problem.norms[column] = largest;
   }
   __syncthreads();
   double largest = 0;

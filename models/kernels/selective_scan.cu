@@ -117,13 +117,22 @@ __global__ void __launch_bounds__(kThreads) StartsKernel(const Launched launched
   const int64_t n = index / p.channels, channel = index % p.channels;
   const float a = Log2Of(p.a[channel * p.order + n]);
   float state = p.initial == nullptr ? 0.0f : p.initial[(row * p.channels + channel) * p.order + n];
-#pragma unroll 8
-  for (int64_t stretch = 0; stretch < launched.stretches; ++stretch) {
-    const int64_t at = row * launched.stretches + stretch;
-    float* const place = launched.states + at * p.order * p.channels + index;
-    const float added = *place;
-    *place = state;
-    state = fmaf(Decay(launched.lengths[at * p.channels + channel], a), state, added);
+  float* const places = launched.states + row * launched.stretches * p.order * p.channels + index;
+  const float* const lengths = launched.lengths + row * launched.stretches * p.channels + channel;
+  constexpr int kAtOnce = 8;  // read before any is written, so that one does not wait for the other
+  for (int64_t first = 0; first < launched.stretches; first += kAtOnce) {
+    float added[kAtOnce], decay[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const bool live = first + i < launched.stretches;
+      added[i] = live ? places[(first + i) * p.order * p.channels] : 0.0f;
+      decay[i] = live ? Decay(lengths[(first + i) * p.channels], a) : 1.0f;
+    }
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      if (first + i < launched.stretches) places[(first + i) * p.order * p.channels] = state;
+      state = fmaf(decay[i], state, added[i]);
+    }
   }
 }
 

@@ -15,6 +15,7 @@
 #include "ATen/ops/full.h"
 #include "ATen/ops/linalg_eigvals.h"
 #include "ATen/ops/nan_to_num.h"
+#include "ATen/ops/rand.h"
 #include "ATen/ops/randn.h"
 #include "ATen/ops/real.h"
 #include "ATen/ops/zeros.h"
