@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "ATen/Parallel.h"
 #include "ATen/TensorOperators.h"
 #include "ATen/ops/empty.h"
 #include "ATen/ops/zeros.h"
@@ -13,6 +12,7 @@
 #include "c10/core/DeviceGuard.h"
 #include "models/base/status_macros.h"
 #include "models/tensor/torch_call.h"
+#include "models/transition/deal_out.h"
 #include "models/transition/kernel_call.h"
 
 namespace eigsvc {
@@ -211,9 +211,9 @@ absl::Status DeferredCounts::Collect() {
       };
       const at::Tensor slots = fetch(table.slots), phase_slots = fetch(table.phase_slots);
       std::vector<Spectrum> spectra(table.used);
-      constexpr int64_t kGrain = 32;  // a spectrum takes some microseconds
-      at::parallel_for(0, table.used, kGrain, [&](int64_t begin, int64_t end) {
-        for (int64_t row = begin; row < end; ++row)
+      constexpr int64_t kBlock = 64;  // of some ten microseconds each
+      DealOut(table.used, kBlock, [&](int64_t begin, int64_t length) {
+        for (int64_t row = begin; row < begin + length; ++row)
           spectra[row] =
               SpectrumOfSlots(Slots(slots, row), phase_slots.defined() ? Slots(phase_slots, row) : nullptr);
       });

@@ -20,12 +20,13 @@
 namespace eigsvc {
 namespace {
 
-// Steps that are scanned, and reported, at once. Where [B,t,channels,N] is made, in a handful of tensors: on
-// a CPU few enough to stay in its caches, on a device enough to fill it. A scan in one pass makes none, and
-// its limit is for those whom the report makes form one.
-int64_t StretchSteps(const SelectiveScanInput& input) {
+// Steps whose [B,t,channels,N] are made at once, in a handful of tensors: on a CPU few enough to stay in its
+// caches, on a device enough to fill it. A scan in one pass makes none: what is reported may be made one.
+int64_t StretchSteps(const SelectiveScanInput& input, bool reported) {
+  const bool one_pass = ScansInOnePass(input);
+  if (one_pass && !reported) return input.x.size(1);
   const int64_t elements = input.x.size(0) * input.a.numel();
-  if (ScansInOnePass(input)) return std::max<int64_t>((int64_t{1} << 28) / elements, 8);
+  if (one_pass) return std::max<int64_t>((int64_t{1} << 26) / elements, 8);
   return std::clamp<int64_t>((input.x.is_cpu() ? int64_t{1} << 19 : int64_t{1} << 25) / elements, 8, 1024);
 }
 
@@ -94,14 +95,15 @@ SelectiveScanInput Mamba1::Selected(const LayerCall& call, const at::Tensor& x) 
 
 absl::StatusOr<at::Tensor> Mamba1::Scan(const LayerCall& call, const SelectiveScanInput& inputs,
                                         double noise_floor) const {
-  const int64_t steps = inputs.x.size(1), stretch = StretchSteps(inputs);
+  const bool asked = call.Wants(kMamba1Mixer);
+  const int64_t steps = inputs.x.size(1), stretch = StretchSteps(inputs, asked);
   at::Tensor& state = State(call, "ssm");  // [B,channels,N]
   std::vector<at::Tensor> outputs;
   for (int64_t begin = 0; begin < steps; begin += stretch) {
     SelectiveScanInput part = inputs;
     for (at::Tensor* tensor : {&part.x, &part.dt, &part.b, &part.c})
       *tensor = tensor->narrow(1, begin, std::min(stretch, steps - begin));
-    if (call.Wants(kMamba1Mixer)) {
+    if (asked) {
       Transition transition;
       transition.kind = Diagonal{.values = part.dt.detach().unsqueeze(-1),
                                  .discretization = Discretization::kExp,

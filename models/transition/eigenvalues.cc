@@ -92,6 +92,8 @@ struct Describe {
     if (kind.factors.defined()) {
       EIGSVC_RETURN_IF_ERROR(CheckShape(kind.factors, 2, "factors"));
       EIGSVC_RETURN_IF_ERROR(CheckSame(kind.values.sizes().slice(2), {kind.factors.size(0), 1}, "Δ"));
+      if (kind.factors.scalar_type() != kind.values.scalar_type())
+        return absl::InvalidArgumentError("a transition's Δ and its factors are of two dtypes");
       count = kind.factors.size(1);
     }
     EigenvalueLayout layout = Layout(kind.values.sizes(), count, kind.multiplicity);
@@ -172,8 +174,7 @@ struct Compute {
   absl::Status operator()(const Diagonal& kind) const {
     if (!kind.factors.defined())
       return Keep(Discretized(kind.values, kind.discretization, options.drop_zero_phases));
-    if (options.keep_factors && kind.discretization == Discretization::kExp && !kind.values.is_complex() &&
-        kind.values.scalar_type() == kind.factors.scalar_type()) {
+    if (options.keep_factors && kind.discretization == Discretization::kExp && !kind.values.is_complex()) {
       result.factors = kind.factors;
       return Keep({kind.values, {}});
     }
