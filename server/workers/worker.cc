@@ -115,6 +115,7 @@ struct Worker::Impl {
   std::function<void()> hook;
   std::tuple<State, int64_t, int64_t, std::string> published;  // what of `state` makes a version
   int64_t version = 0, told_version = 0;
+  bool telling = false;  // the hook runs
   bool stopping = false, finished = false;
   Steady terminate_by;
 
@@ -299,9 +300,12 @@ void Worker::Impl::KeepTime() {
     if (told_version != version) {
       told_version = version;
       const std::function<void()> tell = hook;
+      telling = true;
       lock.unlock();
       if (tell) tell();
       lock.lock();
+      telling = false;
+      changed.notify_all();
       continue;
     }
     const Steady now = In(absl::ZeroDuration());
@@ -566,7 +570,8 @@ bool Worker::WaitUntilReady(absl::Duration timeout) {
 }
 
 void Worker::OnStateChange(std::function<void()> hook) {
-  std::lock_guard<std::mutex> lock(impl_->mutex);
+  std::unique_lock<std::mutex> lock(impl_->mutex);
+  impl_->changed.wait(lock, [this] { return !impl_->telling; });
   impl_->hook = std::move(hook);
   ++impl_->version;  // what changed before is told at once
   impl_->changed.notify_all();

@@ -112,7 +112,8 @@ class Worker {
   Snapshot snapshot() const;
   bool WaitUntilReady(absl::Duration timeout);
   // Called (on a thread of the worker's own) after changes of state, several of which may come as one. It
-  // may call snapshot() and must not block.
+  // may call snapshot() and must not block. The hook before is over when this returns; not to be called by a
+  // hook.
   void OnStateChange(std::function<void()> hook);
 
   // Each waits for the process to be up, until the control's deadline or cancel; UNAVAILABLE with the reason

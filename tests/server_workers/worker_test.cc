@@ -476,6 +476,21 @@ TEST_F(WorkerTest, TellsOfChanges) {
   worker.reset();
 }
 
+// What a hook refers to may go once it was taken away.
+TEST_F(WorkerTest, AHookThatWasTakenAwayIsOver) {
+  auto worker = Start();
+  EXPECT_TRUE(worker->WaitUntilReady(absl::Seconds(10)));
+  std::atomic<bool> running{false};
+  worker->OnStateChange([&] {
+    running = true;
+    absl::SleepFor(absl::Milliseconds(50));
+    running = false;
+  });
+  EXPECT_TRUE(Eventually([&] { return running.load(); }));
+  worker->OnStateChange({});
+  EXPECT_FALSE(running);
+}
+
 // Crashes, cancels and deadlines of jobs, inspections and loads at once: every call ends in one of its
 // defined states, no job meets another, and the worker is well afterwards.
 TEST_F(WorkerTest, SurvivesChaos) {
