@@ -34,4 +34,6 @@ for object in "$root"/build/models/kernels/CMakeFiles/eigsvc_kernels_cuda.dir/*.
     LC_ALL=C grep -aq "$architecture" "$object" || { echo "$(basename "$object") has nothing for $architecture"; exit 1; }
   done
 done
-ls "$root"/build/models/kernels/CMakeFiles/eigsvc_kernels_cuda.dir/*.cu.o | wc -l | { read -r count; echo "$count kernels' objects by $("$used" --version | grep release)"; [ "$count" = 3 ]; }
+objects=("$root"/build/models/kernels/CMakeFiles/eigsvc_kernels_cuda.dir/*.cu.o) sources=("$source"/models/kernels/*.cu)
+echo "${#objects[@]} kernels' objects of ${#sources[@]} sources by $("$used" --version | grep release)"
+[ "${#objects[@]}" = "${#sources[@]}" ]
