@@ -2,6 +2,7 @@
 // a state of zero, then the states at their starts one after the other, then each from its start. The first
 // of these looks at no output, and is left out where channels alone fill the device.
 #include <algorithm>
+#include <cfloat>
 
 #include "models/kernels/device_element.h"
 #include "models/kernels/selective_scan.h"
@@ -22,7 +23,11 @@ struct Launched {
 
 // exp(Δ·a): exp2 is one instruction and a look at denormal numbers.
 __device__ __forceinline__ float Decay(float dt, float a_log2) { return exp2f(dt * a_log2); }
-__device__ __forceinline__ float Log2Of(float a) { return a * 1.4426950408889634f; }
+// Finite, so that a step of Δ = 0 keeps the state of a = -inf as well.
+__device__ __forceinline__ float Log2Of(float a) {
+  const float scaled = a * 1.4426950408889634f;
+  return scaled < -FLT_MAX ? -FLT_MAX : scaled;
+}
 
 // States beyond the order are of a = 0 and B = C = 0, and stay 0.
 template <int kOrder, bool kOutput>

@@ -44,14 +44,16 @@ LinearAttentionOutput DeltaRule(const DeltaRuleInput& input, int64_t block) {
                                   /*upper=*/false, /*left=*/true, /*unitriangular=*/true);
   const at::Tensor by_state = solved.narrow(-1, 0, order), by_input = solved.narrow(-1, order, width);
 
-  // The state after the block: map·S + added.
+  // The state after a block: map·S + added.
   const at::Tensor left = columns * at::exp(decayed.after).unsqueeze(-2);
   const at::Tensor left_u = left.select(-2, 0).transpose(-1, -2),
                    left_k = left.select(-2, 1).transpose(-1, -2);
   const at::Tensor kept =
       at::exp(decayed.through.select(-2, block - 1)).expand({batch, blocks, heads, order});
-  const at::Tensor map = at::diag_embed(kept) - at::matmul(left_u, by_state);     // [B,N,H,K,K]
-  const at::Tensor added = at::matmul(left_k, v) - at::matmul(left_u, by_input);  // [B,N,H,K,V]
+  const std::vector<at::Tensor> maps =  // each [B,H,K,K]
+      (at::diag_embed(kept) - at::matmul(left_u, by_state)).unbind(1);
+  const std::vector<at::Tensor> added =  // each [B,H,K,V]
+      (at::matmul(left_k, v) - at::matmul(left_u, by_input)).unbind(1);
   at::Tensor state = input.initial_state.defined()
                          ? input.initial_state
                          : at::zeros({batch, heads, order, width}, input.v.options());
@@ -59,7 +61,7 @@ LinearAttentionOutput DeltaRule(const DeltaRuleInput& input, int64_t block) {
   starts.reserve(blocks);
   for (int64_t n = 0; n < blocks; ++n) {
     starts.push_back(state);
-    state = at::matmul(map.select(1, n), state) + added.select(1, n);
+    state = at::matmul(maps[n], state) + added[n];
   }
 
   const at::Tensor reading = q * at::exp(decayed.through) - at::matmul(qu, by_state);

@@ -24,11 +24,12 @@ at::Tensor Walk(const at::Tensor& decay, const at::Tensor& input, at::Tensor sta
   const bool graph = at::GradMode::is_enabled() && (decay.requires_grad() || input.requires_grad() ||
                                                     (state.defined() && state.requires_grad()));
   if (graph) {  // autograd wants every state as a tensor of its own
+    // Not select(), whose gradient is of the whole sequence's size at every step.
+    const std::vector<at::Tensor> decays = decay.unbind(axis), inputs = input.unbind(axis);
     std::vector<at::Tensor> states;
     states.reserve(steps);
     for (int64_t t = 0; t < steps; ++t) {
-      const at::Tensor fresh = input.select(axis, t);
-      state = state.defined() ? at::addcmul(fresh, decay.select(axis, t), state) : fresh;
+      state = state.defined() ? at::addcmul(inputs[t], decays[t], state) : inputs[t];
       states.push_back(state);
     }
     return at::stack(states, axis);
@@ -68,13 +69,14 @@ at::Tensor DiagonalScan(const at::Tensor& log_decay, const at::Tensor& input, co
   const at::Tensor local = Walk(at::exp(decays), IntoBlocks(input, blocks, block), at::Tensor(), 2);
   // How much of a block's starting state is left at each of its steps.
   const at::Tensor left = at::exp(at::cumsum(decays, 2, at::kDouble)).to(input.scalar_type());
-  const at::Tensor ends = local.select(2, block - 1), kept = left.select(2, block - 1);
-  at::Tensor state = initial.defined() ? initial : at::zeros_like(ends.select(1, 0));
+  const std::vector<at::Tensor> ends = local.select(2, block - 1).unbind(1),
+                                kept = left.select(2, block - 1).unbind(1);
+  at::Tensor state = initial.defined() ? initial : at::zeros_like(ends[0]);
   std::vector<at::Tensor> starts;
   starts.reserve(blocks);
   for (int64_t k = 0; k < blocks; ++k) {
     starts.push_back(state);
-    state = at::addcmul(ends.select(1, k), kept.select(1, k), state);
+    state = at::addcmul(ends[k], kept[k], state);
   }
   return at::addcmul(local, left, at::stack(starts, 1).unsqueeze(2)).flatten(1, 2).narrow(1, 0, steps);
 }

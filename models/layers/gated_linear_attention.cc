@@ -27,8 +27,10 @@ LinearAttentionOutput GatedLinearAttention(const GatedLinearAttentionInput& inpu
                                             k.unsqueeze(-2), IntoHeadBlocks(input.log_decay, blocks, block));
   const at::Tensor products = (present ? decayed.through_products : decayed.before_products).squeeze(-1);
 
-  const at::Tensor added = at::matmul((k * at::exp(decayed.after)).transpose(-1, -2), v);  // [B,N,H,K,V]
-  const at::Tensor kept = at::exp(decayed.through.select(-2, block - 1)).unsqueeze(-1);    // [B,N,H,K,1]
+  const std::vector<at::Tensor> added =  // each [B,H,K,V]
+      at::matmul((k * at::exp(decayed.after)).transpose(-1, -2), v).unbind(1);
+  const std::vector<at::Tensor> kept =  // each [B,H,K,1]
+      at::exp(decayed.through.select(-2, block - 1)).unsqueeze(-1).unbind(1);
   at::Tensor state = input.initial_state.defined()
                          ? input.initial_state
                          : at::zeros({batch, heads, order, width}, input.v.options());
@@ -36,7 +38,7 @@ LinearAttentionOutput GatedLinearAttention(const GatedLinearAttentionInput& inpu
   starts.reserve(blocks);
   for (int64_t n = 0; n < blocks; ++n) {
     starts.push_back(state);
-    state = at::addcmul(added.select(1, n), state, kept.select(1, n));
+    state = at::addcmul(added[n], state, kept[n]);
   }
 
   const at::Tensor reading = q * at::exp(present ? decayed.through : decayed.before);

@@ -42,9 +42,9 @@ SlstmOutput Slstm(const SlstmInput& input) {
   std::vector<at::Tensor> states = {start};
   states.reserve(steps + 1);
   at::Tensor h = start[0], c = start[1], n = start[2], m = start[3];
+  const std::vector<at::Tensor> gates = input.gates.unbind(1);
   for (int64_t t = 0; t < steps; ++t) {
-    const std::vector<at::Tensor> y =
-        WithRecurrence(input.gates.select(1, t), by_head, h).unbind(1);  // each [B,H,d]
+    const std::vector<at::Tensor> y = WithRecurrence(gates[t], by_head, h).unbind(1);  // each [B,H,d]
     const at::Tensor kept = at::log_sigmoid(y[1]) + m;
     m = fresh && t == 0 ? y[0] : at::maximum(kept, y[0]);  // a memory of nothing has no say
     const at::Tensor forget = at::exp((kept - m).clamp_max(0)), in = at::exp(y[0] - m);

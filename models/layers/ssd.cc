@@ -46,20 +46,23 @@ at::Tensor Starts(const at::Tensor& added, const at::Tensor& total, int64_t bloc
   const int64_t blocks = added.size(1);
   std::vector<at::Tensor> starts;
   if (blocks_at_once <= 1) {
-    const at::Tensor decay = at::exp(total).to(added.scalar_type()).unsqueeze(-1).unsqueeze(-1);
+    const std::vector<at::Tensor> decays =
+        at::exp(total).to(added.scalar_type()).unsqueeze(-1).unsqueeze(-1).unbind(1);
+    const std::vector<at::Tensor> each = added.unbind(1);
     for (int64_t k = 0; k < blocks; ++k) {
       starts.push_back(state);
-      state = at::addcmul(added.select(1, k), state, decay.select(1, k));
+      state = at::addcmul(each[k], state, decays[k]);
     }
     return at::stack(starts, 1);
   }
-  for (int64_t begin = 0; begin < blocks; begin += blocks_at_once) {
+  const std::vector<at::Tensor> parts = added.split(blocks_at_once, 1),
+                                totals = total.split(blocks_at_once, 1);
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const int64_t count = parts[i].size(1);
     // The state before is what a block before the first would have added.
-    const int64_t count = std::min(blocks_at_once, blocks - begin);
-    const at::Tensor terms =
-        at::cat({state.unsqueeze(1), added.narrow(1, begin, count)}, 1);  // [B,1+K,H,P,N]
-    const at::Tensor running = at::constant_pad_nd(
-        at::cumsum(total.narrow(1, begin, count).transpose(1, 2), -1), {1, 0});  // [B,H,1+K]
+    const at::Tensor terms = at::cat({state.unsqueeze(1), parts[i]}, 1);  // [B,1+K,H,P,N]
+    const at::Tensor running =
+        at::constant_pad_nd(at::cumsum(totals[i].transpose(1, 2), -1), {1, 0});  // [B,H,1+K]
     const at::Tensor summed = at::matmul(DecayMatrix(running.unsqueeze(1), added.scalar_type()).squeeze(1),
                                          terms.transpose(1, 2).flatten(3, 4))
                                   .unflatten(-1, {added.size(3), added.size(4)})

@@ -1,4 +1,5 @@
 // The layers that run by kernels on CUDA devices, on a GPU.
+#include <limits>
 #include <tuple>
 #include <utility>
 
@@ -120,8 +121,10 @@ TEST(LayerKernelsGpuTest, SelectiveScans) {
       expected.*member = value.to(at::kDouble);
       found.*member = value.to(kCuda);
     };
-    both(&SelectiveScanInput::dt, at::rand({rows, steps, channels}, at::kFloat) * 0.3);
-    both(&SelectiveScanInput::a, -4 * at::rand({channels, order}, at::kFloat));
+    both(&SelectiveScanInput::dt, at::rand({rows, steps, channels}, at::kFloat) * 0.3 + 1e-3);
+    const at::Tensor a = -4 * at::rand({channels, order}, at::kFloat);
+    a.select(1, 0).fill_(-std::numeric_limits<double>::infinity());  // a state that keeps nothing
+    both(&SelectiveScanInput::a, a);
     both(&SelectiveScanInput::d, at::randn({channels}, at::kFloat));
     ASSERT_TRUE(ScansInOnePass(found));
     at::Tensor state, there;
