@@ -24,6 +24,7 @@ if(EIGSVC_FUZZ)
 endif()
 
 find_package(PNG REQUIRED)
+find_library(EIGSVC_SECCOMP seccomp REQUIRED)
 find_package(Protobuf REQUIRED)
 find_package(gRPC REQUIRED)
 find_package(prometheus-cpp REQUIRED COMPONENTS core)

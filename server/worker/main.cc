@@ -26,6 +26,7 @@
 #include "server/worker/device_info.h"
 #include "server/worker/headless.h"
 #include "server/worker/outline.h"
+#include "server/worker/sandbox.h"
 #include "server/worker/worker_service.h"
 
 namespace eigsvc {
@@ -68,6 +69,13 @@ sigset_t EndSignals() {
   return signals;
 }
 
+// Before a client's file is opened. Containers have their own walls, so that one without goes on.
+void Confine() {
+  if (const absl::Status status = EnterSandbox(); !status.ok()) {
+    std::fprintf(stderr, "eigsvc-worker: %s; going on without\n", std::string(status.message()).c_str());
+  }
+}
+
 // Switches off operators that are wrong here; before anything runs.
 absl::StatusOr<std::string> SelfTest(const std::vector<c10::Device>& devices) {
   std::string report;
@@ -92,6 +100,7 @@ int Serve(const Options& options, const std::vector<c10::Device>& devices) {
   const absl::StatusOr<std::string> self_test = SelfTest(devices);
   if (!self_test.ok()) return Fail(self_test.status());
   service_options.self_test = *self_test;
+  Confine();
 
   WorkerService service(std::move(service_options));
   grpc::ServerBuilder builder;
@@ -124,6 +133,7 @@ void PrintEvent(const v1::AnalysisEvent& event) {
 
 int Analyze(const Options& options, const std::vector<c10::Device>& devices) {
   if (const auto self_test = SelfTest(devices); !self_test.ok()) return Fail(self_test.status());
+  Confine();
   ModelPool pool(devices, options.device, options.model_memory_bytes);
   static StopToken stop;  // the thread below ends with the process
   std::thread([] {
@@ -203,6 +213,7 @@ int Main(int argc, char** argv) {
     return 0;
   }
   if (inspect->parsed()) {
+    Confine();
     options.inspect.archive.on_demand = true;
     return Inspect(options);
   }

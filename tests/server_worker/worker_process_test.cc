@@ -20,6 +20,7 @@ using ::eigsvc::testing::BinaryPath;
 using ::eigsvc::testing::SaveMamba2;
 using ::eigsvc::testing::SmallMqar;
 using ::eigsvc::testing::TempDir;
+using ::testing::AllOf;
 using ::testing::AnyOf;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
@@ -88,6 +89,14 @@ TEST(WorkerProcessTest, EndsWellOnSigterm) {
                                          "; $W --socket $S & P=$!; while [ ! -S $S ]; do sleep 0.05; done; "
                                          "kill -TERM $P; wait $P"));
   EXPECT_EQ(ended.exit_code, 0) << ended.output;
+}
+
+TEST(WorkerProcessTest, ServesBehindAFilterOfSystemCalls) {
+  TempDir dir;
+  const Ended ended = Shell(absl::StrCat("S=", dir.Path("w"),
+                                         "; $W --socket $S & P=$!; while [ ! -S $S ]; do sleep 0.05; done; "
+                                         "grep -E '^(NoNewPrivs|Seccomp):' /proc/$P/status; kill -TERM $P"));
+  EXPECT_THAT(ended.output, AllOf(HasSubstr("NoNewPrivs:\t1"), HasSubstr("Seccomp:\t2")));
 }
 
 TEST(WorkerProcessTest, DiesWithItsParent) {
