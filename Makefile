@@ -33,7 +33,7 @@ demo: build  ## Analyse a trained Mamba-2 and its untrained twin on MQAR through
 test: setup-test  ## Every test of an unchanged tree once; FORCE=1 runs them again
 	@BUF=$(BUF) EIGSVC_SHARED_DIR=$(EIGSVC_SHARED_DIR) tests/run.sh $(if $(FORCE),--force)
 
-test-full: test  ## Sanitizers, training, the long conformance runs, longer fuzzing
+test-full: test  ## Sanitizers, training, every conformance case, longer fuzzing
 	@BUF=$(BUF) EIGSVC_SHARED_DIR=$(EIGSVC_SHARED_DIR) tests/run_full.sh
 
 conformance: setup-test  ## Every family against independent implementations (SEED=, CASES=llama,mamba2)
@@ -58,7 +58,7 @@ dashboards: setup-test  ## Write deploy/grafana/dashboards again from generate.j
 format: setup-test  ## Rewrite the sources in the project's style
 	@git ls-files '*.cc' '*.h' | xargs clang-format-14 -i
 
-lint: setup-test  ## Style, proto rules, clang-tidy
+lint: setup-test build  ## Style, proto rules, clang-tidy
 	@BUF=$(BUF) tests/lint.sh --tidy
 
 clean:  ## Remove what was built; installed packages and environments stay

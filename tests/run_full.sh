@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # `make test-full`, after `make test`: the suite under AddressSanitizer and UndefinedBehaviorSanitizer, the daemon's jobs,
 # workers and ground rooms under ThreadSanitizer (fakes in place of gRPC, whose Debian build is not instrumented), the
-# long tests (label full: training from the recipe), two minutes of fuzzing a target, benchmarks that still run, clang-tidy.
+# long tests (label full: training from the recipe), every conformance case, two minutes of fuzzing a target,
+# benchmarks that still run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 started=$SECONDS
@@ -25,15 +26,15 @@ unset ASAN_OPTIONS UBSAN_OPTIONS
 
 echo "== ThreadSanitizer"
 configure build-tsan tsan
-tsan_tests=(base_test spectrum_test server_store_test server_metrics_test server_workers_test server_jobs_test)
-ninja -C build-tsan --quiet "${tsan_tests[@]}"
+tsan_tests=(base_test spectrum_test archive_test server_store_test server_metrics_test server_workers_test server_jobs_test recipes_test)
+ninja -C build-tsan --quiet "${tsan_tests[@]}" tasks_test
 for test in "${tsan_tests[@]}"; do TSAN_OPTIONS=halt_on_error=1 "build-tsan/bin/$test" --gtest_brief=1; done
-ninja -C build-tsan --quiet tasks_test
 TSAN_OPTIONS=halt_on_error=1 build-tsan/bin/tasks_test --gtest_brief=1 --gtest_filter='Prefetch*:*Threads*'
 
 echo "== long tests"
 ctest --test-dir build -L full --output-on-failure --no-tests=error | tail -n 8
 EIGSVC_SETTINGS_ROUNDS=1000 build/bin/zoo_test --gtest_filter="*SettingsFuzz*" --gtest_brief=1
+OMP_NUM_THREADS=1 "$EIGSVC_ORACLE_PYTHON" tests/conformance/run.py --all --check build/bin/conformance_check | tail -n 2
 tests/fuzz/run.sh 120
 
 echo "== benchmarks, on small sizes"
@@ -41,7 +42,4 @@ ninja -C build --quiet forward_bench kernels_bench
 "$EIGSVC_ORACLE_PYTHON" tests/bench/forward.py --bin build/bin --rounds 2 --quick
 "$EIGSVC_ORACLE_PYTHON" tests/bench/scripts.py --bin build/bin --device cpu --dtype float32 --steps 128 --rounds 2 --quick
 build/bin/kernels_bench 1 windows >/dev/null
-
-echo "== lint"
-tests/lint.sh --tidy
 echo "all in $((SECONDS - started)) s"

@@ -117,6 +117,7 @@ void InParallel(int64_t count, int64_t block, const std::function<void(int64_t, 
   for (int i = 0; i < at::get_num_threads(); ++i) {
     threads.emplace_back([&] {
       const at::NoGradGuard no_grad;
+      at::set_num_threads(1);  // else each has a BLAS of as many threads again
       for (int64_t at = block * next++; at < count; at = block * next++)
         body(at, std::min(at + block, count));
     });
@@ -406,14 +407,18 @@ void RaceWindows(int rounds) {
              static_cast<double>(count)},
             {"product",
              [&] {
-               at::Tensor product = matrices.select(1, 0), scale = at::zeros({count, 1}, at::kDouble);
-               for (int64_t k = 1; k < length; ++k) {
-                 product = at::matmul(matrices.select(1, k), product);
-                 const at::Tensor size = product.abs().amax({-2, -1}, /*keepdim=*/true);
-                 product = product / size;
-                 scale = scale + size.squeeze(-1).log();
-               }
-               formed = at::linalg_eigvals(product).abs().log() + scale;
+               formed = at::empty({count, order}, at::kDouble);
+               InParallel(count, 1, [&](int64_t begin, int64_t end) {
+                 const at::Tensor own = matrices.narrow(0, begin, end - begin);
+                 at::Tensor product = own.select(1, 0), scale = at::zeros({end - begin, 1}, at::kDouble);
+                 for (int64_t k = 1; k < length; ++k) {
+                   product = at::matmul(own.select(1, k), product);
+                   const at::Tensor size = product.abs().amax({-2, -1}, /*keepdim=*/true);
+                   product = product / size;
+                   scale = scale + size.squeeze(-1).log();
+                 }
+                 formed.narrow(0, begin, end - begin).copy_(at::linalg_eigvals(product).abs().log() + scale);
+               });
              },
              static_cast<double>(count)}};
         WindowBuffers device;
