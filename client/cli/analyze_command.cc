@@ -13,6 +13,7 @@
 #include "client/cli/exit_code.h"
 #include "client/cli/flags.h"
 #include "client/cli/job_run.h"
+#include "models/base/job_limits.h"
 #include "models/base/status_macros.h"
 #include "models/base/window.h"
 
@@ -137,11 +138,11 @@ void AddAnalyzeCommand(CLI::App& app, Command& chosen) {
       ->check(CheckSeed);
   AddTaskFlags(*command, flags->task, /*with_split=*/true);
   command->add_option("--examples", flags->examples, "Examples to run (the split's, at most 4096)")
-      ->check(CLI::Range(int64_t{0}, int64_t{10'000'000}));
+      ->check(CLI::Range(int64_t{0}, kMaxJobExamples));
   command->add_option("--batch-size", flags->batch_size, "Examples at a time (chosen by the worker)")
-      ->check(CLI::Range(int64_t{0}, int64_t{65'536}));
+      ->check(CLI::Range(int64_t{0}, kMaxBatchSize));
   command->add_option("--max-steps", flags->max_steps, "Cut sequences to this many steps")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
+      ->check(CLI::Range(int64_t{0}, kMaxSequenceSteps));
   command->add_option("--dtype", flags->dtype, "Element type of the forward pass (float32)")
       ->check(CLI::IsMember({"float32", "float64", "bfloat16", "float16"}));
   command->add_option("--device", flags->device, "cpu, cuda:0, ... (any worker)");

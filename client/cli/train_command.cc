@@ -15,14 +15,13 @@
 #include "client/cli/flags.h"
 #include "client/cli/job_run.h"
 #include "client/cli/training_run.h"
+#include "models/base/job_limits.h"
 #include "models/base/status_macros.h"
 #include "models/base/status_util.h"
 #include "models/recipes/recipes.h"
 
 namespace eigsvc::cli {
 namespace {
-
-constexpr int64_t kMost = int64_t{1} << 40;
 
 // Flags that a recipe cannot give.
 bool IsOfRecipes(absl::string_view name) {
@@ -227,31 +226,32 @@ void AddTrainCommand(CLI::App& app, Command& chosen) {
   auto flags = std::make_shared<TrainFlags>();
   AddModelFlags(*command, flags->model);
   AddTaskFlags(*command, flags->task, /*with_split=*/false);
-  const CLI::Range whole(int64_t{1}, kMost), from_zero(int64_t{0}, kMost);
+  const CLI::Range steps(int64_t{1}, kMaxTrainingSteps), rate(0.0, kMaxLearningRate);
   command->add_option("--out", flags->out, "Where the best checkpoint goes")->type_name("FILE.safetensors");
   command->add_option("--out-last", flags->out_last,
                       "Where the last one goes, to resume from (OUT.last.safetensors)");
-  command->add_option("--steps", flags->steps, "Optimiser steps (1000)")->check(whole);
-  command->add_option("--batch-size", flags->batch_size, "Examples a step (64)")->check(whole);
-  command->add_option("--learning-rate", flags->learning_rate, "Peak learning rate (0.001)")
-      ->check(CLI::NonNegativeNumber);
+  command->add_option("--steps", flags->steps, "Optimiser steps (1000)")->check(steps);
+  command->add_option("--batch-size", flags->batch_size, "Examples a step (64)")
+      ->check(CLI::Range(int64_t{1}, kMaxBatchSize));
+  command->add_option("--learning-rate", flags->learning_rate, "Peak learning rate (0.001)")->check(rate);
   command->add_option("--final-learning-rate", flags->final_learning_rate, "At the end of the cosine (0)")
-      ->check(CLI::NonNegativeNumber);
-  command->add_option("--warmup-steps", flags->warmup_steps, "Steps of linear warm-up (0)")->check(from_zero);
+      ->check(rate);
+  command->add_option("--warmup-steps", flags->warmup_steps, "Steps of linear warm-up (0)")
+      ->check(CLI::Range(int64_t{0}, kMaxTrainingSteps));
   command->add_option("--weight-decay", flags->weight_decay, "Decoupled weight decay (0.1)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::Range(0.0, kMaxWeightDecay));
   command
       ->add_option("--recurrence-learning-rate", flags->recurrence_learning_rate,
                    "Peak of what the eigenvalues are made of (--learning-rate)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(rate);
   command->add_flag("--decay-recurrence", flags->decay_recurrence, "Weight decay shrinks those too");
   command->add_option("--beta2", flags->beta2, "AdamW's decay rate of the second moment (0.999)")
       ->check(CLI::Range(0.0, 1.0));
   command->add_option("--gradient-clip", flags->gradient_clip, "Global norm of gradients; 0: off (1)")
-      ->check(CLI::NonNegativeNumber);
-  command->add_option("--eval-every", flags->eval_every, "Steps between evaluations (200)")->check(whole);
+      ->check(CLI::Range(0.0, kMaxGradientClip));
+  command->add_option("--eval-every", flags->eval_every, "Steps between evaluations (200)")->check(steps);
   command->add_option("--eval-examples", flags->eval_examples, "Examples of an evaluation (512)")
-      ->check(whole);
+      ->check(CLI::Range(int64_t{1}, kMaxJobExamples));
   command
       ->add_option("--stop-at-score", flags->stop_at_score, "End once the accuracy reaches it; 0: never (0)")
       ->check(CLI::Range(0.0, 1.0));

@@ -74,11 +74,11 @@ absl::Status CheckFits(const Task& task, const ModelDescription& model) {
   }
   if (signature.vocab_size > model.vocab_size) {
     const absl::string_view remedy =
-        task.parameters().Has("vocab_size")
-            ? "lower the task's parameter vocab_size, or give a model with a larger vocabulary"
-            : "give data of smaller token ids (another tokenizer?), or a model with a larger vocabulary";
+        signature.data_vocab_size > model.vocab_size ? "give data made with this model's tokenizer, or a "
+        : task.parameters().Has("vocab_size")        ? "lower the task's parameter vocab_size, or give a "
+                                                     : "give a ";
     return refuse("uses token ids up to ", signature.vocab_size - 1, ", but ", this_model,
-                  " has a vocabulary of ", model.vocab_size, "; ", remedy);
+                  " has a vocabulary of ", model.vocab_size, "; ", remedy, "model with a larger vocabulary");
   }
   if (signature.classes > model.classes) {
     return refuse("has ", signature.classes, " classes, but ", this_model, " tells ", model.classes,

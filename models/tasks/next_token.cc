@@ -18,10 +18,11 @@ constexpr int64_t kMaxBlock = int64_t{1} << 24, kMaxVocabulary = int64_t{1} << 3
 
 class NextToken final : public Task {
  public:
-  NextToken(TokenBlocks blocks, int64_t train_blocks, int64_t vocab_size, Settings parameters)
-      : blocks_(std::move(blocks)), train_blocks_(train_blocks), parameters_(std::move(parameters)) {
-    signature_.vocab_size = signature_.classes = vocab_size;
-  }
+  NextToken(TokenBlocks blocks, int64_t train_blocks, TaskSignature signature, Settings parameters)
+      : blocks_(std::move(blocks)),
+        train_blocks_(train_blocks),
+        parameters_(std::move(parameters)),
+        signature_(signature) {}
 
   absl::string_view name() const override { return "next-token"; }
   const Settings& parameters() const override { return parameters_; }
@@ -45,7 +46,7 @@ class NextToken final : public Task {
   const TokenBlocks blocks_;
   const int64_t train_blocks_;  // the first of them
   const Settings parameters_;
-  TaskSignature signature_;
+  const TaskSignature signature_;
 };
 
 absl::StatusOr<std::shared_ptr<const Task>> MakeNextToken(const TaskRequest& request) {
@@ -67,7 +68,9 @@ absl::StatusOr<std::shared_ptr<const Task>> MakeNextToken(const TaskRequest& req
     if (vocab_size > 0 && *top >= vocab_size) {
       return absl::InvalidArgumentError(absl::StrCat(data_path, ": token id ", *top, " of sequence ", s,
                                                      " at position ", top - sequence.begin(),
-                                                     " is not below vocab_size, which is ", vocab_size));
+                                                     " is not below vocab_size, which is ", vocab_size,
+                                                     "; raise it, up to the model's vocabulary, or "
+                                                     "give a file made with the model's tokenizer"));
     }
     largest = std::max(largest, *top);
   }
@@ -77,10 +80,12 @@ absl::StatusOr<std::shared_ptr<const Task>> MakeNextToken(const TaskRequest& req
         absl::StrCat(data_path, " has no sequence of two tokens or more: there is nothing to predict"));
   }
   const int64_t train_blocks = static_cast<int64_t>(train_share * static_cast<double>(blocks.size()));
-  const int64_t resolved_vocab = vocab_size > 0 ? vocab_size : largest + int64_t{1};
+  const int64_t data_vocab = largest + int64_t{1};
+  const int64_t resolved_vocab = vocab_size > 0 ? vocab_size : data_vocab;
   reader.resolved().Set("vocab_size", resolved_vocab);
-  return std::make_shared<const NextToken>(std::move(blocks), train_blocks, resolved_vocab,
-                                           reader.resolved());
+  const TaskSignature signature{
+      .vocab_size = resolved_vocab, .classes = resolved_vocab, .data_vocab_size = data_vocab};
+  return std::make_shared<const NextToken>(std::move(blocks), train_blocks, signature, reader.resolved());
 }
 
 }  // namespace

@@ -32,6 +32,8 @@ struct TaskSignature {
   int64_t channels = 0;       // real numbers a step; 0: the inputs are tokens
   int64_t classes = 0;        // targets lie below it
   bool per_sequence = false;  // one target a sequence (classification), else one a step
+  // What vocab_size must be at least, as the ids come with the data; 0: the task makes them up.
+  int64_t data_vocab_size = 0;
 };
 
 // Row-major; rows shorter than `steps` are padded on the right with token or value 0 and kIgnoredTarget.

@@ -41,7 +41,7 @@ class WikiText final : public Task {
         train_order_(SeededOrder(seed, Split::kTrain, train_.blocks.size())),
         mean_over_batches_of_(mean_over_batches_of),
         settings_(std::move(settings)) {
-    signature_.vocab_size = signature_.classes = vocab_size;
+    signature_.vocab_size = signature_.classes = signature_.data_vocab_size = vocab_size;
   }
 
   absl::string_view name() const override { return name_; }

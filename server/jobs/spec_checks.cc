@@ -4,13 +4,13 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
-#include <limits>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "models/base/convention.h"
+#include "models/base/job_limits.h"
 #include "models/base/solver_precision.h"
 #include "models/base/status_macros.h"
 #include "models/base/status_util.h"
@@ -20,9 +20,6 @@
 namespace eigsvc {
 namespace {
 
-constexpr int64_t kMaxExamples = 10'000'000;
-constexpr int64_t kMaxBatch = 65'536;
-constexpr int64_t kMaxSteps = 1'000'000'000;
 constexpr size_t kMaxJsonBytes = 64 << 10;
 constexpr int kMaxJsonDepth = 32;
 constexpr size_t kMaxNameBytes = 4096;
@@ -209,9 +206,9 @@ absl::Status CheckCheckpoint(const v1::CheckpointRef& ref, const Known& known) {
 absl::Status CheckSpec(const v1::AnalysisSpec& spec, const Known& known) {
   EIGSVC_RETURN_IF_ERROR(CheckCheckpoint(spec.checkpoint(), known));
   EIGSVC_RETURN_IF_ERROR(CheckTask(spec.task(), known));
-  EIGSVC_RETURN_IF_ERROR(CheckRange("examples", spec.examples(), 0, kMaxExamples));
-  EIGSVC_RETURN_IF_ERROR(CheckRange("batch_size", spec.batch_size(), 0, kMaxBatch));
-  EIGSVC_RETURN_IF_ERROR(CheckRange("max_steps", spec.max_steps(), 0, std::numeric_limits<int32_t>::max()));
+  EIGSVC_RETURN_IF_ERROR(CheckRange("examples", spec.examples(), 0, kMaxJobExamples));
+  EIGSVC_RETURN_IF_ERROR(CheckRange("batch_size", spec.batch_size(), 0, kMaxBatchSize));
+  EIGSVC_RETURN_IF_ERROR(CheckRange("max_steps", spec.max_steps(), 0, kMaxSequenceSteps));
   EIGSVC_RETURN_IF_ERROR(CheckWindow(spec));
   EIGSVC_RETURN_IF_ERROR(CheckDtype(spec.dtype()));
   EIGSVC_RETURN_IF_ERROR(ParseConvention(spec.definition(),
@@ -237,20 +234,23 @@ absl::Status CheckSpec(const v1::TrainingSpec& spec, const Known& known) {
   const auto real = [](bool set, absl::string_view field, double value, double high) {
     return set ? CheckReal(field, value, 0, high) : absl::OkStatus();
   };
-  EIGSVC_RETURN_IF_ERROR(whole(spec.has_steps(), "steps", spec.steps(), 1, kMaxSteps));
-  EIGSVC_RETURN_IF_ERROR(whole(spec.has_batch_size(), "batch_size", spec.batch_size(), 1, kMaxBatch));
-  EIGSVC_RETURN_IF_ERROR(whole(spec.has_warmup_steps(), "warmup_steps", spec.warmup_steps(), 0, kMaxSteps));
-  EIGSVC_RETURN_IF_ERROR(whole(spec.has_eval_every(), "eval_every", spec.eval_every(), 1, kMaxSteps));
+  EIGSVC_RETURN_IF_ERROR(whole(spec.has_steps(), "steps", spec.steps(), 1, kMaxTrainingSteps));
+  EIGSVC_RETURN_IF_ERROR(whole(spec.has_batch_size(), "batch_size", spec.batch_size(), 1, kMaxBatchSize));
   EIGSVC_RETURN_IF_ERROR(
-      whole(spec.has_eval_examples(), "eval_examples", spec.eval_examples(), 1, kMaxExamples));
-  EIGSVC_RETURN_IF_ERROR(real(spec.has_learning_rate(), "learning_rate", spec.learning_rate(), 10));
+      whole(spec.has_warmup_steps(), "warmup_steps", spec.warmup_steps(), 0, kMaxTrainingSteps));
+  EIGSVC_RETURN_IF_ERROR(whole(spec.has_eval_every(), "eval_every", spec.eval_every(), 1, kMaxTrainingSteps));
   EIGSVC_RETURN_IF_ERROR(
-      real(spec.has_final_learning_rate(), "final_learning_rate", spec.final_learning_rate(), 10));
+      whole(spec.has_eval_examples(), "eval_examples", spec.eval_examples(), 1, kMaxJobExamples));
+  EIGSVC_RETURN_IF_ERROR(
+      real(spec.has_learning_rate(), "learning_rate", spec.learning_rate(), kMaxLearningRate));
+  EIGSVC_RETURN_IF_ERROR(real(spec.has_final_learning_rate(), "final_learning_rate",
+                              spec.final_learning_rate(), kMaxLearningRate));
   EIGSVC_RETURN_IF_ERROR(real(spec.has_recurrence_learning_rate(), "recurrence_learning_rate",
-                              spec.recurrence_learning_rate(), 10));
+                              spec.recurrence_learning_rate(), kMaxLearningRate));
   EIGSVC_RETURN_IF_ERROR(real(spec.has_beta2(), "beta2", spec.beta2(), 1));
-  EIGSVC_RETURN_IF_ERROR(real(spec.has_weight_decay(), "weight_decay", spec.weight_decay(), 1000));
-  EIGSVC_RETURN_IF_ERROR(real(spec.has_gradient_clip(), "gradient_clip", spec.gradient_clip(), 1e9));
+  EIGSVC_RETURN_IF_ERROR(real(spec.has_weight_decay(), "weight_decay", spec.weight_decay(), kMaxWeightDecay));
+  EIGSVC_RETURN_IF_ERROR(
+      real(spec.has_gradient_clip(), "gradient_clip", spec.gradient_clip(), kMaxGradientClip));
   EIGSVC_RETURN_IF_ERROR(real(spec.has_stop_at_score(), "stop_at_score", spec.stop_at_score(), 1));
   return CheckDevice(spec.device(), known);
 }

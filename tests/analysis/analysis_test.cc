@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <fstream>
 #include <functional>
 #include <limits>
 #include <map>
@@ -39,6 +40,7 @@ using ::eigsvc::testing::FakeTask;
 using ::eigsvc::testing::StatusIs;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 constexpr int64_t kVocab = 23;
 constexpr int64_t kUnits = 3;
@@ -461,6 +463,31 @@ TEST(AnalysisTest, WhatAModelCannotRunIsNamed) {
   EXPECT_THAT(
       CheckFits(Wants({.channels = 3, .classes = 2}), model),
       StatusIs(StatusCode::kFailedPrecondition, AllOf(HasSubstr("3 real numbers"), HasSubstr("tokens"))));
+}
+
+// The remedy that is named is one that helps: no parameter lowers the ids of a file.
+TEST(AnalysisTest, IdsOfAFileBeyondTheVocabularyAskForAnotherFile) {
+  const std::string path = absl::StrCat(::testing::TempDir(), "analysis_test_ids.txt");
+  std::ofstream(path) << "3 599 7 4\n";
+  ModelDescription model;
+  model.family = "fake";
+  model.vocab_size = model.classes = 64;
+  const auto check = [&](absl::string_view task, absl::string_view parameters) {
+    const TaskRequest request{.parameters = Settings::Parse(parameters, "test").value(),
+                              .data_path = task == "next-token" ? path : ""};
+    return CheckFits(*MakeTask(task, request).value(), model);
+  };
+  EXPECT_THAT(check("next-token", "{}"),
+              StatusIs(StatusCode::kFailedPrecondition,
+                       AllOf(HasSubstr("ids up to 599"), HasSubstr("vocabulary of 64; give data made with"),
+                             Not(HasSubstr("vocab_size")))));
+  // There the parameter alone is too large.
+  model.vocab_size = model.classes = 600;
+  EIGSVC_EXPECT_OK(check("next-token", R"({"vocab_size": 600})"));
+  EXPECT_THAT(check("next-token", R"({"vocab_size": 601})"),
+              StatusIs(StatusCode::kFailedPrecondition, HasSubstr("lower the task's parameter vocab_size")));
+  EXPECT_THAT(check("mqar", "{}"),
+              StatusIs(StatusCode::kFailedPrecondition, HasSubstr("lower the task's parameter vocab_size")));
 }
 
 TEST(AnalysisTest, InputsThatAreNoNumbersAreNamed) {

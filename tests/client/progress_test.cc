@@ -1,11 +1,14 @@
 #include "client/cli/progress.h"
 
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "client/cli/analysis_json.h"
+#include "client/cli/training_run.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/client/sample_analysis.h"
 
 namespace eigsvc::cli {
 namespace {
@@ -110,6 +113,42 @@ TEST_F(ProgressTest, NoneSaysNothing) {
     progress.Tick();
   }
   EXPECT_THAT(written_, IsEmpty());
+}
+
+Spectrum Of(const std::vector<double>& log_magnitudes) {
+  Spectrum spectrum;
+  spectrum.Add(log_magnitudes, 1e-7);
+  return spectrum;
+}
+
+TEST_F(ProgressTest, ATrainingShowsItsLossScoreAndSpectrumAsTheyMove) {
+  constexpr double kZero = -std::numeric_limits<double>::infinity();
+  v1::TrainingProgress now;
+  now.set_step(50);
+  now.set_steps(100);
+  now.set_loss(1.5);
+  TrainingKind kind{Style{.utf8 = true}};
+  EXPECT_EQ(kind.ToState(now).detail, "loss 1.5000");  // nothing was evaluated yet
+
+  now.mutable_score()->set_metric("accuracy");
+  now.mutable_score()->set_value(0.25);
+  now.set_best_score(0.75);
+  *now.add_sites() = testing::ToProto(0, "mamba2", 0, Of({kZero, kZero, kZero}));
+  *now.add_sites() = testing::ToProto(0, "mamba2", 1, Of({0}));
+  *now.add_sites() = testing::ToProto(1, "mamba2", 0, Of({std::log(0.5)}));
+  const Progress::State two_layers = kind.ToState(now);
+  EXPECT_EQ(two_layers.detail, "loss 1.5000  accuracy 0.2500 (best 0.7500)  median |λ| 0 0.500");
+  EXPECT_EQ(kind.ToJson(now)["sites"].size(), 3u);
+
+  Progress progress = Make(ProgressMode::kBar, /*utf8=*/true, /*columns=*/200);
+  progress.Update(two_layers);
+  EXPECT_THAT(written_, ElementsAre(HasSubstr("50/100 steps  loss 1.5000  accuracy 0.2500 (best 0.7500)  "
+                                              "median |λ| 0 0.500")));
+
+  for (const int layer : {2, 3, 4})
+    *now.add_sites() = testing::ToProto(layer, "mamba2", 0, Of({std::log(0.985)}));
+  kind.style.utf8 = false;
+  EXPECT_THAT(kind.ToState(now).detail, EndsWith("  median |lambda| 0 0.500 0.985 0.985 ..."));
 }
 
 }  // namespace

@@ -29,6 +29,16 @@ def spec(checkpoint, task="mqar", **fields):
     return analysis_pb2.AnalysisSpec(checkpoint=checkpoint, task=task_spec, **fields)
 
 
+def misshaped(name):
+    """The demo's checkpoint with the matrix `name` said to lie the other way round."""
+    raw = (harness.options.source / "deploy" / "demo" / "mamba2.safetensors").read_bytes()
+    (size,) = struct.unpack("<Q", raw[:8])
+    header = json.loads(raw[8:8 + size])
+    header[name]["shape"].reverse()
+    changed = json.dumps(header).encode()
+    return struct.pack("<Q", len(changed)) + changed + raw[8 + size:]
+
+
 class FlowTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -227,6 +237,108 @@ class FlowTest(unittest.TestCase):
             checkpoint=checkpoint_pb2.CheckpointRef(sha256=result.best_sha256))).inspection
         self.assertEqual((inspection.family, inspection.problem), ("mamba2", ""))
 
+    def test_a_training_is_watched_listed_and_cancelled(self):
+        from eigsvc.v1 import analysis_pb2, catalog_service_pb2 as catalog
+        from eigsvc.v1 import checkpoint_pb2, model_pb2, training_pb2
+        from eigsvc.v1 import training_service_pb2 as rpc
+
+        def start(steps):
+            """A run that outlives the call which began it."""
+            training = training_pb2.TrainingSpec(
+                start=checkpoint_pb2.CheckpointRef(
+                    initializer=checkpoint_pb2.Initializer(family="mamba2", seed=3),
+                    settings_json=json.dumps({"d_model": 16, "n_layer": 1, "d_state": 8, "headdim": 8})),
+                task=model_pb2.TaskSpec(name="mqar", parameters_json=json.dumps(
+                    {"vocab_size": 64, "input_seq_len": 32, "num_kv_pairs": 2})),
+                steps=steps, batch_size=16, eval_every=10, eval_examples=32)
+            call = self.daemon.training.Train(rpc.TrainRequest(spec=training, detach=True), timeout=60)
+            first = next(call).event
+            self.assertEqual(first.WhichOneof("event"), "accepted")
+            call.cancel()
+            return first.training_id
+
+        def get(training_id):
+            return self.daemon.training.GetTraining(rpc.GetTrainingRequest(training_id=training_id), timeout=10).training
+
+        def watch(training_id):
+            return self.daemon.training.WatchTraining(rpc.WatchTrainingRequest(training_id=training_id), timeout=100)
+
+        short = start(20)
+        events = [message.event for message in watch(short)]
+        kinds = [event.WhichOneof("event") for event in events]
+        self.assertEqual((kinds[0], kinds[-1], kinds.count("model")), ("accepted", "result", 1))
+        self.assertEqual({event.training_id for event in events}, {short})
+        self.assertEqual(get(short).state, analysis_pb2.JOB_STATE_SUCCEEDED)
+        self.assertEqual(get(short).result, events[-1].result)
+        # Who comes late is told the end all the same.
+        self.assertEqual([message.event.WhichOneof("event") for message in watch(short)], ["accepted", "model", "result"])
+
+        long, seen = start(10**6), None
+        watching = watch(long)
+        for message in watching:
+            progress = message.event.progress
+            if message.event.HasField("progress") and progress.HasField("score"):
+                seen = progress
+                break
+        self.assertEqual((seen.steps, seen.step > 0, seen.score.n), (10**6, True, 32))
+        self.assertTrue(math.isfinite(seen.loss))
+        self.assertGreater(len(seen.sites), 0)
+        running = get(long)
+        self.assertEqual((running.state, running.spec.steps), (analysis_pb2.JOB_STATE_RUNNING, 10**6))
+        self.assertGreaterEqual(running.progress.step, seen.step)
+
+        listed, token = [], ""
+        while True:
+            page = self.daemon.training.ListTrainings(rpc.ListTrainingsRequest(page_size=1, page_token=token), timeout=10)
+            listed += page.trainings
+            token = page.next_page_token
+            if not token:
+                break
+        ids = [training.training_id for training in listed]
+        self.assertEqual((ids[0], ids[1], len(ids)), (long, short, len(set(ids))))
+        self.assertEqual([len(listed[0].progress.sites), len(listed[1].result.sites)], [0, 0])
+
+        cancelled = self.daemon.training.CancelTraining(rpc.CancelTrainingRequest(training_id=long), timeout=10).training
+        self.assertEqual(cancelled.training_id, long)
+        with self.assertRaises(grpc.RpcError) as error:
+            list(watching)
+        self.assertEqual(error.exception.code(), grpc.StatusCode.CANCELLED)
+        ended = get(long)
+        self.assertEqual((ended.state, ended.error.code), (analysis_pb2.JOB_STATE_CANCELLED, grpc.StatusCode.CANCELLED.value[0]))
+        data = b"".join(message.chunk for message in self.daemon.catalog.DownloadCheckpoint(
+            catalog.DownloadCheckpointRequest(sha256=ended.last_sha256), timeout=10))
+        self.assertEqual(harness.sha256(data), ended.last_sha256)
+        # One that is over stays as it is, and one that never was is told so.
+        self.daemon.training.CancelTraining(rpc.CancelTrainingRequest(training_id=short), timeout=10)
+        self.assertEqual(get(short).state, analysis_pb2.JOB_STATE_SUCCEEDED)
+        for call, request in ((self.daemon.training.GetTraining, rpc.GetTrainingRequest),
+                              (self.daemon.training.CancelTraining, rpc.CancelTrainingRequest)):
+            for training_id, code in (("tr-0", grpc.StatusCode.NOT_FOUND), ("", grpc.StatusCode.INVALID_ARGUMENT)):
+                with self.assertRaises(grpc.RpcError) as error:
+                    call(request(training_id=training_id), timeout=10)
+                self.assertEqual(error.exception.code(), code)
+
+    def test_what_there_is_and_data_to_run_on(self):
+        from eigsvc.v1 import analysis_service_pb2 as rpc
+        from eigsvc.v1 import catalog_service_pb2 as catalog
+        from eigsvc.v1 import checkpoint_pb2
+        models = {model.name: model for model in self.daemon.catalog.ListModels(catalog.ListModelsRequest(), timeout=30).models}
+        self.assertLessEqual({"mamba2", "llama", "gpt2", "softmax-attention"}, set(models))
+        self.assertTrue(models["mamba2"].trainable)
+        tasks = {task.name: task for task in self.daemon.catalog.ListTasks(catalog.ListTasksRequest(), timeout=30).tasks}
+        self.assertEqual((tasks["mqar"].needs_data, tasks["next-token"].needs_data), (False, True))
+        self.assertIn("num_kv_pairs", {parameter.name for parameter in tasks["mqar"].parameters})
+
+        ids = " ".join(str(7 * i % 64) for i in range(600)).encode()
+        stored = self.daemon.catalog.UploadData(upload_requests(catalog.UploadDataRequest, "ids.txt", ids), timeout=30)
+        self.assertEqual((stored.sha256, stored.existed), (harness.sha256(ids), False))
+        request = spec(checkpoint_pb2.CheckpointRef(name="mamba2.pt"), task="next-token")
+        request.task.data.sha256 = stored.sha256
+        request.task.parameters_json = json.dumps({"block_length": 100})
+        *_, last = self.daemon.analysis.Analyze(rpc.AnalyzeRequest(spec=request), timeout=60)
+        result = last.event.result
+        self.assertEqual((result.examples, result.score.metric, result.score.n), (6, "perplexity", 6 * 99))
+
     def test_http(self):
         base = f"http://{self.daemon.http_address}"
         for path in ("/livez", "/readyz"):
@@ -290,16 +402,19 @@ class FlowTest(unittest.TestCase):
         from eigsvc.v1 import checkpoint_pb2
         data = harness.demo_checkpoint().read_bytes()
         evil = b"\x80\x02cos\nsystem\nX\x0a\x00\x00\x00touch /bad\x85R."
-        damaged = {"truncated": data[:len(data) // 2], "empty": b"", "noise": bytes(range(256)) * 64,
-                   "pickle": evil, "flipped": data[:100] + bytes([data[100] ^ 1]) + data[101:]}
+        damaged = {"truncated.pt": data[:len(data) // 2], "empty.pt": b"", "noise.pt": bytes(range(256)) * 64,
+                   "pickle.pt": evil, "flipped.pt": data[:100] + bytes([data[100] ^ 1]) + data[101:],
+                   "misshaped.safetensors": misshaped("backbone.layers.0.mixer.out_proj.weight")}
         for name, content in damaged.items():
             with self.subTest(name), self.assertRaises(grpc.RpcError) as error:
                 stored = self.daemon.catalog.UploadCheckpoint(
-                    upload_requests(catalog.UploadCheckpointRequest, f"{name}.pt", content))
+                    upload_requests(catalog.UploadCheckpointRequest, name, content))
                 list(self.daemon.analysis.Analyze(rpc.AnalyzeRequest(
                     spec=spec(checkpoint_pb2.CheckpointRef(sha256=stored.sha256), examples=4)), timeout=60))
             self.assertIn(error.exception.code(), (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.DATA_LOSS,
                                                    grpc.StatusCode.FAILED_PRECONDITION), error.exception.details())
+            if name.startswith("misshaped"):
+                self.assertIn("backbone.layers.0.mixer.out_proj.weight", error.exception.details())
         before = self.daemon.worker()
         self.assertEqual(before.restart_count, 0, "a damaged file must not cost the worker")
 

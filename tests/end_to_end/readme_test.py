@@ -56,7 +56,7 @@ class ReadmeTest(unittest.TestCase):
                 with self.subTest(command):
                     if command == "make demo":  # its set-up and build are what built these programs
                         self.check_demo(self.run_command("deploy/demo/demo.sh build/bin"))
-                    elif command.startswith("build/bin/eigsvc train"):  # the whole recipe: RecipeTest, label full
+                    elif command.startswith("build/bin/eigsvc train"):  # the whole recipe: recipe_test.py
                         self.run_command(command + " --steps 30 --warmup-steps 5 --eval-examples 64 --eval-every 15")
                     elif command.startswith("build/bin/eigsvcd "):  # ports and paths of this machine are left alone
                         flags = command.split(" ", 1)[1].replace("127.0.0.1:50151", f"unix:{self.root}/socket")

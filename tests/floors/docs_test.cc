@@ -1,5 +1,5 @@
-// docs/add-a-model.md shows lines of this repository: its paths exist, and what its diffs add is in the
-// files.
+// The README and docs/add-a-model.md show paths of this repository, which exist, and the latter lines, which
+// are in the files.
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -22,14 +22,16 @@ std::string ReadText(const std::string& path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
-TEST(DocsTest, PathsOfTheGuideToModelsExist) {
-  const std::string guide = ReadText("docs/add-a-model.md");
-  const std::regex path("`((?:models|tests|docs|proto)/[A-Za-z0-9_./-]+)`");
-  int paths = 0;
-  for (std::sregex_iterator at(guide.begin(), guide.end(), path), end; at != end; ++at, ++paths) {
-    EXPECT_TRUE(std::filesystem::exists(SourcePath((*at)[1]))) << (*at)[1];
+TEST(DocsTest, PathsOfTheGuidesExist) {
+  const std::regex path("[`(]((?:models|tests|docs|proto)/[A-Za-z0-9_./-]+)[`)]");
+  for (const char* file : {"README.md", "docs/add-a-model.md"}) {
+    const std::string guide = ReadText(file);
+    int paths = 0;
+    for (std::sregex_iterator at(guide.begin(), guide.end(), path), end; at != end; ++at, ++paths) {
+      EXPECT_TRUE(std::filesystem::exists(SourcePath((*at)[1]))) << file << ": " << (*at)[1];
+    }
+    EXPECT_GT(paths, 5) << file;
   }
-  EXPECT_GT(paths, 5);
 }
 
 TEST(DocsTest, DiffsOfTheGuideToModelsAreInTheFiles) {

@@ -41,6 +41,7 @@ TEST_F(NextTokenTest, BlocksDoNotOverlapAndTheirFirstTokenIsNotScored) {
   ASSERT_EQ(task->example_count(Split::kTest), 3);
   EXPECT_EQ(task->example_count(Split::kTrain), 0);
   EXPECT_EQ(task->signature().vocab_size, 25);
+  EXPECT_EQ(task->signature().data_vocab_size, 25);
   EIGSVC_ASSERT_OK_AND_ASSIGN(const Batch batch, task->Draw(Split::kTest, 0, 3));
   EXPECT_THAT(batch.lengths, ElementsAre(4, 4, 4));
   EXPECT_THAT(batch.tokens, ElementsAre(10, 11, 12, 13, 14, 15, 16, 17, 20, 21, 22, 23));
@@ -99,7 +100,7 @@ TEST_F(NextTokenTest, BadParametersAndDataAreNamed) {
   EXPECT_THAT(
       Make("[[1, 2], [3, 9, 4]]", R"({"vocab_size": 9})"),
       StatusIs(StatusCode::kInvalidArgument, AllOf(HasSubstr("token id 9 of sequence 1 at position 1"),
-                                                   HasSubstr("vocab_size, which is 9"))));
+                                                   HasSubstr("vocab_size, which is 9; raise it"))));
   EXPECT_THAT(Make("7", "{}"), StatusIs(StatusCode::kInvalidArgument, HasSubstr("two tokens or more")));
   EXPECT_THAT(Make("[[], [1]]", "{}"),
               StatusIs(StatusCode::kInvalidArgument, HasSubstr("two tokens or more")));

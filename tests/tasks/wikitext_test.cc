@@ -104,6 +104,7 @@ TEST(WikiTextTest, EveryTokenizerReadsTheRealText) {
       EXPECT_EQ(signature.vocab_size, item.vocab_size);
     }
     EXPECT_EQ(signature.classes, signature.vocab_size);
+    EXPECT_EQ(signature.data_vocab_size, signature.vocab_size);
     EXPECT_FALSE(signature.per_sequence);
     EXPECT_EQ(task->example_count(Split::kTrain), 0);
     const std::vector<int64_t> tokens = AllTokens(*task, Split::kTest);

@@ -1,0 +1,16 @@
+// What a job may ask for at most: the client's flags and the daemon's checks hold to the same numbers.
+#pragma once
+
+#include <cstdint>
+
+namespace eigsvc {
+
+inline constexpr int64_t kMaxJobExamples = 10'000'000;
+inline constexpr int64_t kMaxBatchSize = 65'536;
+inline constexpr int64_t kMaxSequenceSteps = (int64_t{1} << 31) - 1;  // that sequences are cut to
+inline constexpr int64_t kMaxTrainingSteps = 1'000'000'000;
+inline constexpr double kMaxLearningRate = 10;
+inline constexpr double kMaxWeightDecay = 100;
+inline constexpr double kMaxGradientClip = 1e9;
+
+}  // namespace eigsvc
