@@ -22,7 +22,7 @@ packages() { grep -hv '^#' "$here/requirements/debian-build.txt"; [ "$what" = bu
 # A tool counts as there when its command is, however it was installed; everything else by its package.
 installed() {
   case $1 in
-    cmake|ccache|make|npm|python3|pkg-config|clang-14|clang-format-14|clang-tidy-14) command -v "$1" >/dev/null && return ;;
+    cmake|ccache|curl|make|npm|python3|pkg-config|clang-14|clang-format-14|clang-tidy-14) command -v "$1" >/dev/null && return ;;
     g++) command -v g++ >/dev/null && return ;;
     ninja-build) command -v ninja >/dev/null && return ;;
     lld) command -v ld.lld >/dev/null && return ;;
