@@ -19,6 +19,7 @@
 
 #include "ATen/Parallel.h"
 #include "absl/strings/str_cat.h"
+#include "models/base/freed_memory.h"
 #include "models/base/status_macros.h"
 #include "models/tensor/attention_lse.h"
 #include "models/tensor/device.h"
@@ -166,6 +167,7 @@ int Inspect(const Options& options) {
 
 int Main(int argc, char** argv) {
   const pid_t parent = getppid();
+  KeepFreedMemory();
   Options options;
   CLI::App app{"eigsvc-worker: runs analyses and trainings on one device, or on several that share them"};
   app.set_version_flag(

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "models/base/freed_memory.h"
+
 namespace eigsvc {
 
 WorkThread::WorkThread() : thread_([this] { Run(); }) {}
@@ -31,6 +33,8 @@ void WorkThread::Run() {
       queue_.pop_front();
     }
     work();
+    work = nullptr;
+    ReleaseFreedMemory();
   }
 }
 

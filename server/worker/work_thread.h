@@ -1,5 +1,6 @@
 // WorkThread: one thread that runs what it is given, in order. Jobs share one for their whole life because
-// OpenMP keeps a team of threads for each thread that computes.
+// OpenMP keeps a team of threads for each thread that computes. Behind each its memory is the machine's
+// again.
 #pragma once
 
 #include <deque>

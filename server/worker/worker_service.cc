@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/time/clock.h"
+#include "models/base/freed_memory.h"
 #include "models/base/status_macros.h"
 #include "models/base/utf8.h"
 #include "models/tensor/torch_call.h"
@@ -169,7 +170,9 @@ grpc::ServerUnaryReactor* WorkerService::Unload(grpc::CallbackServerContext* con
                                                 const worker::v1::UnloadRequest* request,
                                                 worker::v1::UnloadResponse*) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  reactor->Finish(GrpcStatus(pool_.Unload(request->model_id())));
+  const absl::Status status = pool_.Unload(request->model_id());
+  ReleaseFreedMemory();
+  reactor->Finish(GrpcStatus(status));
   return reactor;
 }
 

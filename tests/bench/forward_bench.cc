@@ -26,6 +26,7 @@
 #include "c10/core/CachingDeviceAllocator.h"
 #include "c10/core/impl/VirtualGuardImpl.h"
 #include "models/analysis/analysis.h"
+#include "models/base/freed_memory.h"
 #include "models/base/status_macros.h"
 #include "models/tensor/device.h"
 #include "models/tensor/device_queue.h"
@@ -173,6 +174,7 @@ int Main(int argc, char** argv) {
     return 2;
   }
   const auto fail = [](const absl::Status& status) { return std::cerr << status << "\n", 1; };
+  KeepFreedMemory();  // as the worker does
   at::set_num_threads(std::atoi(argv[4]));
   RequireFullFloat32();
   const c10::NoGradGuard no_grad;
