@@ -62,6 +62,7 @@ absl::StatusOr<Settings> ResolveRecipe(absl::string_view name, absl::string_view
   const std::vector<RecipeInfo> recipes = Recipes();
   const std::vector<std::string> scales = RecipeScales();
   std::vector<std::string> names;
+  names.reserve(recipes.size());
   for (const RecipeInfo& recipe : recipes) names.push_back(recipe.name);
   if (std::find(names.begin(), names.end(), name) == names.end()) return UnknownName("recipe", name, names);
   if (std::find(scales.begin(), scales.end(), scale) == scales.end()) {

@@ -224,7 +224,7 @@ void Spectrum::AddPhase(double log_magnitude, double phase, uint64_t weight) {
   parts_.phase_classes[negative][phase_class] += weight;
   if (parts_.phase_grid.empty()) parts_.phase_grid.assign(kPhaseGridSize, 0);
   const int bin =
-      static_cast<int>(std::floor((wrapped / std::numbers::pi + 1) * (kPhaseBins / 2))) % kPhaseBins;
+      static_cast<int>(std::floor((wrapped / std::numbers::pi + 1) * (kPhaseBins / 2.0))) % kPhaseBins;
   const int side = log_magnitude > 0 ? 1 : 0;
   const int octaves = kMaxExponent - kMinExponent;
   parts_.phase_grid[(side * octaves + OctaveOf(log_magnitude)) * kPhaseBins + bin] += weight;

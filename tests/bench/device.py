@@ -48,6 +48,7 @@ CASES = {
     "mamba2-fp32-8k": ("mamba2", MAMBA2, "float32", 1, 8192, 8, 1),
     "mamba2-fp32-64k": ("mamba2", MAMBA2, "float32", 1, 65536, 1, 0),
     "mamba2-bf16-8k": ("mamba2", MAMBA2, "bfloat16", 1, 8192, 16, 1),
+    "mamba2-bf16-64k": ("mamba2", MAMBA2, "bfloat16", 1, 65536, 2, 0),
 }
 
 
