@@ -69,21 +69,22 @@ absl::StatusOr<at::Tensor> Rnn::Run(const LayerCall& call, const at::Tensor& x) 
   if (!h.defined()) h = at::zeros({1, x.size(0), spec_.hidden}, x.options());
   if (!cell.defined() && spec_.kind == RnnKind::kLstm) cell = at::zeros_like(h);
   const at::Tensor first_h = h, first_cell = cell;
+  const bool train = at::GradMode::is_enabled();  // cuDNN keeps what gradients need; there is no dropout
   at::Tensor output;
   switch (spec_.kind) {
     case RnnKind::kLstm:
-      std::tie(output, h, cell) = at::lstm(x, {h, cell}, weights, spec_.bias, 1, 0.0, false, false, true);
+      std::tie(output, h, cell) = at::lstm(x, {h, cell}, weights, spec_.bias, 1, 0.0, train, false, true);
       break;
     case RnnKind::kGru:
-      std::tie(output, h) = at::gru(x, h, weights, spec_.bias, 1, 0.0, false, false, true);
+      std::tie(output, h) = at::gru(x, h, weights, spec_.bias, 1, 0.0, train, false, true);
       break;
     case RnnKind::kTanh: {
       const WithoutCudnn plain;
-      std::tie(output, h) = at::rnn_tanh(x, h, weights, spec_.bias, 1, 0.0, false, false, true);
+      std::tie(output, h) = at::rnn_tanh(x, h, weights, spec_.bias, 1, 0.0, train, false, true);
       break;
     }
     case RnnKind::kRelu:
-      std::tie(output, h) = at::rnn_relu(x, h, weights, spec_.bias, 1, 0.0, false, false, true);
+      std::tie(output, h) = at::rnn_relu(x, h, weights, spec_.bias, 1, 0.0, train, false, true);
       break;
   }
   State(call, "h") = h;
