@@ -191,6 +191,8 @@ class Engine {
                           "or device");
         }
         sizer_.RanOutOfMemory(rows);
+        result_.halved_to = result_.halvings == 0 ? rows / 2 : std::min(result_.halved_to, rows / 2);
+        ++result_.halvings;
         Piece rest = Slice(pieces[i], rows / 2, rows - rows / 2);
         pieces[i] = Slice(pieces[i], 0, rows / 2);
         pieces.insert(pieces.begin() + static_cast<int64_t>(i) + 1, std::move(rest));
@@ -339,6 +341,7 @@ class Engine {
     result_.sites = tap_->TakeSites();
     result_.predictions = std::move(predictions_);
     result_.eigenvalues = tap_->eigenvalues();
+    result_.redone = tap_->redone();
     result_.analysis_time = tap_->time();
     result_.total_time = absl::Now() - start_;
     return std::move(result_);

@@ -161,6 +161,7 @@ v1::AnalysisResult ResultProto(const AnalysisResult& result) {
   out.set_examples(result.examples);
   out.set_tokens(result.tokens);
   out.set_eigenvalues(result.eigenvalues);
+  out.set_redone_matrices(result.redone);
   out.set_definition(std::string(DefinitionName(result.convention.departures)));
   for (std::string& name : DepartureNames(result.convention.departures)) out.add_departures(std::move(name));
   out.set_gauge(std::string(GaugeName(result.convention.gauge)));
@@ -173,6 +174,8 @@ v1::AnalysisResult ResultProto(const AnalysisResult& result) {
   *out.mutable_analysis_time() = DurationProto(result.analysis_time);
   out.set_eigenvalues_bytes(result.exported_bytes);
   out.set_batch_size(result.batch_size);
+  out.set_batch_halvings(result.halvings);
+  out.set_halved_batch_size(result.halved_to);
   return out;
 }
 

@@ -134,6 +134,28 @@ TEST(ReportTest, ManySitesBecomeLayersUnlessAllAreAskedFor) {
   EXPECT_THAT(ReportTable(report, kPlain), HasSubstr("head 57"));
 }
 
+TEST(ReportTest, WhatLapackHadToRedoIsSaid) {
+  Report report = SampleReport(false);
+  EXPECT_THAT(ReportTable(report, kPlain), Not(HasSubstr("LAPACK")));
+  report.analysis.mutable_result()->set_redone_matrices(1234);
+  EXPECT_THAT(ReportTable(report, kPlain),
+              HasSubstr("1,234 matrices did not converge in the batched solver, redone by LAPACK"));
+  EXPECT_EQ(Json::parse(ReportJson(report))["redone_matrices"], 1234);
+}
+
+TEST(ReportTest, HalvedBatchesAreSaid) {
+  Report report = SampleReport(false);
+  EXPECT_THAT(ReportTable(report, kPlain), Not(HasSubstr("halved")));
+  EXPECT_TRUE(Json::parse(ReportJson(report))["halved_batch_size"].is_null());
+  report.analysis.mutable_result()->set_batch_halvings(3);
+  report.analysis.mutable_result()->set_halved_batch_size(8);
+  EXPECT_THAT(ReportTable(report, kPlain),
+              HasSubstr("memory ran out 3 times; batches were halved, down to 8 examples"));
+  const Json json = Json::parse(ReportJson(report));
+  EXPECT_EQ(json["batch_halvings"], 3);
+  EXPECT_EQ(json["halved_batch_size"], 8);
+}
+
 TEST(ReportTest, NothingCountedIsShownAsNothing) {
   Report report = SampleReport(false);
   report.analysis.mutable_result()->clear_sites();

@@ -3,7 +3,10 @@
 #include <cmath>
 #include <complex>
 #include <cstdlib>
+#include <fstream>
 #include <limits>
+#include <nlohmann/json.hpp>
+#include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -12,12 +15,14 @@
 #include "ATen/core/Tensor.h"
 #include "ATen/ops/arange.h"
 #include "ATen/ops/complex.h"
+#include "ATen/ops/from_blob.h"
 #include "ATen/ops/full.h"
 #include "ATen/ops/linalg_eigvals.h"
 #include "ATen/ops/nan_to_num.h"
 #include "ATen/ops/rand.h"
 #include "ATen/ops/randn.h"
 #include "ATen/ops/real.h"
+#include "ATen/ops/stack.h"
 #include "ATen/ops/zeros.h"
 #include "c10/core/DeviceGuard.h"
 #include "c10/core/impl/VirtualGuardImpl.h"
@@ -29,6 +34,11 @@
 #include "models/transition/eigenvalues.h"
 #include "models/transition/softmax.h"
 #include "models/transition/symmetric_rank_one.h"
+#include "tests/kernels/backward_error.h"
+#include "tests/kernels/matrix_kinds.h"
+#include "tests/kernels/relative_errors.h"
+#include "tests/kernels/window_factors.h"
+#include "tests/testing/paths.h"
 #include "tests/testing/status_matchers.h"
 
 namespace eigsvc {
@@ -97,18 +107,70 @@ TEST(KernelsGpuTest, EigenvaluesOfRandomMatricesEqualLapacks) {
   }
 }
 
+// As batched_eigenvalues_test.cc asks of the CPU's forms.
+template <typename T>
+void CheckBackwardErrors(int64_t order) {
+  constexpr int64_t kOfEach = 3;
+  constexpr size_t kMostValues = 16;
+  testing::RandomBits bits(order);
+  std::vector<at::Tensor> made;
+  for (const testing::MatrixKind& kind : testing::kMatrixKinds) {
+    for (int i = 0; i < kOfEach; ++i) {
+      testing::Matrix matrix = kind.make(static_cast<int>(order), i, bits);
+      made.push_back(at::from_blob(matrix.data(), {order, order}, at::kDouble).clone());
+    }
+  }
+  const at::Tensor matrices = at::stack(made).to(c10::CppTypeToScalarType<T>::value).to(at::kDouble);
+  const at::Tensor found = SolveOnCuda<T>(matrices);
+  for (int64_t i = 0; i < found.size(0); ++i) {
+    const auto* values = static_cast<const std::complex<double>*>(found.const_data_ptr()) + i * order;
+    EXPECT_LE(testing::BackwardError(matrices.const_data_ptr<double>() + i * order * order, order,
+                                     {values, values + order}, kMostValues) /
+                  std::numeric_limits<T>::epsilon(),
+              20)
+        << testing::kMatrixKinds[i / kOfEach].name << " " << i % kOfEach << " of order " << order << ", "
+        << sizeof(T) << " bytes";
+  }
+}
+
+TEST(KernelsGpuTest, EigenvaluesAreExactForANearbyMatrixOfEveryKind) {
+  for (const int64_t order : OrdersOf({2, 3, 5, 8, 13, 16, 32, 64, 128}, {2, 5, 16, 33})) {
+    CheckBackwardErrors<float>(order);
+    CheckBackwardErrors<double>(order);
+  }
+}
+
 TEST(KernelsGpuTest, DenseEigenvaluesTakeTheKernelAndNameWhatIsNotFinite) {
   at::Tensor matrices = at::randn({7, 3, 12, 12}, at::kDouble);
   matrices[2][1][0][5].fill_(std::numeric_limits<double>::quiet_NaN());
-  const at::Tensor found = DenseEigenvalues(matrices.to(kCuda)).cpu(), expected = DenseEigenvalues(matrices);
+  matrices[6][0][11][11].fill_(-std::numeric_limits<double>::infinity());
+  int64_t redone = 0;
+  const at::Tensor found = DenseEigenvalues(matrices.to(kCuda), &redone).cpu(),
+                   expected = DenseEigenvalues(matrices, &redone);
+  EXPECT_EQ(redone, 0);
   ASSERT_EQ(found.sizes(), expected.sizes());
   for (int64_t i = 0; i < 7; ++i) {
     for (int64_t j = 0; j < 3; ++j) {
-      if (i == 2 && j == 1) {
+      if ((i == 2 && j == 1) || (i == 6 && j == 0)) {
         EXPECT_TRUE(at::real(found[i][j]).isnan().all().item<bool>());
       } else {
         EXPECT_LE(Distance(found[i][j].contiguous(), expected[i][j].contiguous()), 1e-11);
       }
+    }
+  }
+}
+
+TEST(KernelsGpuTest, WhatDoesNotConvergeIsRedoneOnTheHostAndCounted) {
+  for (const int64_t order : {5, 12, 33}) {
+    at::Tensor matrices = at::randn({40, order, order}, at::kDouble) / std::sqrt(static_cast<double>(order));
+    matrices[7].triu_();  // converges without a sweep
+    int64_t redone = 0;
+    const at::Tensor found = DenseEigenvalues(matrices.to(kCuda), &redone, /*most_sweeps=*/1);
+    EXPECT_TRUE(found.is_cuda());
+    EXPECT_EQ(redone, 39) << order;
+    for (int64_t i = 0; i < 40; ++i) {
+      EXPECT_LE(Distance(found[i].cpu().contiguous(), at::linalg_eigvals(matrices[i]).contiguous()), 1e-9)
+          << order;
     }
   }
 }
@@ -136,6 +198,66 @@ TEST(KernelsGpuTest, WindowsOfMatricesAreThoseOfTheTwin) {
     EXPECT_LE((sorted(found.log_magnitude) - sorted(expected.log_magnitude)).abs().max().item<double>(), 1e-7)
         << order;
     EXPECT_LE((sorted(found.phase) - sorted(expected.phase)).abs().max().item<double>(), 1e-6) << order;
+  }
+}
+
+// log λ of [..,order] values as RelativeErrors takes them.
+std::vector<std::complex<double>> Logs(const Eigenvalues& values) {
+  const at::Tensor logs =
+      at::complex(values.log_magnitude.to(at::kDouble), values.phase.to(at::kDouble)).cpu().contiguous();
+  const auto* data = static_cast<const std::complex<double>*>(logs.const_data_ptr());
+  return {data, data + logs.numel()};
+}
+
+double WorstOfWindows(const Eigenvalues& found, const std::vector<std::complex<double>>& expected,
+                      int64_t order) {
+  const std::vector<std::complex<double>> logs = Logs(found);
+  EXPECT_EQ(logs.size(), expected.size());
+  double worst = 0;
+  for (size_t i = 0; i < logs.size(); i += order) {
+    for (const double error : testing::RelativeErrors({logs.begin() + i, logs.begin() + i + order},
+                                                      {expected.begin() + i, expected.begin() + i + order}))
+      worst = std::max(worst, error);
+  }
+  return worst;
+}
+
+// As periodic_eigenvalues_test.cc asks of the CPU's form, at 256 steps against mpmath and against that form.
+TEST(KernelsGpuTest, LongWindowsAreThoseOfManyDigits) {
+  EigenvalueOptions options;
+  options.drop_zero_phases = false;
+  const auto steps_of = [](const std::string& kind, int64_t order, int64_t length, uint64_t seed) {
+    std::vector<double> factors = testing::WindowFactors(kind, static_cast<int>(order), length, seed);
+    return at::from_blob(factors.data(), {1, length, 1, order, order}, at::kDouble).clone();
+  };
+  const int64_t longest = Size(256, 16);
+  const nlohmann::json golden =
+      nlohmann::json::parse(std::ifstream(testing::SourcePath("tests/kernels/golden/windows.json")));
+  int of_longest = 0;
+  for (const nlohmann::json& entry : golden.at("cases")) {
+    const int64_t order = entry.at("order"), length = entry.at("length");
+    if (length > longest) continue;
+    const std::string kind = entry.at("kind");
+    options.window = Window{length, length};
+    EIGSVC_ASSERT_OK_AND_ASSIGN(
+        const Eigenvalues found,
+        ComputeEigenvalues({Dense{steps_of(kind, order, length, entry.at("seed")).to(kCuda)}}, options));
+    EXPECT_TRUE(found.log_magnitude.is_cuda());
+    const std::vector<double> log_magnitude = entry.at("log_magnitude"), phase = entry.at("phase");
+    std::vector<std::complex<double>> expected;
+    for (int64_t i = 0; i < order; ++i) expected.emplace_back(log_magnitude[i], phase[i]);
+    EXPECT_LT(WorstOfWindows(found, expected, order), 1e-9)
+        << kind << ", order " << order << ", length " << length;
+    of_longest += length == longest;
+  }
+  EXPECT_GE(of_longest, 2);
+  for (const int64_t order : OrdersOf({2, 16, 33}, {5})) {
+    options.window = Window{longest, 17};
+    const at::Tensor matrices = steps_of("gated", order, longest + 40, 7);
+    EIGSVC_ASSERT_OK_AND_ASSIGN(const Eigenvalues found,
+                                ComputeEigenvalues({Dense{matrices.to(kCuda)}}, options));
+    EIGSVC_ASSERT_OK_AND_ASSIGN(const Eigenvalues expected, ComputeEigenvalues({Dense{matrices}}, options));
+    EXPECT_LT(WorstOfWindows(found, Logs(expected), order), 1e-9) << order;
   }
 }
 
