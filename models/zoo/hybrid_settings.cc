@@ -103,6 +103,8 @@ Activation HybridReader::ReadActivation(absl::string_view name, absl::string_vie
   return Activation::kSilu;
 }
 
+void HybridReader::RequireSilu(absl::string_view name) { reader.Choice({name}, {"silu", "swish"}, "silu"); }
+
 absl::Status HybridReader::Finish(DecoderSpec& spec) {
   // How a model is trained, drawn, served or named.
   reader.Ignore({"attention_dropout", "bos_token_id", "dtype", "eos_token_id", "hidden_dropout",

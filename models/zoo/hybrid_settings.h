@@ -38,8 +38,10 @@ class HybridReader {
   void ReadRotary(double share, at::ScalarType dtype, AttentionSpec& attention);
   // The settings that Bamba's relatives call mamba_*. INVALID_ARGUMENT where they do not go together.
   absl::StatusOr<Mamba2Spec> ReadMamba2(int64_t width, int64_t depth, double norm_eps);
-  // The activation of `name`, which is silu where a convolution and a gate need it.
   Activation ReadActivation(absl::string_view name, absl::string_view usual);
+  // The setting of an activation that transformers gives to the short convolution, whose kernels know no
+  // other than silu. FAILED_PRECONDITION for others.
+  void RequireSilu(absl::string_view name);
 
   // The first error; the resolved settings; INVALID_ARGUMENT for unknown ones that were typed.
   absl::Status Finish(DecoderSpec& spec);
