@@ -255,6 +255,28 @@ TEST(AttentionSettingsTest, SoftmaxAndLinearAttentionAreToldApartBySettings) {
               StatusIs(kUnsupported, HasSubstr("norm-attention")));
 }
 
+// zoology's attention over windows and its sparse ones have MHA's keys and shapes.
+TEST(AttentionSettingsTest, ZoologysMixerIsAskedFor) {
+  const at::NoGradGuard no_grad;
+  EIGSVC_ASSERT_OK_AND_ASSIGN(
+      const Model model, Fresh("zoology-transformer", R"({"sequence_mixer": {"kwargs": {"num_heads": 2}}})"));
+  for (const auto& [settings, named] : std::vector<std::pair<std::string, std::string>>{
+           {"{}", "sequence_mixer.name"},
+           {R"({"num_heads": 2})", "sequence_mixer.name"},
+           {R"({"sequence_mixer": {"kwargs": {"num_heads": 2}}})", "sequence_mixer.name"},
+           {R"({"sequence_mixer": {"name": "zoology.mixers.slide_attn.SlidingAttn", "kwargs": {}}})",
+            "SlidingAttn"},
+           {R"({"sequence_mixer": {"name": "MHA"}})", "num_heads"}}) {
+    EXPECT_THAT(LoadModel(InMemory(*model, settings), {}, {}), StatusIs(kUnsupported, HasSubstr(named)))
+        << settings;
+  }
+  EIGSVC_ASSERT_OK_AND_ASSIGN(
+      const Model loaded,
+      LoadModel(InMemory(*model, R"({"sequence_mixer": {"name": "MHA", "kwargs": {"num_heads": 2}}})"), {},
+                {}));
+  EXPECT_TRUE(at::equal(Logits(*loaded), Logits(*model)));
+}
+
 TEST(AttentionSettingsTest, WhatTheWeightsOfNormAttentionDoNotTellIsAskedFor) {
   const at::NoGradGuard no_grad;
   EIGSVC_ASSERT_OK_AND_ASSIGN(
