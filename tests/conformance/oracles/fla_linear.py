@@ -180,6 +180,8 @@ CASES = {
                                             elementwise_affine=False, tie_word_embeddings=True),
     "retnet/fla/hybrid": functools.partial(linear_case, mixer=retention, num_hidden_layers=3, attn={
         "layers": [1], "num_heads": 2, "num_kv_heads": 1, "qkv_bias": True, "window_size": None, "rope_theta": 500.0}),
+    "retnet/fla/hybrid_window": functools.partial(linear_case, mixer=retention, attn={
+        "layers": [0], "num_heads": 2, "window_size": 7}),
     "retnet/fla/rounded_mlp": functools.partial(linear_case, mixer=retention, intermediate_size=None, hidden_ratio=2),
     "retnet/fla/rotation_in_state": state_rotation_case,
     "gla/fla/plain": functools.partial(linear_case, mixer=gla),
