@@ -132,6 +132,26 @@ TEST(HybridSettingsTest, TheShapesOfAStateDictSayWhatItsSettingsDoNot) {
   }
 }
 
+TEST(HybridSettingsTest, TheShapesOfAttentionSayWhatAConfigurationDoesNot) {
+  for (const char* family : {"jamba", "falcon-h1", "qwen3_next"}) {
+    SCOPED_TRACE(family);
+    EIGSVC_ASSERT_OK_AND_ASSIGN(
+        const Model model,
+        Initialize(family, R"({"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 24})"));
+    const auto load = [&](const std::string& changed) {
+      const Settings over = *Settings::Parse(changed, "config.json");
+      return LoadModel(Saved(*model, model->description().settings.MergedWith(over)), {}, {});
+    };
+    EIGSVC_ASSERT_OK_AND_ASSIGN(const Model loaded,
+                                load(R"({"num_key_value_heads": null, "head_dim": null})"));
+    EXPECT_EQ(loaded->description().settings.ToJson(), model->description().settings.ToJson());
+    for (const char* wrong : {"num_key_value_heads", "head_dim", "num_attention_heads"}) {
+      EXPECT_THAT(load(absl::StrCat("{\"", wrong, "\": 8}")),
+                  StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr(wrong)));
+    }
+  }
+}
+
 TEST(HybridSettingsTest, WhatNothingTellsIsAskedFor) {
   EIGSVC_ASSERT_OK_AND_ASSIGN(const Model rnn, Initialize("rnn", R"({"nonlinearity": "relu"})"));
   EXPECT_THAT(LoadModel(Saved(*rnn, {}), {}, {}),
