@@ -501,6 +501,17 @@ TEST(FamiliesTest, RefuseALayoutThatIsNotTheirsWhenFresh) {
   }
 }
 
+// `eigsvc models` shows a transition up to its first comma, which may not stand in the middle of a formula.
+TEST(RegistryTest, TheFirstClauseOfATransitionIsWhole) {
+  for (const FamilyEntry& family : Families()) {
+    const std::string transition(family.transition), clause = transition.substr(0, transition.find(", "));
+    EXPECT_EQ(std::count(clause.begin(), clause.end(), '('), std::count(clause.begin(), clause.end(), ')'))
+        << family.name << ": " << clause;
+    EXPECT_EQ(std::count(clause.begin(), clause.end(), '['), std::count(clause.begin(), clause.end(), ']'))
+        << family.name << ": " << clause;
+  }
+}
+
 TEST(RegistryTest, AnUnknownModelNamesTheKnownOnes) {
   EXPECT_THAT(FindFamily("mamba3"),
               StatusIs(absl::StatusCode::kNotFound, AllOf(HasSubstr("mamba3"), HasSubstr("mamba2"))));
