@@ -1,6 +1,6 @@
-"""The attention models of arXiv 2510.09379 (layout paper), of arXiv 2405.15731 on long sequences (ssm-benchmark) and on
-associative recall (dsf-mqar) against a float64 NumPy twin, written from the papers' equations and the keys of their
-authors' checkpoints: every sum over the past is written out, nothing is recurrent.
+"""The attention models of arXiv 2510.09379 (layout paper) and of arXiv 2405.15731 on long sequences (ssm-benchmark) against
+a float64 NumPy twin, written from the papers' equations and the keys of their authors' checkpoints: every sum over the
+past is written out, nothing is recurrent.
 
 Checked once against the authors' own modules on the same weights and inputs in float64
 (IntelligentControlSystems/Task-Level-Insights-from-Eigenvalues-across-Sequence-Models, commit 67d8254, CPU, 15
