@@ -118,6 +118,11 @@ bool InSomeLayer(const Archive& archive, absl::string_view pattern) {
   return false;
 }
 
+bool HasEmbedding(const Archive& archive, const Layout& layout) {
+  return std::any_of(layout.embeddings.begin(), layout.embeddings.end(),
+                     [&](absl::string_view key) { return archive.tensors().contains(key); });
+}
+
 // The keys that the first layer, some layer and the embedding lack, most telling first.
 std::vector<std::string> Missing(const Archive& archive, const Layout& layout) {
   std::vector<std::string> missing;
@@ -128,9 +133,7 @@ std::vector<std::string> Missing(const Archive& archive, const Layout& layout) {
   for (const absl::string_view pattern : layout.some_layer_keys) {
     if (!InSomeLayer(archive, pattern)) missing.emplace_back(pattern);
   }
-  const auto present = [&](absl::string_view key) { return archive.tensors().contains(key); };
-  if (!layout.embeddings.empty() &&
-      std::none_of(layout.embeddings.begin(), layout.embeddings.end(), present)) {
+  if (!layout.embeddings.empty() && !HasEmbedding(archive, layout)) {
     missing.push_back(absl::StrJoin(layout.embeddings, " or "));
   }
   return missing;
@@ -173,7 +176,7 @@ absl::Status Unknown(const Archive& archive) {
     }
     return absl::FailedPreconditionError(
         absl::StrCat("the keys of ", Quoted(archive.name()), " (", absl::StrJoin(found, ", "),
-                     ", ...) have nothing in common with the known families: ", absl::StrJoin(known, ", ")));
+                     ", ...) tell none of the known families: ", absl::StrJoin(known, ", ")));
   }
   for (const std::string& key : nearest->missing) {
     if (lacking.size() == kShown) break;
@@ -366,16 +369,24 @@ std::optional<NearestLayout> FindNearestLayout(const Archive& archive) {
   constexpr size_t kMostOthers = 8;
   const Layout* nearest = nullptr;
   NearestLayout result;
-  double best = 0;
+  size_t most = 0;
   for (const Layout& layout : Layouts()) {
     std::vector<std::string> missing = Missing(archive, layout);
-    const double share = 1 - static_cast<double>(missing.size()) / static_cast<double>(AskedCount(layout));
-    if (share <= best) continue;
-    best = share;
+    const size_t found = AskedCount(layout) - missing.size();
+    if (found < std::max<size_t>(most, 1) || (found == most && missing.size() >= result.missing.size())) {
+      continue;
+    }
+    most = found;
     nearest = &layout;
     result.missing = std::move(missing);
   }
   if (nearest == nullptr) return std::nullopt;
+  // The name of an embedding alone, which many families share, is no likeness.
+  const bool ambiguous = most == 1 && HasEmbedding(archive, *nearest) &&
+                         std::any_of(Layouts().begin(), Layouts().end(), [&](const Layout& layout) {
+                           return layout.family != nearest->family && HasEmbedding(archive, layout);
+                         });
+  if (ambiguous) return std::nullopt;
   result.family = std::string(nearest->family);
   result.layout = std::string(nearest->name);
   std::vector<absl::string_view> patterns = nearest->layer_keys;

@@ -2,6 +2,7 @@
 
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -390,6 +391,17 @@ TEST(DetectTest, AMissingKeyIsNamed) {
   EXPECT_THAT(Detect(Archive(tensors, {}, "fake.pt"), {}),
               AllOf(Refused("nearest is llama (layout huggingface)"),
                     Refused("lacks \"model.layers.0.self_attn.v_proj.weight\"")));
+}
+
+// Not the share of a layout's keys, of which an LSTM's has three.
+TEST(DetectTest, TheNearestHasTheMostKeys) {
+  Fake fake{{"encoder.weight", "rnn.weight_hh_l0"}, {kLlamaLayer.begin(), kLlamaLayer.begin() + 4}};
+  const std::optional<NearestLayout> nearest = FindNearestLayout(fake.Build());
+  ASSERT_TRUE(nearest.has_value());
+  EXPECT_EQ(nearest->family, "llama");
+  const Fake generic{{"encoder.weight"}, {"layers.#.retention.weight"}};
+  EXPECT_FALSE(FindNearestLayout(generic.Build()).has_value());
+  EXPECT_THAT(Detect(generic.Build(), {}), AllOf(Refused("\"encoder.weight\""), Refused("lstm")));
 }
 
 TEST(DetectTest, NothingInCommonListsTheKnownFamilies) {
