@@ -39,6 +39,11 @@ def dense(matrices):
     return multiset(values + 0j, np.linalg.norm(matrices, 2, axis=(-2, -1)), np.linalg.cond(vectors))
 
 
+def held_to(twin, project, within):
+    """A twin as a reference, and the project and commit whose own code on the same weights gave what differs by as much at most."""
+    return f"{twin}, held to {project} within {within}"
+
+
 def write(directory, *, reference, tokens, logits, transitions, dtypes=("float32",), layer_inputs=(), checkpoint="checkpoint",
           settings=None, tolerances=None, departures=None, gauge=None, rotation=None):
     """Writes expected.safetensors and case.json.

@@ -69,7 +69,7 @@ def meta_llama(weights, config, tokens):
 
 def write_meta(directory, weights, config, tokens, **facts):
     logits, log_sum_exps = meta_llama(weights, config, tokens)
-    case.write(directory, reference="float64 NumPy Llama (tests/conformance/oracles/llama.py)", tokens=tokens, logits=logits,
+    case.write(directory, reference="float64 NumPy Llama (oracles/llama.py)", tokens=tokens, logits=logits,
                transitions={f"layers.{layer}.attention": case.softmax(lse) for layer, lse in enumerate(log_sum_exps)}, **facts)
 
 
