@@ -22,15 +22,30 @@ namespace eigsvc {
 namespace {
 
 // A key of layer 0 (or outside the layers) that tells a family this version does not run, and why it does
-// not. `unless`: a key of a family that has such keys as well, and is run; '#' stands for a layer's number.
+// not; the first in the table wins. `unless`: a key of a family that has such keys as well, and is run; '#'
+// stands for a layer's number.
 struct Telltale {
   absl::string_view part, what, why, unless = "";
 };
 constexpr absl::string_view kUnwritten = "its forward pass is not written yet";
+constexpr absl::string_view kTwoDecays =
+    "its releases compute the decay in two ways, and no checkpoint says in which";
 constexpr Telltale kTelltales[] = {
-    {".mixer.B_bias", "Mamba-3",
-     "its releases compute the decay in two ways, and no checkpoint says in which"},
+    {".mixer.B_bias", "Mamba-3", kTwoDecays},
     {".mixer.A_b_log", "a bidirectional Mamba", "nothing in it runs forward alone"},
+    {".self_attn.f_a_proj.", "Kimi-Linear", kUnwritten},
+    {".linear_attn.in_proj_qkv.", "Qwen3.5", kUnwritten},
+    {".self_attn.output_gate.", "MiniMax' lightning attention", kUnwritten},
+    {".operator_norm.", "LFM2", kUnwritten},
+    {".retention.out_proj.", "torchscale's RetNet", kUnwritten},
+    {"model.layers.0.attn.gk_proj.weight", "fla's simple GLA", kUnwritten},
+    {".attn.f_proj.bias", "the forgetting transformer", kUnwritten},
+    {".attn.decay", "Comba", kUnwritten},
+    {".attention.query_projection.", "idiap's fast-transformers", kUnwritten},
+    {".forget_base", "ssm-benchmark's Hawk", kUnwritten},
+    {".W_lambda", "ssm-benchmark's SELRU", kUnwritten},
+    {".sequence_mixer.Wqk.", "dsf-mqar's attention", kUnwritten},
+    {".residues", "StripedHyena or Evo", kUnwritten},
     {".block_sparse_moe.gate.", "a mixture of experts (Mixtral)", kUnwritten},
     {".mlp.experts.0.", "a mixture of experts", kUnwritten, "model.layers.#.linear_attn.in_proj_qkvz.weight"},
     {".self_attn.kv_a_proj_with_mqa.weight", "DeepSeek's latent attention", kUnwritten},
@@ -39,6 +54,36 @@ constexpr Telltale kTelltales[] = {
     {".implicit_filter.", "Hyena", "no state of finite size carries its long filters exactly"},
     {".weight_hh_l0_reverse", "a bidirectional LSTM, GRU or RNN", "nothing in it runs forward alone"},
     {".weight_hr_l0", "an LSTM with projections", kUnwritten},
+};
+// model_types of configurations, whose keys may be those of a family that is run, or tell nothing.
+struct UnsupportedType {
+  absl::string_view model_type, what, why = kUnwritten;
+};
+constexpr UnsupportedType kUnsupportedTypes[] = {
+    {"abc", "fla's ABC"},
+    {"bailing_moe_linear", "Bailing's lightning attention"},
+    {"comba", "Comba"},
+    {"forgetting_transformer", "the forgetting transformer"},
+    {"gated_deltaproduct", "Gated DeltaProduct"},
+    {"gsa", "gated slot attention (GSA)"},
+    {"kimi_linear", "Kimi-Linear"},
+    {"lfm2", "LFM2"},
+    {"lfm2_moe", "LFM2"},
+    {"log_linear_mamba2", "log-linear Mamba-2"},
+    {"mamba3", "Mamba-3", kTwoDecays},
+    {"mesa_net", "MesaNet"},
+    {"minimax", "MiniMax' lightning attention"},
+    {"moba", "MoBA"},
+    {"nsa", "native sparse attention (NSA)"},
+    {"path_attn", "PaTH attention"},
+    {"qwen3_5", "Qwen3.5"},
+    {"qwen3_5_moe", "Qwen3.5"},
+    {"qwen3_5_moe_text", "Qwen3.5"},
+    {"qwen3_5_text", "Qwen3.5"},
+    {"rodimus", "Rodimus"},
+    {"samba", "Samba"},
+    {"simple_gla", "fla's simple GLA"},
+    {"yoco", "YOCO"},
 };
 constexpr absl::string_view kQuantisedSuffixes[] = {".absmax",           ".qweight",      ".qzeros",
                                                     ".weight_scale_inv", ".weight_scale", ".SCB",
@@ -73,6 +118,11 @@ bool InSomeLayer(const Archive& archive, absl::string_view pattern) {
   return false;
 }
 
+bool HasEmbedding(const Archive& archive, const Layout& layout) {
+  return std::any_of(layout.embeddings.begin(), layout.embeddings.end(),
+                     [&](absl::string_view key) { return archive.tensors().contains(key); });
+}
+
 // The keys that the first layer, some layer and the embedding lack, most telling first.
 std::vector<std::string> Missing(const Archive& archive, const Layout& layout) {
   std::vector<std::string> missing;
@@ -83,9 +133,7 @@ std::vector<std::string> Missing(const Archive& archive, const Layout& layout) {
   for (const absl::string_view pattern : layout.some_layer_keys) {
     if (!InSomeLayer(archive, pattern)) missing.emplace_back(pattern);
   }
-  const auto present = [&](absl::string_view key) { return archive.tensors().contains(key); };
-  if (!layout.embeddings.empty() &&
-      std::none_of(layout.embeddings.begin(), layout.embeddings.end(), present)) {
+  if (!layout.embeddings.empty() && !HasEmbedding(archive, layout)) {
     missing.push_back(absl::StrJoin(layout.embeddings, " or "));
   }
   return missing;
@@ -128,7 +176,7 @@ absl::Status Unknown(const Archive& archive) {
     }
     return absl::FailedPreconditionError(
         absl::StrCat("the keys of ", Quoted(archive.name()), " (", absl::StrJoin(found, ", "),
-                     ", ...) have nothing in common with the known families: ", absl::StrJoin(known, ", ")));
+                     ", ...) tell none of the known families: ", absl::StrJoin(known, ", ")));
   }
   for (const std::string& key : nearest->missing) {
     if (lacking.size() == kShown) break;
@@ -140,7 +188,7 @@ absl::Status Unknown(const Archive& archive) {
                    absl::StrJoin(lacking, ", "), "; its first keys are ", absl::StrJoin(found, ", ")));
 }
 
-absl::Status RefuseTelltales(const Archive& archive) {
+absl::Status RefuseQuantised(const Archive& archive) {
   for (const auto& [key, tensor] : archive.tensors()) {
     for (const absl::string_view suffix : kQuantisedSuffixes) {
       if (absl::EndsWith(key, suffix)) {
@@ -149,14 +197,31 @@ absl::Status RefuseTelltales(const Archive& archive) {
                          "); use the weights before quantisation, or dequantise them"));
       }
     }
-    for (const Telltale& telltale : kTelltales) {
-      if (absl::StrContains(key, telltale.part) &&
-          (telltale.unless.empty() || !InSomeLayer(archive, telltale.unless))) {
-        return absl::FailedPreconditionError(absl::StrCat("key ", Quoted(key), " of ", Quoted(archive.name()),
-                                                          " is one of ", telltale.what,
-                                                          ", which is not supported: ", telltale.why));
-      }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RefuseTelltales(const Archive& archive) {
+  for (const Telltale& telltale : kTelltales) {
+    if (!telltale.unless.empty() && InSomeLayer(archive, telltale.unless)) continue;
+    for (const auto& [key, tensor] : archive.tensors()) {
+      if (!absl::StrContains(key, telltale.part)) continue;
+      return absl::FailedPreconditionError(absl::StrCat("key ", Quoted(key), " of ", Quoted(archive.name()),
+                                                        " is one of ", telltale.what,
+                                                        ", which is not supported: ", telltale.why));
     }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RefuseUnsupportedTypes(const Settings& settings) {
+  EIGSVC_ASSIGN_OR_RETURN(const std::string model_type, settings.TextOr("model_type", ""));
+  for (const UnsupportedType& type : kUnsupportedTypes) {
+    if (model_type != type.model_type) continue;
+    const std::string& origin = settings.OriginOf("model_type");
+    return absl::FailedPreconditionError(absl::StrCat(origin.empty() ? "the settings" : origin,
+                                                      " has model_type ", Quoted(model_type), ", that of ",
+                                                      type.what, ", which is not supported: ", type.why));
   }
   return absl::OkStatus();
 }
@@ -304,16 +369,24 @@ std::optional<NearestLayout> FindNearestLayout(const Archive& archive) {
   constexpr size_t kMostOthers = 8;
   const Layout* nearest = nullptr;
   NearestLayout result;
-  double best = 0;
+  size_t most = 0;
   for (const Layout& layout : Layouts()) {
     std::vector<std::string> missing = Missing(archive, layout);
-    const double share = 1 - static_cast<double>(missing.size()) / static_cast<double>(AskedCount(layout));
-    if (share <= best) continue;
-    best = share;
+    const size_t found = AskedCount(layout) - missing.size();
+    if (found < std::max<size_t>(most, 1) || (found == most && missing.size() >= result.missing.size())) {
+      continue;
+    }
+    most = found;
     nearest = &layout;
     result.missing = std::move(missing);
   }
   if (nearest == nullptr) return std::nullopt;
+  // The name of an embedding alone, which many families share, is no likeness.
+  const bool ambiguous = most == 1 && HasEmbedding(archive, *nearest) &&
+                         std::any_of(Layouts().begin(), Layouts().end(), [&](const Layout& layout) {
+                           return layout.family != nearest->family && HasEmbedding(archive, layout);
+                         });
+  if (ambiguous) return std::nullopt;
   result.family = std::string(nearest->family);
   result.layout = std::string(nearest->name);
   std::vector<absl::string_view> patterns = nearest->layer_keys;
@@ -334,6 +407,8 @@ std::optional<NearestLayout> FindNearestLayout(const Archive& archive) {
 
 absl::StatusOr<Detection> Detect(const Archive& archive, const Settings& overrides) {
   Settings settings = archive.settings().MergedWith(overrides);
+  EIGSVC_RETURN_IF_ERROR(RefuseQuantised(archive));
+  EIGSVC_RETURN_IF_ERROR(RefuseUnsupportedTypes(settings));
   EIGSVC_RETURN_IF_ERROR(RefuseTelltales(archive));
   EIGSVC_ASSIGN_OR_RETURN(const std::vector<const Layout*> allowed, Allowed(settings));
   const Layout* layout = BestMatch(archive, settings, allowed);

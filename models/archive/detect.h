@@ -23,13 +23,13 @@ struct Detection {
   Settings typed;     // the caller's alone, of which a misspelt one must not be passed over
 };
 
-// The known layout that lacks the fewest of its keys in a checkpoint.
+// The known layout of which a checkpoint has the most keys; of those, the one that lacks the fewest.
 struct NearestLayout {
   std::string family, layout;
   std::vector<std::string> missing;  // most telling first; '#' stands for the number of any layer
   std::vector<std::string> others;   // keys of the checkpoint that the layout is not known by, the first 8
 };
-// Nothing where no key of any layout is there.
+// Nothing where no key of any layout is there, or nothing but an embedding's that several families have.
 std::optional<NearestLayout> FindNearestLayout(const Archive& archive);
 
 // FAILED_PRECONDITION for an unknown checkpoint: the message names the nearest family and the first keys that

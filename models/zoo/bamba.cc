@@ -42,8 +42,9 @@ absl::StatusOr<DecoderSpec> BambaSpec(const Settings& settings, const Settings& 
   source.ReadRotary(0.5, dtype, attention);  // whatever the settings say: transformers overrides them
   reader.Ignore({"partial_rotary_factor", "rope_scaling", "mamba_chunk_size", "z_loss_coefficient"});
   EIGSVC_ASSIGN_OR_RETURN(const Mamba2Spec mamba, source.ReadMamba2(width, layers, spec.norm.eps));
-  FeedForwardSpec network{width, source.Size({"intermediate_size"}, 96),
-                          source.ReadActivation("hidden_act", "silu"), reader.Bool({"mlp_bias"}, false)};
+  source.RequireSilu("hidden_act");
+  FeedForwardSpec network{width, source.Size({"intermediate_size"}, 96)};
+  network.bias = reader.Bool({"mlp_bias"}, false);
   const std::vector<int64_t> attends =
       reader.Ints({"attn_layer_indices"},
                   source.fresh() && layers > 1 ? std::vector<int64_t>{1} : std::vector<int64_t>{});
@@ -119,12 +120,12 @@ absl::StatusOr<DecoderSpec> GraniteHybridSpec(const Settings& settings, const Se
   spec.logits_scale = 1 / divisor;
   reader.Ignore({"rope_scaling", "rope_theta", "rope_parameters", "mamba_chunk_size"});
   EIGSVC_ASSIGN_OR_RETURN(const Mamba2Spec mamba, source.ReadMamba2(width, layers, spec.norm.eps));
-  const Activation activation = source.ReadActivation("hidden_act", "silu");
-  FeedForwardSpec shared{width, source.Size({"shared_intermediate_size"}, 48), activation};
+  source.RequireSilu("hidden_act");
+  FeedForwardSpec shared{width, source.Size({"shared_intermediate_size"}, 48)};
   shared.fused_gate = true;
   MixtureOfExpertsSpec mixture;
   mixture.experts = reader.IntWithin({"num_local_experts"}, 0, 65536, source.fresh() ? 4 : 8);
-  mixture.expert = {width, source.Size({"intermediate_size"}, 32), activation};
+  mixture.expert = {width, source.Size({"intermediate_size"}, 32)};
   mixture.chosen = reader.IntWithin({"num_experts_per_tok"}, 0, 65536, 2);
   mixture.stacked = mixture.renormalised = true;
   EIGSVC_ASSIGN_OR_RETURN(const std::vector<bool> attends, ReadAttends(reader, layers, source.fresh()));

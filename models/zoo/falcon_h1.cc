@@ -54,8 +54,9 @@ absl::StatusOr<DecoderSpec> FalconH1Spec(const Settings& settings, const Setting
   }
 
   const std::vector<double> mlp_scales = reader.Reals({"mlp_multipliers"}, {1, 1});
-  FeedForwardSpec network{width, source.Size({"intermediate_size"}, 96),
-                          source.ReadActivation("hidden_act", "silu"), reader.Bool({"mlp_bias"}, false)};
+  source.RequireSilu("hidden_act");
+  FeedForwardSpec network{width, source.Size({"intermediate_size"}, 96)};
+  network.bias = reader.Bool({"mlp_bias"}, false);
   const double ssm_in = reader.Real({"ssm_in_multiplier"}, 1),
                ssm_out = reader.Real({"ssm_out_multiplier"}, 1);
   const double attention_in = reader.Real({"attention_in_multiplier"}, 1),

@@ -41,8 +41,7 @@ Hybrid ReadHybrid(const FlaRequest& request) {
   spec.groups = reader.IntWithin({"attn.num_kv_heads"}, 1, spec.heads, spec.heads, {"attn.num_heads"});
   spec.qkv_bias = reader.Bool({"attn.qkv_bias"}, false);
   if (reader.Has({"attn.window_size"})) {
-    reader.Fail(absl::FailedPreconditionError(
-        "setting \"attn.window_size\" asks for attention within a window, which is not supported yet here"));
+    spec.window = reader.IntWithin({"attn.window_size"}, 1, kLargestSize);
   }
   const double base = reader.Positive({"attn.rope_theta"}, 10000.0);
   if (reader.status().ok() && (request.width % spec.heads != 0 || spec.heads % spec.groups != 0 ||
@@ -95,6 +94,8 @@ absl::StatusOr<DecoderSpec> FlaDecoderSpec(const FlaFamily& family, const Settin
   spec.draw_deviation = reader.NonNegative({"initializer_range"}, 0.02);
   spec.embedding_key = "model.embeddings";
   const FeedForwardSpec network = ReadNetwork(request, family.hidden_ratio);
+  // A list of them, of different attention by layer, is not read.
+  if (const absl::Status one = settings.Child("attn").status(); !one.ok()) reader.Fail(one);
   const Hybrid hybrid = ReadHybrid(request);
   if (reader.Has({"attnres_block_size"})) {
     reader.Fail(absl::FailedPreconditionError(

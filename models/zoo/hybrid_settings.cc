@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "models/base/status_macros.h"
 #include "models/zoo/mamba_settings.h"
@@ -33,15 +34,30 @@ int64_t HybridReader::ReadLayers(int64_t layers, int64_t small) {
   return reader.IntWithin({"num_hidden_layers"}, 1, 4096, fresh() ? small : layers);
 }
 
+std::optional<int64_t> HybridReader::StoredShare(absl::string_view ending, size_t dimension, int64_t parts) {
+  if (archive_ == nullptr) return std::nullopt;
+  for (const auto& [key, tensor] : archive_->tensors()) {
+    if (absl::EndsWith(key, ending) && dimension < tensor.shape.size())
+      return tensor.shape[dimension] / parts;
+  }
+  return std::nullopt;
+}
+
+// Configuration classes differ in what silence means; weights do not.
 AttentionSpec HybridReader::ReadAttention(int64_t width) {
   AttentionSpec spec;
   spec.width = width;
   spec.heads = Size({"num_attention_heads"}, 4);
-  spec.groups = reader.IntWithin({"num_key_value_heads"}, 1, kLargestSize, spec.heads);
   if (!reader.status().ok()) return spec;
-  spec.key_size = reader.IntWithin({"head_dim"}, 1, kLargestSize, std::max<int64_t>(width / spec.heads, 1));
+  spec.key_size = reader.StoredSize({"head_dim"}, StoredShare(".o_proj.weight", 1, spec.heads), 1,
+                                    kLargestSize, std::max<int64_t>(width / spec.heads, 1));
   spec.value_size = spec.key_size;
-  if (spec.heads % spec.groups != 0) {
+  reader.Blame({"num_attention_heads"});
+  if (!reader.status().ok()) return spec;
+  spec.groups = reader.StoredSize({"num_key_value_heads"}, StoredShare(".k_proj.weight", 0, spec.key_size), 1,
+                                  kLargestSize, spec.heads);
+  reader.Blame({"num_attention_heads", "head_dim"});
+  if (reader.status().ok() && spec.heads % spec.groups != 0) {
     reader.Fail(reader.Disagree("the heads do not divide into those of keys and values",
                                 {"num_attention_heads", "num_key_value_heads"}));
   }
@@ -102,6 +118,8 @@ Activation HybridReader::ReadActivation(absl::string_view name, absl::string_vie
   reader.Fail(activation.status());
   return Activation::kSilu;
 }
+
+void HybridReader::RequireSilu(absl::string_view name) { reader.Choice({name}, {"silu", "swish"}, "silu"); }
 
 absl::Status HybridReader::Finish(DecoderSpec& spec) {
   // How a model is trained, drawn, served or named.

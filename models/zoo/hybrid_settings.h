@@ -3,7 +3,9 @@
 // where it is fresh.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -31,15 +33,18 @@ class HybridReader {
   DecoderSpec ReadShell(absl::string_view family, absl::string_view eps, double usual_eps);
   // num_hidden_layers: a checkpoint's own, `small` of a fresh model.
   int64_t ReadLayers(int64_t layers, int64_t small);
-  // num_attention_heads, num_key_value_heads and head_dim of `width`, without rotation.
+  // num_attention_heads, num_key_value_heads and head_dim of `width`, without rotation. FAILED_PRECONDITION
+  // where the latter two are not those of a checkpoint's q, k, v and o.
   AttentionSpec ReadAttention(int64_t width);
   // Turns the first `share` of a head's dimensions by rope_theta: partial_rotary_factor, where a family reads
   // it. FAILED_PRECONDITION for stretched contexts.
   void ReadRotary(double share, at::ScalarType dtype, AttentionSpec& attention);
   // The settings that Bamba's relatives call mamba_*. INVALID_ARGUMENT where they do not go together.
   absl::StatusOr<Mamba2Spec> ReadMamba2(int64_t width, int64_t depth, double norm_eps);
-  // The activation of `name`, which is silu where a convolution and a gate need it.
   Activation ReadActivation(absl::string_view name, absl::string_view usual);
+  // The setting of an activation that transformers gives to the short convolution, whose kernels know no
+  // other than silu. FAILED_PRECONDITION for others.
+  void RequireSilu(absl::string_view name);
 
   // The first error; the resolved settings; INVALID_ARGUMENT for unknown ones that were typed.
   absl::Status Finish(DecoderSpec& spec);
@@ -47,6 +52,9 @@ class HybridReader {
   SettingsReader reader;
 
  private:
+  // A dimension, over `parts`, of a checkpoint's first tensor whose key ends so.
+  std::optional<int64_t> StoredShare(absl::string_view ending, size_t dimension, int64_t parts);
+
   const Settings& typed_;
   const Archive* const archive_;
 };

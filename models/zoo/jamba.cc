@@ -59,11 +59,7 @@ absl::StatusOr<DecoderSpec> JambaSpec(const Settings& settings, const Settings& 
   FeedForwardSpec network;
   network.width = width;
   network.hidden = source.Size({"intermediate_size"}, 96);
-  network.activation = source.ReadActivation("hidden_act", "silu");
-  if (reader.status().ok() && network.activation != Activation::kSilu) {
-    // transformers' kernels for Mamba know no other, and its slow path uses it for the convolution.
-    return absl::FailedPreconditionError("setting \"hidden_act\" of jamba must be \"silu\" or \"swish\"");
-  }
+  source.RequireSilu("hidden_act");
   MixtureOfExpertsSpec mixture;
   const std::vector<absl::string_view> experts = {"num_experts", "num_local_experts"};
   mixture.experts = source.Size(experts, 4);

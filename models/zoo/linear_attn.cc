@@ -69,7 +69,7 @@ constexpr FlaFamily kLinearAttn{"linear_attn", 4, ReadLinearAttn};
 FamilyEntry LinearAttnFamily() {
   return FlaEntry<kLinearAttn>(
       "linear attention by feature maps, as flash-linear-attention has it",
-      "λ = 1, per head, constant; with norm_feature_map λ_i = η_{i-1}/η_i, per head and step, real > 0",
+      "λ = 1; with norm_feature_map λ_i = η_{i-1}/η_i, per head, the former constant, the latter real > 0",
       "arXiv 2006.16236; arXiv 2405.15731");
 }
 

@@ -115,6 +115,9 @@ constexpr LlamaKin kGptOss = {
     .default_window = 128,
     .full_layer_period = 2,
     .rotary_base = 150000,
+    .silent_rotary =
+        R"({"rope_parameters": {"rope_type": "yarn", "factor": 32, "beta_fast": 32, "beta_slow": 1,
+        "truncate": false, "original_max_position_embeddings": 4096}})",
     .trained_positions = 131072,
     .sinks = true,
     .experts = true,

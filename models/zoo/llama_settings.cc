@@ -290,11 +290,24 @@ class LlamaReader {
   SettingsReader reader_;
 };
 
+// Whether nothing is said of rotary embeddings but their base; in the old spelling an empty object, too, says
+// nothing.
+bool IsSilentOnRotary(const Settings& settings) {
+  const absl::StatusOr<Settings> old = settings.Child("rope_scaling");
+  return !settings.Has("rope_parameters") && old.ok() && old->empty();
+}
+
 }  // namespace
 
 absl::StatusOr<LlamaSettings> ReadLlama(const LlamaKin& kin, const Settings& settings, const Settings& typed,
                                         const std::string& layout, const Archive* archive, int64_t layers) {
-  return LlamaReader(kin, settings, typed, layout, archive).Read(layers);
+  if (kin.silent_rotary.empty() || !IsSilentOnRotary(settings)) {
+    return LlamaReader(kin, settings, typed, layout, archive).Read(layers);
+  }
+  EIGSVC_ASSIGN_OR_RETURN(const Settings rotary,
+                          Settings::Parse(kin.silent_rotary, absl::StrCat("the defaults of ", kin.family)));
+  const Settings completed = settings.MergedWith(rotary);
+  return LlamaReader(kin, completed, typed, layout, archive).Read(layers);
 }
 
 }  // namespace eigsvc

@@ -45,6 +45,8 @@ struct LlamaKin {
 
   double rotary_base = 10000;
   bool nested_rotary = false;  // parameters by layer type
+  // JSON of the rotary parameters that a configuration without any means; empty: those above.
+  absl::string_view silent_rotary;
   int64_t trained_positions = 2048;
 
   // Read where they are not 0; these are what a silent configuration means.

@@ -72,7 +72,7 @@ absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeFalconMamba(const
 }
 
 constexpr absl::string_view kMambaTransition =
-    "λ = exp(Δ·A) per channel, state and step, real in (0, 1): channels·N a step";
+    "λ = exp(Δ·A) per channel and state, real in (0, 1): channels·N a step";
 
 }  // namespace
 

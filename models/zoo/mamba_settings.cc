@@ -88,6 +88,20 @@ void MambaSettings::ReadVocabulary(Shell& shell) {
   reader.Ignore({"pad_vocab_size_multiple"});
 }
 
+NormSpec::Kind MambaSettings::ReadNormKind() {
+  if (layout_ != "state-spaces") {  // the others have RMSNorm whatever rms_norm says
+    reader.Ignore({"rms_norm"});
+    return NormSpec::Kind::kRms;
+  }
+  const bool biased = HasKey("backbone.layers.0.norm.bias"), rms = reader.Bool({"rms_norm"}, !biased);
+  if (reader.status().ok() && archive_ != nullptr && rms == biased) {
+    reader.Fail(absl::FailedPreconditionError(absl::StrCat(
+        "setting \"rms_norm\" is ", rms ? "true" : "false", ", but the norms of the weights have ",
+        biased ? "" : "no ", "biases, as those of ", biased ? "LayerNorm" : "RMSNorm")));
+  }
+  return rms ? NormSpec::Kind::kRms : NormSpec::Kind::kLayer;
+}
+
 absl::StatusOr<MambaSettings::Shell> MambaSettings::ReadShell(absl::string_view family,
                                                               absl::string_view kind,
                                                               std::optional<int64_t> layers) {
@@ -122,8 +136,7 @@ absl::StatusOr<MambaSettings::Shell> MambaSettings::ReadShell(absl::string_view 
     return reader.Disagree("the width times its expansion is no size", shell.inner_names);
   }
 
-  const bool layer_norm = HasKey("backbone.layers.0.norm.bias");
-  decoder.norm.kind = reader.Bool({"rms_norm"}, !layer_norm) ? NormSpec::Kind::kRms : NormSpec::Kind::kLayer;
+  decoder.norm.kind = ReadNormKind();
   decoder.norm.eps = layout_ == "fla" ? reader.NonNegative({"norm_eps"}, 1e-5)
                                       : reader.NonNegative(Names("norm_epsilon", "layer_norm_epsilon"), 1e-5);
   decoder.residual_in_float32 = reader.Bool({"residual_in_fp32"}, !(layout_ == "fla" && kind == "Mamba1"));

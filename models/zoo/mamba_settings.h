@@ -59,6 +59,7 @@ class MambaSettings {
  private:
   absl::Status RefuseHybrids(absl::string_view kind);
   void ReadVocabulary(Shell& shell);
+  NormSpec::Kind ReadNormKind();
   bool HasKey(absl::string_view key) const {
     return archive_ != nullptr && archive_->tensors().contains(key);
   }

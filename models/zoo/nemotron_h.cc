@@ -77,7 +77,7 @@ absl::StatusOr<Mamba2Spec> ReadMamba(HybridReader& source, const DecoderSpec& de
   spec.norm_eps = decoder.norm.eps;
   spec.norm_groups = spec.groups;
   ReadStepLimit(reader, {"time_step_limit"}, spec);
-  reader.Choice({"mamba_hidden_act"}, {"silu", "swish"}, "silu");
+  source.RequireSilu("mamba_hidden_act");
   EIGSVC_RETURN_IF_ERROR(reader.status());
   EIGSVC_RETURN_IF_ERROR(
       reader.Naming(spec.Check(), {"mamba_num_heads", "mamba_head_dim", reader.Spelt(groups)}));

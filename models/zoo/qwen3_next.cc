@@ -94,8 +94,7 @@ struct Networks {
 absl::StatusOr<Networks> ReadNetworks(HybridReader& source, int64_t width, int64_t layers,
                                       const Archive* archive) {
   SettingsReader& reader = source.reader;
-  // transformers' convolutions use it, too, and their kernels know no other.
-  reader.Choice({"hidden_act"}, {"silu", "swish"}, "silu");
+  source.RequireSilu("hidden_act");
   Networks networks;
   MixtureOfExpertsSpec& mixture = networks.mixture;
   mixture.experts =

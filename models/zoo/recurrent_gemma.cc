@@ -249,7 +249,7 @@ FamilyEntry RecurrentGemmaFamily() {
   return {kFamily,
           {"huggingface", "deepmind"},
           "RecurrentGemma (Griffin): blocks of the RG-LRU and of local attention",
-          "RG-LRU: λ = a per channel, real in (0, 1); attention: λ_i = ν_{i-1}/ν_i per query head",
+          "RG-LRU: λ = a per channel; attention: λ_i = ν_{i-1}/ν_i per query head, real > 0",
           /*trainable=*/true,
           LoadRecurrentGemma,
           InitializeRecurrentGemma,

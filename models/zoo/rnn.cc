@@ -127,19 +127,18 @@ FamilyEntry Entry(absl::string_view summary, absl::string_view transition, absl:
 
 FamilyEntry LstmFamily() {
   return Entry<kLstm>("LSTM language models of torch.nn",
-                      "eigenvalues of the Jacobian of (h, c) by the last (h, c): 2·hidden a step, complex",
+                      "eigenvalues of the Jacobian ∂(h,c)_i/∂(h,c)_{i-1}, 2·hidden a step, complex",
                       "doi 10.1162/neco.1997.9.8.1735");
 }
 
 FamilyEntry GruFamily() {
   return Entry<kGru>("GRU language models of torch.nn",
-                     "eigenvalues of the Jacobian of h by the last h: hidden a step, complex",
-                     "arXiv 1406.1078");
+                     "eigenvalues of the Jacobian ∂h_i/∂h_{i-1}, hidden a step, complex", "arXiv 1406.1078");
 }
 
 FamilyEntry RnnFamily() {
   return Entry<kRnn>("RNN language models of torch.nn, of tanh or ReLU",
-                     "eigenvalues of the Jacobian of h by the last h: hidden a step, complex",
+                     "eigenvalues of the Jacobian ∂h_i/∂h_{i-1}, hidden a step, complex",
                      "doi 10.1207/s15516709cog1402_1");
 }
 

@@ -317,8 +317,8 @@ FamilyEntry XlstmFamily() {
       {std::string(kNxAi), "huggingface"},
       "xLSTM: matrix memories (mLSTM) with exponential gates, and scalar ones (sLSTM) whose gates read the "
       "last output",
-      "mLSTM: λ = f_i·η_{i-1}/η_i, η_i = max(|n_iᵀq_i|, 1), per head and step; gauge raw: f_i, in (0,1). "
-      "sLSTM: eigenvalues of the Jacobian ∂(c,n,h)_i/∂(c,n,h)_{i-1}, per head",
+      "mLSTM: λ = f_i·η_{i-1}/η_i per head; sLSTM: of the Jacobian ∂(c,n,h)_i/∂(c,n,h)_{i-1} per head, "
+      "η_i = max(|n_iᵀq_i|, 1); gauge raw: f_i, in (0,1)",
       /*trainable=*/true,
       LoadLayout<XlstmSpec>,
       InitializeLayout<XlstmSpec, kNxAi>,

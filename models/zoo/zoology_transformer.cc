@@ -43,6 +43,22 @@ absl::StatusOr<StateMixer> ReadStateMixer(SettingsReader& reader, const Archive*
       absl::StrCat("setting \"state_mixer.name\" is \"", name, "\"; supported: MLP, GLU, Identity"));
 }
 
+// Weights do not tell: zoology's attention over windows and its sparse ones have MHA's keys and shapes.
+absl::Status CheckSequenceMixer(SettingsReader& reader, const Archive* archive) {
+  if (archive != nullptr && !reader.Has({"sequence_mixer.name"})) {
+    return absl::FailedPreconditionError(
+        "SlidingAttn, BigBird and others of zoology's mixers have the keys of MHA, and no setting "
+        "sequence_mixer.name tells which this is: pass the model's own configuration, or, of MHA with two "
+        "heads, "
+        "--config '{\"sequence_mixer\": {\"name\": \"MHA\", \"kwargs\": {\"num_heads\": 2}}}'");
+  }
+  const std::string name = reader.Text({"sequence_mixer.name"}, "MHA");
+  EIGSVC_RETURN_IF_ERROR(reader.status());
+  if (name == "MHA" || absl::EndsWith(name, ".MHA")) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("setting \"sequence_mixer.name\" is \"", name, "\"; this family runs MHA"));
+}
+
 std::unique_ptr<const Module> NetworkOf(StateMixer kind, const FeedForwardSpec& spec) {
   if (kind == StateMixer::kIdentity) return std::make_unique<Identity>("state_mixer.");
   if (kind == StateMixer::kGlu) return std::make_unique<GatedFeedForward>("state_mixer.", spec);
@@ -57,16 +73,16 @@ absl::StatusOr<DecoderSpec> ZoologySpec(const Settings& settings, const Settings
   const std::string words = "backbone.embeddings.word_embeddings.weight",
                     positions = "backbone.embeddings.position_embeddings.weight";
   SettingsReader reader(settings);
+  EIGSVC_RETURN_IF_ERROR(CheckSequenceMixer(reader, archive));
   DecoderSpec spec;
   const int64_t layers = reader.IntWithin({"n_layers"}, 1, 4096, archive ? found_layers : 2);
   AttentionSpec attention;
   attention.width = reader.IntWithin({"d_model"}, 1, kLargestSize, stored(words, 1).value_or(64));
-  // A configuration that is silent means one head; a checkpoint without one says nothing.
-  const bool said = archive == nullptr || reader.Has({"sequence_mixer"});
+  // A configuration that is silent means one head; whoever typed no more than the mixer's name said nothing.
+  const bool said = archive == nullptr || reader.Has({"sequence_mixer.kwargs"});
   const std::vector<absl::string_view> heads = {"sequence_mixer.kwargs.num_heads", "num_heads"};
   attention.heads = attention.groups =
       reader.IntWithin(heads, 1, 65536, said ? std::optional<int64_t>(1) : std::nullopt);
-  const std::string mixer_name = reader.Text({"sequence_mixer.name"}, "MHA");
   attention.projection = AttentionSpec::Projection::kFused;
   attention.qkv_bias = reader.Bool({"sequence_mixer.kwargs.bias"}, true);
   attention.output_bias = true;
@@ -95,10 +111,6 @@ absl::StatusOr<DecoderSpec> ZoologySpec(const Settings& settings, const Settings
   spec.norm = {NormSpec::Kind::kLayer, reader.NonNegative({"layer_norm_epsilon"}, 1e-5)};
   spec.tied = reader.Bool({"tie_embeddings", "learnable_word_embeddings"}, true);
   EIGSVC_RETURN_IF_ERROR(reader.status());
-  if (mixer_name != "MHA" && !absl::EndsWith(mixer_name, ".MHA")) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("setting \"sequence_mixer.name\" is \"", mixer_name, "\"; this family runs MHA"));
-  }
   if (spec.norm.eps != 1e-5) {
     return absl::FailedPreconditionError(absl::StrCat(
         "setting \"layer_norm_epsilon\" is ", spec.norm.eps,

@@ -43,7 +43,7 @@ v1::CheckpointInspection InspectArchive(const Archive& archive, const Settings& 
   } else {
     inspection.set_problem(ToUtf8(detection.status().message(), kMaxProblemBytes));
     const std::optional<NearestLayout> nearest = FindNearestLayout(archive);
-    if (!nearest || nearest->missing.empty()) return inspection;
+    if (!nearest) return inspection;
     inspection.mutable_nearest()->set_family(nearest->family);
     inspection.mutable_nearest()->set_layout(nearest->layout);
     for (const std::string& key : nearest->missing) inspection.mutable_nearest()->add_missing_keys(key);

@@ -44,7 +44,7 @@ std::string PatternOf(absl::string_view key) {
 }
 
 // A layout is told by a few keys; a fresh model of the family has them all. Leaves `nearest` as it is where
-// that model has no other keys than the checkpoint.
+// the checkpoint lacks a layout's key in some layer alone, which patterns do not show.
 void CompareWithFreshModel(const Archive& archive, v1::NearestLayout* nearest) {
   const absl::StatusOr<const FamilyEntry*> family = FindFamily(nearest->family());
   if (!family.ok()) return;
@@ -61,7 +61,7 @@ void CompareWithFreshModel(const Archive& archive, v1::NearestLayout* nearest) {
   }
   std::set_difference(stored.begin(), stored.end(), known.begin(), known.end(),
                       std::inserter(others, others.end()));
-  if (missing.empty()) return;
+  if (missing.empty() && nearest->missing_keys_size() > 0) return;
   const auto fill = [](const std::set<std::string>& keys, auto* field) {
     field->Clear();
     for (const std::string& key : keys) {

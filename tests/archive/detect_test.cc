@@ -2,6 +2,7 @@
 
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -231,6 +232,31 @@ TEST(DetectTest, RelativesAreRefusedByNameAndNeverRunAsTheKnownFamily) {
   lti.layer.push_back("blocks.#.mamba.beta");
   ExpectDetected(lti.Build(), "mamba2", "paper", "mamba2");
   EXPECT_THAT(Detect(Fake{{"blocks.0.att.time_mix_g", "emb.weight"}, {}}.Build(), {}), Refused("RWKV-5"));
+  // A key that several have is not asked before those that one of them has alone.
+  const std::pair<Keys, const char*> unwritten[] = {
+      {{"model.layers.3.self_attn.kv_a_proj_with_mqa.weight"}, "DeepSeek's latent attention"},
+      {{"model.layers.3.self_attn.kv_a_proj_with_mqa.weight", "model.layers.1.block_sparse_moe.gate.weight",
+        "model.layers.1.self_attn.f_a_proj.weight"},
+       "Kimi-Linear"},
+      {{"model.layers.0.self_attn.qkv_proj.weight"}, "Phi-3"},
+      {{"model.layers.0.self_attn.qkv_proj.weight", "model.layers.0.self_attn.output_gate.weight"},
+       "MiniMax"},
+      {{"model.layers.0.linear_attn.in_proj_qkv.weight", "model.layers.0.mlp.experts.0.up_proj.weight"},
+       "Qwen3.5"},
+      {{"model.layers.0.operator_norm.weight"}, "LFM2"},
+      {{"layers.0.retention.q_proj.weight", "layers.0.retention.out_proj.weight"}, "torchscale's RetNet"},
+      {{"model.layers.0.attn.gk_proj.weight"}, "simple GLA"},
+      {{"model.layers.0.attn.f_proj.weight", "model.layers.0.attn.f_proj.bias"}, "forgetting transformer"},
+      {{"model.layers.0.attn.decay"}, "Comba"},
+      {{"transformer.layers.0.attention.query_projection.weight"}, "fast-transformers"},
+      {{"layers.0.attention.forget_base"}, "Hawk"},
+      {{"layers.0.attention.W_lambda.weight"}, "SELRU"},
+      {{"backbone.layers.0.sequence_mixer.Wqk.weight"}, "dsf-mqar"},
+      {{"blocks.0.filter.residues"}, "StripedHyena"},
+  };
+  for (const auto& [keys, what] : unwritten) {
+    EXPECT_THAT(Detect(Fake{keys, {}}.Build(), {}), AllOf(Refused(what), Refused("not written yet"))) << what;
+  }
   // With the reason, where it is one of principle.
   const std::pair<const char*, const char*> reasons[] = {
       {"backbone.layers.0.mixer.filter_fn.implicit_filter.0.weight",
@@ -245,6 +271,18 @@ TEST(DetectTest, RelativesAreRefusedByNameAndNeverRunAsTheKnownFamily) {
   }
 }
 
+TEST(DetectTest, FamiliesThatAreNotRunAreKnownByTheirTypeToo) {
+  const std::pair<const char*, const char*> types[] = {{"gsa", "GSA"},
+                                                       {"kimi_linear", "Kimi-Linear"},
+                                                       {"mesa_net", "MesaNet"},
+                                                       {"mamba3", "no checkpoint says in which"}};
+  for (const auto& [type, what] : types) {
+    EXPECT_THAT(Detect(Llama().Build(absl::StrCat("{\"model_type\": \"", type, "\"}")), {}),
+                AllOf(Refused(absl::StrCat("config.json has model_type \"", type, "\"")), Refused(what)));
+  }
+  EIGSVC_EXPECT_OK(Detect(Llama().Build(R"({"model_type": "gsa"})"), Config(R"({"model_type": "llama"})")));
+}
+
 TEST(DetectTest, Qwen3NextMayHaveExperts) {
   Fake qwen{{"model.embed_tokens.weight", "model.layers.1.self_attn.q_proj.weight",
              "model.layers.1.mlp.experts.0.gate_proj.weight", "mtp.norm.weight"},
@@ -256,7 +294,7 @@ TEST(DetectTest, Qwen3NextMayHaveExperts) {
   for (const char* const config : {"{}", R"({"model_type": "qwen3_next"})"}) {
     ExpectDetected(qwen.Build(config), "qwen3_next", "huggingface", "gated_delta_net + attention");
   }
-  EXPECT_THAT(Detect(qwen.Build(R"({"model_type": "qwen3_5_moe"})"), {}), Refused("those of qwen3_next"));
+  EXPECT_THAT(Detect(qwen.Build(R"({"model_type": "qwen3_5_moe"})"), {}), Refused("Qwen3.5"));
 }
 
 TEST(DetectTest, BasedHasALayerOfLinearAttention) {
@@ -353,6 +391,17 @@ TEST(DetectTest, AMissingKeyIsNamed) {
   EXPECT_THAT(Detect(Archive(tensors, {}, "fake.pt"), {}),
               AllOf(Refused("nearest is llama (layout huggingface)"),
                     Refused("lacks \"model.layers.0.self_attn.v_proj.weight\"")));
+}
+
+// Not the share of a layout's keys, of which an LSTM's has three.
+TEST(DetectTest, TheNearestHasTheMostKeys) {
+  Fake fake{{"encoder.weight", "rnn.weight_hh_l0"}, {kLlamaLayer.begin(), kLlamaLayer.begin() + 4}};
+  const std::optional<NearestLayout> nearest = FindNearestLayout(fake.Build());
+  ASSERT_TRUE(nearest.has_value());
+  EXPECT_EQ(nearest->family, "llama");
+  const Fake generic{{"encoder.weight"}, {"layers.#.retention.weight"}};
+  EXPECT_FALSE(FindNearestLayout(generic.Build()).has_value());
+  EXPECT_THAT(Detect(generic.Build(), {}), AllOf(Refused("\"encoder.weight\""), Refused("lstm")));
 }
 
 TEST(DetectTest, NothingInCommonListsTheKnownFamilies) {

@@ -39,8 +39,13 @@ def dense(matrices):
     return multiset(values + 0j, np.linalg.norm(matrices, 2, axis=(-2, -1)), np.linalg.cond(vectors))
 
 
+def held_to(twin, project, within):
+    """A twin as a reference, and the project and commit whose own code on the same weights gave what differs by as much at most."""
+    return f"{twin}, held to {project} within {within}"
+
+
 def write(directory, *, reference, tokens, logits, transitions, dtypes=("float32",), layer_inputs=(), checkpoint="checkpoint",
-          settings=None, tolerances=None, departures=None):
+          settings=None, tolerances=None, departures=None, gauge=None, rotation=None):
     """Writes expected.safetensors and case.json.
 
     reference    the independent implementation and its version
@@ -52,6 +57,8 @@ def write(directory, *, reference, tokens, logits, transitions, dtypes=("float32
     checkpoint   name in `directory` of the saved checkpoint: a folder or a file
     settings     what a user would have to pass with --config, for checkpoints that do not say it
     departures   ["E1", ...] of definition PAPER_COMPAT, where the transitions are not the model's own; []: all it has
+    gauge        "raw" or "dsf", and
+    rotation     "io" or "state", where the transitions are not of the model's defaults
     tolerances   {"logits" | "eigenvalues": {dtype: value, ..., "reason": text}} where README.md's do not fit
     """
     tokens = np.asarray(tokens)
@@ -68,6 +75,10 @@ def write(directory, *, reference, tokens, logits, transitions, dtypes=("float32
         facts["settings"] = settings
     if departures is not None:
         facts["departures"] = departures
+    if gauge:
+        facts["gauge"] = gauge
+    if rotation:
+        facts["rotation"] = rotation
     if tolerances:
         facts["tolerances"] = tolerances
     (directory / "case.json").write_text(json.dumps(facts, indent=1) + "\n")

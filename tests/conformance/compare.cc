@@ -315,10 +315,15 @@ absl::Status Check(const std::string& directory, c10::Device device, CaseResult&
   EIGSVC_ASSIGN_OR_RETURN(result.reference, files.settings.Text("reference"));
   EIGSVC_ASSIGN_OR_RETURN(files.checkpoint, files.settings.Text("checkpoint"));
   EIGSVC_ASSIGN_OR_RETURN(files.overrides, files.settings.Child("settings"));
-  if (files.settings.Has("departures")) {
-    EIGSVC_ASSIGN_OR_RETURN(const std::vector<std::string> departures, files.settings.Texts("departures"));
-    EIGSVC_ASSIGN_OR_RETURN(files.convention, ParseConvention("PAPER_COMPAT", departures, "", ""));
+  const bool compat = files.settings.Has("departures");
+  std::vector<std::string> departures;
+  if (compat) {
+    EIGSVC_ASSIGN_OR_RETURN(departures, files.settings.Texts("departures"));
   }
+  EIGSVC_ASSIGN_OR_RETURN(const std::string gauge, files.settings.TextOr("gauge", ""));
+  EIGSVC_ASSIGN_OR_RETURN(const std::string rotation, files.settings.TextOr("rotation", ""));
+  EIGSVC_ASSIGN_OR_RETURN(files.convention,
+                          ParseConvention(compat ? "PAPER_COMPAT" : "EXACT", departures, gauge, rotation));
   EIGSVC_ASSIGN_OR_RETURN(const std::vector<std::string> dtypes, files.settings.Texts("dtypes"));
   EIGSVC_ASSIGN_OR_RETURN(Archive expected, Archive::Open(directory + "/expected.safetensors"));
   files.expected = std::make_unique<Archive>(std::move(expected));

@@ -131,6 +131,16 @@ TEST_F(CompareTest, SaysThatEigenvaluesDiffer) {
   EXPECT_THAT(Failures(), IsEmpty());
 }
 
+TEST_F(CompareTest, AsksForTheCasesConvention) {
+  const std::string facts = R"("family": "mamba2", "layout": "state-spaces", )";
+  WriteCase(facts + R"("gauge": "raw", "rotation": "io")");
+  EXPECT_THAT(Failures(), IsEmpty());
+  WriteCase(facts + R"("gauge": "dsf")");
+  EXPECT_THAT(Failures(), ElementsAre(HasSubstr("gauge")));
+  WriteCase(facts + R"("rotation": "state")");
+  EXPECT_THAT(Failures(), ElementsAre(HasSubstr("rotation")));
+}
+
 TEST_F(CompareTest, ComparesMultisets) {
   ExpectMultiset(1);
   EXPECT_THAT(Failures(), IsEmpty());

@@ -23,7 +23,8 @@ def hybrid_attention(weights, prefix, spec, x):
     count = spec["num_heads"]
     size = x.shape[-1] // count
     q, k, v = (heads(linear(weights, f"{prefix}{name}_proj", x), size) for name in "qkv")
-    o, lse = attention(rotary(q, spec.get("rope_theta", 10000.0)), rotary(k, spec.get("rope_theta", 10000.0)), v)
+    o, lse = attention(rotary(q, spec.get("rope_theta", 10000.0)), rotary(k, spec.get("rope_theta", 10000.0)), v,
+                       spec.get("window_size"))
     return flat(o) @ weights[prefix + "o_proj.weight"].T, "attention", case.softmax(lse)
 
 

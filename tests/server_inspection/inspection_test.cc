@@ -55,6 +55,23 @@ TEST(InspectionTest, OfAnUnknownFamilyIsWholeAndNamesTheProblem) {
   EXPECT_EQ(inspection.element_types().at("I32"), 1);
 }
 
+// A relative with a known layout's keys and some of its own shows both sides.
+TEST(InspectionTest, OfAContradictionShowsWhichKeysDiffer) {
+  absl::btree_map<std::string, ArchiveTensor> tensors = {{"model.embeddings.weight", Tensor({2, 3})}};
+  for (const char* key :
+       {"attn.q_proj.weight", "attn.k_proj.weight", "attn.v_proj.weight", "attn.o_proj.weight",
+        "attn.slots.weight", "attn_norm.weight", "mlp_norm.weight", "mlp.gate_proj.weight"}) {
+    tensors[std::string("model.layers.0.") + key] = Tensor({2, 3});
+  }
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Settings settings,
+                              Settings::Parse(R"({"model_type": "unheard-of"})", "config.json"));
+  const v1::CheckpointInspection inspection = InspectArchive(Archive(tensors, settings, "mine"), Settings());
+  EXPECT_THAT(inspection.problem(), HasSubstr("model_type \"unheard-of\""));
+  EXPECT_EQ(inspection.nearest().layout(), "fla");
+  EXPECT_THAT(inspection.nearest().missing_keys(), ElementsAre());
+  EXPECT_THAT(inspection.nearest().other_keys(), ElementsAre("model.layers.0.attn.slots.weight"));
+}
+
 // A pickle's keys are any bytes; a proto's strings are not, and a peer drops a message that breaks the rule.
 TEST(InspectionTest, KeysThatAreNotUtf8SurviveTheWire) {
   const Archive archive({{"bad\xff\xfe key", Tensor({1})}}, Settings(), "mine");

@@ -220,7 +220,7 @@ constexpr Variant kVariants[] = {
     {"retnet", "fla", "hybrid",
      R"({"hidden_size": 24, "num_heads": 2, "expand_k": 0.5, "expand_v": 1, "use_output_gate": false,
          "elementwise_affine": false, "num_hidden_layers": 3, "tie_word_embeddings": true,
-         "attn": {"layers": [1], "num_heads": 2, "num_kv_heads": 1, "qkv_bias": true}})"},
+         "attn": {"layers": [1], "num_heads": 2, "num_kv_heads": 1, "qkv_bias": true, "window_size": 5}})"},
     {"linear_attn", "fla", "normalised",
      R"({"hidden_size": 24, "num_heads": 4, "num_kv_heads": 2, "expand_k": 0.5, "feature_map": "hedgehog",
          "norm_feature_map": true, "norm_q": true, "norm_k": true, "elementwise_affine": false})"},

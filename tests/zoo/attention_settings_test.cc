@@ -192,6 +192,25 @@ TEST(AttentionSettingsTest, RotaryScalingIsReadFromOldAndNewSettings) {
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("rope_scaling")));
 }
 
+// As its configuration class has it; whoever states any rotary parameter states all of them.
+TEST(AttentionSettingsTest, GptOssWithoutRotaryParametersHasAStretchedContext) {
+  for (const auto& [settings, type] : std::vector<std::pair<std::string, std::string>>{
+           {"{}", "yarn"},
+           {R"({"rope_theta": 300, "rope_scaling": null})", "yarn"},
+           {R"({"rope_parameters": null, "rope_scaling": {}})", "yarn"},
+           {R"({"rope_parameters": {"rope_theta": 300}})", "default"},
+           {R"({"rope_scaling": {"rope_type": "linear", "factor": 2}})", "linear"}}) {
+    SCOPED_TRACE(settings);
+    EIGSVC_ASSERT_OK_AND_ASSIGN(const Model model, Fresh("gpt_oss", settings));
+    const Settings& resolved = model->description().settings;
+    EXPECT_EQ(*resolved.Text("rope_parameters.rope_type"), type);
+    if (type != "yarn") continue;
+    EXPECT_EQ(*resolved.Real("rope_parameters.factor"), 32);
+    EXPECT_EQ(*resolved.Real("rope_parameters.original_max_position_embeddings"), 4096);
+    EXPECT_FALSE(*resolved.Bool("rope_parameters.truncate"));
+  }
+}
+
 TEST(AttentionSettingsTest, Gpt2FilesWithoutPrefixAndWithOldMasksLoad) {
   const at::NoGradGuard no_grad;
   EIGSVC_ASSERT_OK_AND_ASSIGN(const Model model, Fresh("gpt2", R"({"n_positions": 16})"));
@@ -234,6 +253,28 @@ TEST(AttentionSettingsTest, SoftmaxAndLinearAttentionAreToldApartBySettings) {
   EXPECT_EQ(softmax->description().family, "softmax-attention");
   EXPECT_THAT(LoadModel(InMemory(*model, R"({"num_heads": 1, "attention_fn": "norm-attention"})"), {}, {}),
               StatusIs(kUnsupported, HasSubstr("norm-attention")));
+}
+
+// zoology's attention over windows and its sparse ones have MHA's keys and shapes.
+TEST(AttentionSettingsTest, ZoologysMixerIsAskedFor) {
+  const at::NoGradGuard no_grad;
+  EIGSVC_ASSERT_OK_AND_ASSIGN(
+      const Model model, Fresh("zoology-transformer", R"({"sequence_mixer": {"kwargs": {"num_heads": 2}}})"));
+  for (const auto& [settings, named] : std::vector<std::pair<std::string, std::string>>{
+           {"{}", "sequence_mixer.name"},
+           {R"({"num_heads": 2})", "sequence_mixer.name"},
+           {R"({"sequence_mixer": {"kwargs": {"num_heads": 2}}})", "sequence_mixer.name"},
+           {R"({"sequence_mixer": {"name": "zoology.mixers.slide_attn.SlidingAttn", "kwargs": {}}})",
+            "SlidingAttn"},
+           {R"({"sequence_mixer": {"name": "MHA"}})", "num_heads"}}) {
+    EXPECT_THAT(LoadModel(InMemory(*model, settings), {}, {}), StatusIs(kUnsupported, HasSubstr(named)))
+        << settings;
+  }
+  EIGSVC_ASSERT_OK_AND_ASSIGN(
+      const Model loaded,
+      LoadModel(InMemory(*model, R"({"sequence_mixer": {"name": "MHA", "kwargs": {"num_heads": 2}}})"), {},
+                {}));
+  EXPECT_TRUE(at::equal(Logits(*loaded), Logits(*model)));
 }
 
 TEST(AttentionSettingsTest, WhatTheWeightsOfNormAttentionDoNotTellIsAskedFor) {

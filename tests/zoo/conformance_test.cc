@@ -189,14 +189,16 @@ double LogDifference(const at::Tensor& a, const at::Tensor& b) {
   return at::where(a == b, 0, a - b).abs().max().item<double>();
 }
 
-// Each layer reports every mixer in each gauge and rotation that the model lists; the moduli of a rotation
-// are one.
+// Each layer reports every mixer in each gauge and rotation that the model lists. A rotation in the state
+// turns eigenvalues and changes no modulus.
 TEST_P(FamilyTest, ReportsInEveryConventionItLists) {
   EIGSVC_ASSERT_OK_AND_ASSIGN(const auto model, MakeTiny(GetParam()));
   const auto& mixers = model->description().mixers;
+  const std::vector<Rotation>& rotations = model->description().conventions.rotations;
   std::map<Gauge, double> largest;  // |log|λ||
   for (const Gauge gauge : model->description().conventions.gauges) {
-    for (const Rotation rotation : model->description().conventions.rotations) {
+    for (const Rotation rotation : rotations) {
+      double largest_so_turned = 0;
       RecordingTap tap;
       LayerContext context{&tap};
       context.convention.gauge = gauge;
@@ -209,8 +211,13 @@ TEST_P(FamilyTest, ReportsInEveryConventionItLists) {
           const TransitionForm form = FormOf(seen.transition.kind);
           ExpectPossible(form, found.log_magnitude);
           if (form != TransitionForm::kNilpotent)
-            largest[gauge] = std::max(largest[gauge], MaxMagnitude(found.log_magnitude));
+            largest_so_turned = std::max(largest_so_turned, MaxMagnitude(found.log_magnitude));
         }
+      }
+      if (rotation == rotations.front()) {
+        largest[gauge] = largest_so_turned;
+      } else {
+        EXPECT_NEAR(largest_so_turned, largest[gauge], 1e-6 * largest[gauge]);
       }
     }
   }
@@ -491,6 +498,17 @@ TEST(FamiliesTest, RefuseALayoutThatIsNotTheirsWhenFresh) {
     EXPECT_THAT(InitializeModel(family, settings, 1, {}),
                 StatusIs(absl::StatusCode::kNotFound,
                          AllOf(HasSubstr("nobody's"), HasSubstr(family.layouts.front()))));
+  }
+}
+
+// `eigsvc models` shows a transition up to its first comma, which may not stand in the middle of a formula.
+TEST(RegistryTest, TheFirstClauseOfATransitionIsWhole) {
+  for (const FamilyEntry& family : Families()) {
+    const std::string transition(family.transition), clause = transition.substr(0, transition.find(", "));
+    EXPECT_EQ(std::count(clause.begin(), clause.end(), '('), std::count(clause.begin(), clause.end(), ')'))
+        << family.name << ": " << clause;
+    EXPECT_EQ(std::count(clause.begin(), clause.end(), '['), std::count(clause.begin(), clause.end(), ']'))
+        << family.name << ": " << clause;
   }
 }
 

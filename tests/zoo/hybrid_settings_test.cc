@@ -59,14 +59,17 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"jamba", R"({"num_experts": 2, "num_experts_per_tok": 3})", "num_experts_per_tok"},
         Refusal{"jamba", R"({"hidden_act": "gelu"})", "hidden_act"},
         Refusal{"jamba", R"({"num_attention_heads": 4, "num_key_value_heads": 3})", "num_key_value_heads"},
+        Refusal{"bamba", R"({"hidden_act": "gelu"})", "hidden_act"},
         Refusal{"bamba", R"({"mamba_n_heads": 3})", "mamba_n_heads"},
         Refusal{"bamba", R"({"rope_parameters": {"rope_type": "yarn", "factor": 2}})", "yarn"},
         Refusal{"bamba", R"({"time_step_limit": [1, 0]})", "time_step_limit"},
         Refusal{"bamba", R"({"time_step_limit": [1]})", "time_step_limit"},
+        Refusal{"granite-hybrid", R"({"hidden_act": "gelu"})", "hidden_act"},
         Refusal{"granite-hybrid", R"({"layer_types": ["mamba", "conv", "mamba"]})", "conv"},
         Refusal{"granite-hybrid", R"({"layer_types": ["mamba"], "num_hidden_layers": 2})", "layer_types"},
         Refusal{"granite-hybrid", R"({"position_embedding_type": "alibi"})", "alibi"},
         Refusal{"granite-hybrid", R"({"logits_scaling": 0})", "logits_scaling"},
+        Refusal{"falcon-h1", R"({"hidden_act": "relu"})", "hidden_act"},
         Refusal{"falcon-h1", R"({"ssm_multipliers": [1, 2]})", "ssm_multipliers"},
         Refusal{"falcon-h1", R"({"mlp_multipliers": [1]})", "mlp_multipliers"},
         Refusal{"falcon-h1", R"({"key_multiplier": 0})", "key_multiplier"},
@@ -96,6 +99,9 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"based", R"({"alt_mixer": {"feature_map": {"_target_": "PosELU"}}})", "PosELU"},
         Refusal{"based", R"({"n_head": 5})", "n_head"},
         Refusal{"based", R"({"rotary_emb_scale_base": 512})", "rotary_emb_scale_base"},
+        Refusal{"retnet", R"({"attn": [{"layers": [1], "num_heads": 2}]})", "\"attn\""},
+        Refusal{"retnet", R"({"attn": {"layers": [1], "num_heads": 2, "window_size": 0}})",
+                "attn.window_size"},
         Refusal{"linear_attn", R"({"feature_map": "cosine"})", "feature_map"},
         Refusal{"linear_attn", R"({"norm_feature_map": true})", "norm_feature_map"},
         Refusal{"linear_attn", R"({"tie_feature_map_qk": true})", "tie_feature_map_qk"},
@@ -123,6 +129,26 @@ TEST(HybridSettingsTest, TheShapesOfAStateDictSayWhatItsSettingsDoNot) {
     EIGSVC_ASSERT_OK_AND_ASSIGN(const Model loaded, LoadModel(Saved(*model, {}), said, {}));
     EXPECT_EQ(loaded->description().family, family);
     EXPECT_EQ(loaded->description().settings.ToJson(), model->description().settings.ToJson());
+  }
+}
+
+TEST(HybridSettingsTest, TheShapesOfAttentionSayWhatAConfigurationDoesNot) {
+  for (const char* family : {"jamba", "falcon-h1", "qwen3_next"}) {
+    SCOPED_TRACE(family);
+    EIGSVC_ASSERT_OK_AND_ASSIGN(
+        const Model model,
+        Initialize(family, R"({"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 24})"));
+    const auto load = [&](const std::string& changed) {
+      const Settings over = *Settings::Parse(changed, "config.json");
+      return LoadModel(Saved(*model, model->description().settings.MergedWith(over)), {}, {});
+    };
+    EIGSVC_ASSERT_OK_AND_ASSIGN(const Model loaded,
+                                load(R"({"num_key_value_heads": null, "head_dim": null})"));
+    EXPECT_EQ(loaded->description().settings.ToJson(), model->description().settings.ToJson());
+    for (const char* wrong : {"num_key_value_heads", "head_dim", "num_attention_heads"}) {
+      EXPECT_THAT(load(absl::StrCat("{\"", wrong, "\": 8}")),
+                  StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr(wrong)));
+    }
   }
 }
 

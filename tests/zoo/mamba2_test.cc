@@ -393,6 +393,22 @@ TEST_F(Mamba2Test, WhatItDoesNotRunIsRefusedByName) {
   }
 }
 
+// transformers' models have RMSNorm whatever rms_norm says; state-spaces' weights show which norm they have.
+TEST_F(Mamba2Test, RmsNormIsReadWhereItMeansSomething) {
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Model named, Initialize(R"({"layout": "huggingface"})", c10::kFloat));
+  const Settings without = named->description().settings.MergedWith(Parse(R"({"rms_norm": false})"));
+  EIGSVC_EXPECT_OK(LoadModel(ArchiveOf(*named, without), {}, {}));
+  for (const char* const norm : {"true", "false"}) {
+    EIGSVC_ASSERT_OK_AND_ASSIGN(const Model model,
+                                Initialize(absl::StrCat(R"({"rms_norm": )", norm, "}"), c10::kFloat));
+    const Archive archive = ArchiveOf(*model, {});
+    EIGSVC_EXPECT_OK(LoadModel(archive, Parse(R"({"ngroups": 1})"), {}));
+    const std::string other = std::string(norm) == "true" ? "false" : "true";
+    EXPECT_THAT(LoadModel(archive, Parse(absl::StrCat(R"({"ngroups": 1, "rms_norm": )", other, "}")), {}),
+                StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("\"rms_norm\" is " + other)));
+  }
+}
+
 TEST_F(Mamba2Test, ContradictorySettingsAreRefused) {
   const std::pair<const char*, const char*> cases[] = {
       {R"({"d_model": 10, "headdim": 16})", "headdim"},

@@ -11,7 +11,7 @@ import numpy as np
 import case
 from fla_shell import *
 
-TWIN = "float64 NumPy twin, step by step (tests/conformance/oracles/fla_linear.py)"
+TWIN = case.held_to("float64 NumPy twin, step by step (oracles/fla_linear.py)", "flash-linear-attention bc3b101 in float32", "3e-5")
 
 
 def grouped(x, size, config):
@@ -42,6 +42,22 @@ def retention(weights, prefix, config, layer, x):
     matrices = np.broadcast_to(diagonal(np.ones(key_size)) * decay[:, None, None], (*q.shape, key_size))
     o = recurrence(matrices, rotary(q) / np.sqrt(key_size), rotary(k), v)
     return output(weights, prefix, config, o, x), "retention", case.log_magnitude(np.log(decay)[:, None])
+
+
+def retention_in_state(weights, prefix, config, layer, x):
+    """The same with q and k as projected and a state that turns the other way: S'_t = R^-t S_t of rotations by one step's angles."""
+    key_size, value_size = sizes(config)
+    q, k, v = (heads(linear(weights, prefix + name + "_proj", x), size)
+               for name, size in (("q", key_size), ("k", key_size), ("v", value_size)))
+    decay = 1 - 2.0 ** (-5 - np.arange(config["num_heads"]))
+    turn = rotary(np.broadcast_to(np.eye(key_size), (1, 2, key_size, key_size)))[0, 1]  # Rᵀ = R⁻¹: its rows are the turned axes
+    matrices = turn * decay[:, None, None]
+    o = recurrence(np.broadcast_to(matrices, (*q.shape, key_size)), q / np.sqrt(key_size), k, v)
+    half = key_size // 2
+    angles = np.arctan2(np.diagonal(turn, half), np.diagonal(turn)[:half])
+    pairs = np.ones((config["num_heads"], half))
+    transition = case.log_magnitude(np.log(decay)[:, None] * pairs, phase=angles * pairs) | key_side(matrices, value_size)
+    return output(weights, prefix, config, o, x), "retention", transition
 
 
 def gla(weights, prefix, config, layer, x):
@@ -89,6 +105,11 @@ def linear_case(directory, rng, mixer, fused_mlp=False, **config):
         config["num_kv_heads"] = count // 2
     make(directory, rng, TWIN, config, mixer, functools.partial(linear_shapes, gates=mixer is gla), fused_mlp,
          scale={"gk_proj.1.bias": 4})
+
+
+def state_rotation_case(directory, rng):
+    linear_case(directory, rng, mixer=retention_in_state, model_type="retnet")
+    case.add_facts(directory, rotation="state")
 
 
 def bounded(weights, config, layer, logits):
@@ -159,7 +180,10 @@ CASES = {
                                             elementwise_affine=False, tie_word_embeddings=True),
     "retnet/fla/hybrid": functools.partial(linear_case, mixer=retention, num_hidden_layers=3, attn={
         "layers": [1], "num_heads": 2, "num_kv_heads": 1, "qkv_bias": True, "window_size": None, "rope_theta": 500.0}),
+    "retnet/fla/hybrid_window": functools.partial(linear_case, mixer=retention, attn={
+        "layers": [0], "num_heads": 2, "window_size": 7}),
     "retnet/fla/rounded_mlp": functools.partial(linear_case, mixer=retention, intermediate_size=None, hidden_ratio=2),
+    "retnet/fla/rotation_in_state": state_rotation_case,
     "gla/fla/plain": functools.partial(linear_case, mixer=gla),
     "gla/fla/convolved": functools.partial(linear_case, mixer=gla, use_short_conv=True, num_kv_heads=True,
                                            clamp_min=-0.03, feature_map="relu"),

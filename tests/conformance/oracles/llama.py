@@ -1,5 +1,6 @@
-"""Llama: Hugging Face's layout against transformers, in float64 throughout (rotary scalings are in llama_kin.py); Meta's layout
-against a float64 NumPy Llama written from Meta's description of its checkpoints."""
+"""Llama against transformers, in float64 throughout (rotary scalings are in llama_kin.py): Hugging Face's layout; and Meta's, whose
+weights it is given under its own keys, and whose eigenvalues are those of a NumPy Llama written from Meta's description of its
+checkpoints, which is compared with it on every run."""
 
 import functools
 import json
@@ -8,6 +9,7 @@ import os
 import pathlib
 
 import numpy as np
+import torch
 import transformers
 from safetensors import safe_open
 from safetensors.numpy import save_file
@@ -67,9 +69,43 @@ def meta_llama(weights, config, tokens):
     return rms_norm(x, weights["norm.weight"]) @ head.T, log_sum_exps
 
 
+HUGGING_FACE = {"tok_embeddings": "model.embed_tokens", "norm": "model.norm", "output": "lm_head", "attention.wq": "self_attn.q_proj",
+                "attention.wk": "self_attn.k_proj", "attention.wv": "self_attn.v_proj", "attention.wo": "self_attn.o_proj",
+                "feed_forward.w1": "mlp.gate_proj", "feed_forward.w2": "mlp.down_proj", "feed_forward.w3": "mlp.up_proj",
+                "attention_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
+
+
+def hugging_face_logits(weights, config, tokens):
+    """transformers' of the same model. Its rotary pairs are halves of a head, not neighbours: rows of q and k are put in that order."""
+    size = config["dim"] // config["n_heads"]
+    state = {}
+    for key, value in weights.items():
+        layer, name = (key.split(".", 2)[1:] if key.startswith("layers.") else (None, key))
+        name = name.removesuffix(".weight")
+        if name in ("attention.wq", "attention.wk"):
+            value = value.reshape(-1, size // 2, 2, value.shape[1]).swapaxes(1, 2).reshape(value.shape)
+        prefix = "" if layer is None else f"model.layers.{layer}."
+        state[f"{prefix}{HUGGING_FACE[name]}.weight"] = torch.from_numpy(np.array(value))
+    tied = "lm_head.weight" not in state
+    if tied:
+        state["lm_head.weight"] = state["model.embed_tokens.weight"]
+    with hugging_face.in_float64():
+        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(
+            vocab_size=config["vocab_size"], hidden_size=config["dim"], num_hidden_layers=config["n_layers"],
+            num_attention_heads=config["n_heads"], num_key_value_heads=config["n_kv_heads"], rms_norm_eps=1e-5,
+            intermediate_size=weights["layers.0.feed_forward.w1.weight"].shape[0], tie_word_embeddings=tied))
+        model.load_state_dict(state)
+        model.eval()
+        model.set_attn_implementation("eager")
+        with torch.no_grad():
+            return model(torch.from_numpy(tokens), use_cache=False).logits.numpy()
+
+
 def write_meta(directory, weights, config, tokens, **facts):
-    logits, log_sum_exps = meta_llama(weights, config, tokens)
-    case.write(directory, reference="float64 NumPy Llama (tests/conformance/oracles/llama.py)", tokens=tokens, logits=logits,
+    expected, log_sum_exps = meta_llama(weights, config, tokens)
+    logits = hugging_face_logits(weights, config, tokens)
+    assert np.abs(expected - logits).max() <= 1e-12 * np.abs(logits).max()
+    case.write(directory, reference=f"{hugging_face.REFERENCE} (under Meta's keys)", tokens=tokens, logits=logits,
                transitions={f"layers.{layer}.attention": case.softmax(lse) for layer, lse in enumerate(log_sum_exps)}, **facts)
 
 

@@ -53,6 +53,15 @@ def old_spelling(directory, rng, **rest):
     path.write_text(json.dumps(config))
 
 
+def silent_rotary(directory, rng, **rest):
+    """The same with config.json as one wrote it who relied on the configuration class for the rotary parameters."""
+    make(directory, rng, **rest)
+    path = directory / "checkpoint" / "config.json"
+    config = json.loads(path.read_text())
+    assert config.pop("rope_parameters")["rope_type"] == "yarn"
+    path.write_text(json.dumps(config))
+
+
 # Contexts of 24 steps, so that the sequences below are longer.
 YARN = dict(rope_type="yarn", rope_theta=5000.0, factor=4.0, original_max_position_embeddings=24)
 LONGROPE = dict(rope_type="longrope", rope_theta=10000.0, original_max_position_embeddings=24,
@@ -129,6 +138,8 @@ CASES |= {
     "gpt_oss/huggingface/one_expert": functools.partial(make, kind="GptOss", head_dim=8, sliding_window=12, num_local_experts=3,
                                                         num_experts_per_tok=1, attention_bias=False, swiglu_limit=0.5,
                                                         rope_parameters=dict(rope_type="default", rope_theta=1e4)),
+    "gpt_oss/huggingface/silent_rotary": functools.partial(silent_rotary, kind="GptOss", num_key_value_heads=2, head_dim=32,
+                                                           sliding_window=9, num_local_experts=4, num_experts_per_tok=2),
 }
 
 

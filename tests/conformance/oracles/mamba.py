@@ -1,7 +1,10 @@
 """Mamba-1 and FalconMamba: Hugging Face's layout against transformers in float32 (its scan casts to float32 whatever the
 model's dtype); those of state-spaces/mamba and flash-linear-attention against a float64 NumPy twin, written one step at a
-time from arXiv 2312.00752 and the references' module definitions. The twin's recurrence was compared once with
-selective_scan_ref of state-spaces/mamba e9594ce (float32 inside): largest difference 1.4e-6 of outputs up to 2.2."""
+time from arXiv 2312.00752 and the references' module definitions.
+
+Checked by hand against state-spaces/mamba e9594ce, mamba_ssm/modules/mamba_simple.py with its selective_scan_ref, float64 inside too, in
+a stack of norms and residuals written out: logits of the four cases of both layouts differ by 4e-15 of the largest at most. fla's own
+layer was not run."""
 
 import functools
 import json
@@ -18,7 +21,7 @@ import case
 import hugging_face
 from mamba2 import double, draw, linear, norm, save_torch, silu, softplus
 
-TWIN = "float64 NumPy twin, step by step (tests/conformance/oracles/mamba.py)"
+TWIN = case.held_to("float64 NumPy twin, step by step (oracles/mamba.py)", "mixers of state-spaces/mamba e9594ce", "4e-15")
 
 
 # --- transformers ---

@@ -1,10 +1,11 @@
-"""The attention models of arXiv 2510.09379 (layout paper), of arXiv 2405.15731 on long sequences (ssm-benchmark) and on
-associative recall (dsf-mqar) against a float64 NumPy twin, written from the papers' equations and the keys of their
-authors' checkpoints: every sum over the past is written out, nothing is recurrent.
+"""The attention models of arXiv 2510.09379 (layout paper) and of arXiv 2405.15731 on long sequences (ssm-benchmark) against
+a float64 NumPy twin, written from the papers' equations and the keys of their authors' checkpoints: every sum over the
+past is written out, nothing is recurrent.
 
 Checked once against the authors' own modules on the same weights and inputs in float64
 (IntelligentControlSystems/Task-Level-Insights-from-Eigenvalues-across-Sequence-Models, commit 67d8254, CPU, 15
-configurations of all three kinds, convolutions, gates, mixers and poolings): logits within 2e-15 of the largest.
+configurations of all three kinds, convolutions, gates, mixers and poolings): logits within 2e-15 of the largest; the cases of
+ssm-benchmark's layout against jsie7/ssm-benchmark, commit 3c4337f, models/transformer.py, the same way: within 8e-15.
 """
 
 import functools
@@ -15,7 +16,9 @@ import torch
 
 import case
 
-REFERENCE = "float64 NumPy twin (tests/conformance/oracles/paper_attention.py)"
+NAME = "float64 NumPy twin (oracles/paper_attention.py)"
+REFERENCES = {"paper": case.held_to(NAME, "Task-Level-Insights-from-Eigenvalues-across-Sequence-Models 67d8254", "2e-15"),
+              "ssm-benchmark": case.held_to(NAME, "jsie7/ssm-benchmark 3c4337f", "8e-15")}
 
 
 def layer_norm(x, weights, name):
@@ -277,7 +280,7 @@ def make(directory, rng, *, kind, layout="paper", heads, d_qk, d_v, mixer="mlp",
         settings.update(norm if layout == "paper" else {"norm_fn": norm["norm_fn"]})
     if pooling:
         settings["pooling"] = pooling
-    case.write(directory, reference=REFERENCE, tokens=inputs, logits=logits, transitions=sites,
+    case.write(directory, reference=REFERENCES[layout], tokens=inputs, logits=logits, transitions=sites,
                dtypes=("float64", "float32"), checkpoint="transformer.pth", settings=settings, tolerances=tolerances, departures=departures)
 
 

@@ -6,7 +6,8 @@ Checkpoints go through models/recipes/export_orbax.py, from a tree as Orbax rest
 
 Checked once against the authors' own flax modules on the same weights and inputs in float64
 (IntelligentControlSystems/Task-Level-Insights-from-Eigenvalues-across-Sequence-Models, commit 67d8254, CPU; jax 0.10.2, flax
-0.12.8; seven configurations of LRU, S4 and S5): log-softmax of the logits within 2e-15 of the largest.
+0.12.8; seven configurations of LRU, S4 and S5): log-softmax of the logits within 2e-15 of the largest; the cases of minimal-LRU's
+layout against NicolasZucchet/minimal-LRU, commit bbd71b1, lru/model.py, the same way: within 6e-16.
 """
 
 import functools
@@ -19,7 +20,9 @@ import numpy as np
 
 import case
 
-REFERENCE = "float64 NumPy twin, step by step (tests/conformance/oracles/paper_ssm.py)"
+NAME = "float64 NumPy twin, step by step (oracles/paper_ssm.py)"
+REFERENCES = {"paper": case.held_to(NAME, "Task-Level-Insights-from-Eigenvalues-across-Sequence-Models 67d8254", "2e-15"),
+              "minimal-lru": case.held_to(NAME, "NicolasZucchet/minimal-LRU bbd71b1", "6e-16")}
 EXPORT = pathlib.Path(__file__).resolve().parents[3] / "models/recipes/export_orbax.py"
 
 
@@ -265,7 +268,7 @@ def make(directory, rng, *, kind, layout="paper", order, norm, prenorm, activati
         x = np.eye(vocabulary)[given]
     made = case.ALL_DEPARTURES if departures == [] else departures or []
     logits, sites = run(x, wide(params), wide(statistics) if statistics else None, config | {"departures": made}, kind, norm_name)
-    case.write(directory, reference=REFERENCE, tokens=given, logits=logits, transitions=sites, departures=departures,
+    case.write(directory, reference=REFERENCES[layout], tokens=given, logits=logits, transitions=sites, departures=departures,
                dtypes=("float32",) if "E8" in made and kind == "s4" else ("float64", "float32"),
                checkpoint="model.safetensors",
                settings={"prenorm": prenorm, "pooling": pooling} if layout == "minimal-lru" else None)

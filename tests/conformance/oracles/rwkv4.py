@@ -14,7 +14,7 @@ import case
 import hugging_face
 from plain import *
 
-TWIN = "float64 NumPy twin, step by step (tests/conformance/oracles/rwkv4.py)"
+TWIN = case.held_to("float64 NumPy twin, step by step (oracles/rwkv4.py)", "RWKV-LM 524481d", "3e-15")
 
 
 def time_mix(p, x):
@@ -105,7 +105,7 @@ HUGGING_FACE = {"emb": "rwkv.embeddings", "ln_out": "rwkv.ln_out", "head": "head
                 "time_mix_r": "time_mix_receptance"}
 
 
-def hugging_face_case(directory, rng, layers=3, channels=None, rescale_every=6):
+def hugging_face_case(directory, rng, layers=3, channels=None, rescale_every=6, gauge=None):
     weights, sizes = drawn(rng, layers, channels)
     config = transformers.RwkvConfig(vocab_size=sizes["vocabulary"], hidden_size=sizes["width"], num_hidden_layers=layers,
                                      attention_hidden_size=channels, intermediate_size=sizes["hidden"],
@@ -122,8 +122,11 @@ def hugging_face_case(directory, rng, layers=3, channels=None, rescale_every=6):
     # Its λ are no tensor of its own: the twin's, whose logits are transformers'.
     expected, transitions, inputs = forward(weights, layers, tokens, rescale_every)
     assert np.abs(expected - logits).max() <= 1e-12 * np.abs(logits).max()
+    if gauge == "raw":  # what its recurrence multiplies numerator and denominator with
+        transitions = {f"layers.{layer}.rwkv4": case.log_magnitude(-block.attention.time_decay.detach().exp().numpy()[:, None])
+                       for layer, block in enumerate(model.rwkv.blocks)}
     case.write(directory, reference=hugging_face.REFERENCE, tokens=tokens, logits=logits, transitions=transitions,
-               layer_inputs=inputs, dtypes=("float64", "float32"))
+               layer_inputs=inputs, dtypes=("float64", "float32"), gauge=gauge)
 
 
 CASES = {
@@ -132,4 +135,5 @@ CASES = {
     "rwkv4/rwkv-lm/narrow_time_mix": functools.partial(rwkv_lm, channels=10, layers=1),
     "rwkv4/huggingface/rescaled": functools.partial(hugging_face_case, layers=5, rescale_every=2),
     "rwkv4/huggingface/plain": functools.partial(hugging_face_case, channels=14, layers=2),
+    "rwkv4/huggingface/raw_gauge": functools.partial(hugging_face_case, layers=2, gauge="raw"),
 }

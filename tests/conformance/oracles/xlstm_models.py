@@ -19,7 +19,7 @@ import case
 import hugging_face
 from plain import *
 
-TWIN = "float64 twin, step by step, Jacobians by autograd (tests/conformance/oracles/xlstm_models.py)"
+TWIN = case.held_to("float64 twin, step by step, Jacobians by autograd (oracles/xlstm_models.py)", "NX-AI/xlstm 032a6fb", "1e-13")
 
 
 def matrix_memory(q, k, v, i, f, *, first_unit, eps=1e-6):
@@ -193,7 +193,7 @@ def nx_ai(directory, rng, kinds, act="gelu", safetensors=False, settings=None, *
                tolerances=CANCELLATION if "m" in kinds else None)
 
 
-def hugging_face_case(directory, rng, steps=None, **config):
+def hugging_face_case(directory, rng, steps=None, gauge=None, **config):
     count = int(rng.integers(1, 5))
     config = transformers.xLSTMConfig(**({"vocab_size": 40, "hidden_size": count * 8, "num_hidden_layers": 3, "num_heads": count,
                                           "ffn_round_up_to_multiple_of": 16, "autocast_kernel_dtype": "float32"} | config))
@@ -217,10 +217,11 @@ def hugging_face_case(directory, rng, steps=None, **config):
     for layer, call in enumerate(calls):
         q, k, v = (call[name].numpy().transpose(0, 2, 1, 3) for name in ("query", "key", "value"))
         i, f = (call[name].numpy().transpose(0, 2, 1) for name in ("igate", "fgate"))
-        transitions[f"layers.{layer}.mlstm"] = case.log_magnitude(matrix_memory(q, k, v, i, f, first_unit=0.0,
-                                                                                eps=config.eps)[1])
+        log_lambda = log_sigmoid(f)[..., None] if gauge == "raw" else matrix_memory(q, k, v, i, f, first_unit=0.0, eps=config.eps)[1]
+        transitions[f"layers.{layer}.mlstm"] = case.log_magnitude(log_lambda)
     case.write(directory, reference=hugging_face.REFERENCE, tokens=tokens, logits=logits, transitions=transitions,
-               layer_inputs=inputs, dtypes=("float64", "float32"), tolerances=CANCELLATION)
+               layer_inputs=inputs, dtypes=("float64", "float32"), gauge=gauge,
+               tolerances=None if gauge == "raw" else CANCELLATION)
 
 
 CASES = {
@@ -233,4 +234,5 @@ CASES = {
                                                  gate_soft_cap=3.0, output_logit_soft_cap=5.0, norm_eps=1e-4, eps=1e-3,
                                                  num_hidden_layers=2),
     "xlstm/huggingface/short": functools.partial(hugging_face_case, steps=23, num_hidden_layers=2),
+    "xlstm/huggingface/raw_gauge": functools.partial(hugging_face_case, num_hidden_layers=2, gauge="raw"),
 }

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 
 import case
 
+TWIN = case.held_to("float64 PyTorch model (oracles/zoology_transformer.py)", "HazyResearch/zoology d88d6f5", "1e-15")
+
 
 def layer_norm(x, weights, name):
     return F.layer_norm(x, x.shape[-1:], weights[name + ".weight"], weights[name + ".bias"], 1e-5)
@@ -84,7 +86,7 @@ def make(directory, rng, heads, state_mixer="MLP", hidden_mult=4, positions=64, 
                 "sequence_mixer": {"name": "zoology.mixers.attention.MHA", "kwargs": {"num_heads": heads, "bias": bias, "dropout": 0.1}},
                 "state_mixer": {"name": "torch.nn.Identity", "kwargs": {}} if state_mixer == "Identity" else
                                {"name": f"zoology.mixers.mlp.{state_mixer}", "kwargs": {"hidden_mult": hidden_mult}}}
-    case.write(directory, reference="float64 PyTorch model of zoology's definition (tests/conformance/oracles/zoology_transformer.py)",
+    case.write(directory, reference=TWIN,
                tokens=tokens, logits=logits.numpy(), checkpoint="model.pt", settings=settings, dtypes=("float64", "float32"),
                transitions={f"layers.{layer}.attention": case.softmax(lse) for layer, lse in enumerate(log_sum_exps)})
 
