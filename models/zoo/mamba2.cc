@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "models/base/status_macros.h"
 #include "models/zoo/decoder.h"
 #include "models/zoo/families.h"
@@ -44,10 +45,12 @@ void ReadGroups(MambaSettings& source, bool has_mixer_settings, const SettingNam
   // In state-spaces/mamba a configuration that does not mention ngroups means 1.
   const bool states_groups = reader.Has(groups) || (has_mixer_settings && !reader.Has(order));
   if (!states_groups && !reader.Has(order)) {
+    const absl::string_view name = absl::StripPrefix(groups.front(), "ssm_cfg.");
     reader.Fail(absl::FailedPreconditionError(absl::StrCat(
-        "setting \"ngroups\" is missing: the convolution has ngroups·d_state = ", product,
-        " channels each for B and C, and no tensor says how they divide. Pass it with --config "
-        "'{\"ngroups\": 1}' (1 in most published models), or put config.json beside the weights")));
+        "setting \"", name, "\" is missing: the convolution has ", name, "·",
+        absl::StripPrefix(order.front(), "ssm_cfg."), " = ", product,
+        " channels each for B and C, and no tensor says how they divide. Pass it with --config '{\"", name,
+        "\": 1}' (1 in most published models), or put config.json beside the weights")));
     return;
   }
   if (states_groups) {

@@ -97,7 +97,8 @@ class PaperMamba2Reader {
     EIGSVC_RETURN_IF_ERROR(reader_.status());
     // The reference's own num_heads counts the heads of width hidden_dim, before expansion.
     const int64_t heads_of_width = reader_.IntWithin(
-        {"num_heads"}, 1, width, heads ? std::max<int64_t>(*heads / expansion, 1) : int64_t{1});
+        {"num_heads"}, 1, width, heads ? std::max<int64_t>(*heads / expansion, 1) : int64_t{1},
+        {reader_.Spelt({"hidden_dim", "d_model"})});
     spec.taps = reader_.IntWithin({"conv_dim", "d_conv"}, 0, 64,
                                   fresh() ? int64_t{4} : StoredInMixer("conv1d.weight", 2).value_or(0));
     spec.groups = reader_.IntWithin({"ngroups"}, 1, kLargestSize, 1);
