@@ -41,19 +41,38 @@ EIGSVC_HOST_DEVICE T CopySign(T magnitude, T sign) {
 EIGSVC_HOST_DEVICE float Root(float x) { return sqrtf(x); }
 EIGSVC_HOST_DEVICE double Root(double x) { return sqrt(x); }
 
-// H = I - t·v vᵀ with v[0] = 1 that maps x to (beta, 0, ..).
+// Maps x to (beta, 0, 0): the reflection I - t·v vᵀ, v[0] = 1, whose first row is negated. So it is near the
+// identity where x is near that already, and what converged early is not rounded anew by each later sweep:
+// half the backward error at order 128. Its first diagonal element is 1 + diagonal, t1 = t·v1, t2 = t·v2.
 template <typename T>
-struct Reflector3 {
-  T v1, v2, t, beta;
+struct Rotation3 {
+  T v1, v2, t1, t2, diagonal, beta;
+
+  // To a pair or a triple of one column. All are read first: for all the compiler knows they are one.
+  EIGSVC_HOST_DEVICE void Apply(T& a0, T& a1) const {
+    const T x0 = a0, x1 = a1;
+    const T turned = x0 + (t1 * x1 + diagonal * x0);
+    a0 = turned;
+    a1 = x1 - v1 * (x0 + turned);
+  }
+  EIGSVC_HOST_DEVICE void Apply(T& a0, T& a1, T& a2) const {
+    const T x0 = a0, x1 = a1, x2 = a2;
+    const T turned = x0 + (t1 * x1 + t2 * x2 + diagonal * x0), sum = x0 + turned;
+    a0 = turned;
+    a1 = x1 - v1 * sum;
+    a2 = x2 - v2 * sum;
+  }
 };
 
 template <typename T>
-EIGSVC_HOST_DEVICE Reflector3<T> MakeReflector(T x0, T x1, T x2) {
+EIGSVC_HOST_DEVICE Rotation3<T> MakeRotation(T x0, T x1, T x2) {
   const T rest = x1 * x1 + x2 * x2;
-  if (rest == 0) return {0, 0, 0, x0};
-  const T beta = -CopySign(Root(x0 * x0 + rest), x0);
-  const T scale = 1 / (x0 - beta);
-  return {x1 * scale, x2 * scale, (beta - x0) / beta, beta};
+  if (rest == 0) return {0, 0, 0, 0, 0, x0};
+  const T length = Root(x0 * x0 + rest), sum = Abs(x0) + length;
+  const T scale = CopySign(1 / sum, x0), v1 = x1 * scale, v2 = x2 * scale;
+  // From v, so that it is orthogonal even where the squares above underflow.
+  const T square = v1 * v1 + v2 * v2, t = 2 / (1 + square);
+  return {v1, v2, t * v1, t * v2, -t * square, CopySign(length, x0)};
 }
 
 // Eigenvalues of [[a, b], [c, d]].
@@ -275,7 +294,7 @@ class HessenbergQr {
         x1 = At(k + 1, k - 1);
         x2 = three ? At(k + 2, k - 1) : T(0);
       }
-      const Reflector3<T> h = MakeReflector(x0, x1, x2);
+      const Rotation3<T> h = MakeRotation(x0, x1, x2);
       lanes_.Sync();
       if (lanes_.rank() == 0) {
         if (k > start) {
@@ -283,38 +302,25 @@ class HessenbergQr {
           At(k + 1, k - 1) = 0;
           if (three) At(k + 2, k - 1) = 0;
         } else if (start > low) {
-          At(k, k - 1) *= 1 - h.t;  // not a sign change alone: the small elements above were ignored
+          At(k, k - 1) *= 1 + h.diagonal;  // not left as it is: the small elements above were ignored
         }
       }
-      const T t1 = h.t * h.v1, t2 = h.t * h.v2;
       for (int j = k + lanes_.rank(); j <= high; j += lanes_.size()) {
-        T* p = &At(k, j);
-        const T a0 = p[0], a1 = p[ld_];
+        T *const p = &At(k, j), *const below = p + ld_;
         if (three) {
-          const T sum = a0 + h.v1 * a1 + h.v2 * p[2 * ld_];
-          p[2 * ld_] -= sum * t2;
-          p[0] = a0 - sum * h.t;
-          p[ld_] = a1 - sum * t1;
+          h.Apply(p[0], below[0], below[ld_]);
         } else {
-          const T sum = a0 + h.v1 * a1;
-          p[0] = a0 - sum * h.t;
-          p[ld_] = a1 - sum * t1;
+          h.Apply(p[0], below[0]);
         }
       }
       lanes_.Sync();
       const int last = k + 3 < high ? k + 3 : high;
       for (int i = low + lanes_.rank(); i <= last; i += lanes_.size()) {
-        T* p = &At(i, k);
-        const T a0 = p[0], a1 = p[1];
+        T* const p = &At(i, k);
         if (three) {
-          const T sum = a0 + h.v1 * a1 + h.v2 * p[2];
-          p[2] -= sum * t2;
-          p[0] = a0 - sum * h.t;
-          p[1] = a1 - sum * t1;
+          h.Apply(p[0], p[1], p[2]);
         } else {
-          const T sum = a0 + h.v1 * a1;
-          p[0] = a0 - sum * h.t;
-          p[1] = a1 - sum * t1;
+          h.Apply(p[0], p[1]);
         }
       }
       lanes_.Sync();

@@ -290,27 +290,24 @@ class PeriodicQr {
     return lanes_.Max(start);
   }
 
-  // The reflection that maps x to a multiple of (1, 0, ..), among the first `size` of three coordinates.
-  EIGSVC_HOST_DEVICE static Turn Reflection(double x0, double x1, double x2) {
-    const Reflector3<double> h = MakeReflector(x0, x1, x2);
-    const double v[3] = {1, h.v1, h.v2};
-    Turn turn;
-    for (int i = 0; i < 3; ++i) {
-      for (int j = 0; j < 3; ++j) turn.q[i][j] = (i == j ? 1 : 0) - h.t * v[i] * v[j];
-    }
-    return turn;
+  // The rotation that maps x to a multiple of (1, 0, ..), among the first `size` of three coordinates.
+  EIGSVC_HOST_DEVICE static Turn Rotation(double x0, double x1, double x2) {
+    const Rotation3<double> h = MakeRotation(x0, x1, x2);
+    return {{{1 + h.diagonal, h.t1, h.t2},
+             {-h.t1, 1 - h.t1 * h.v1, -h.t1 * h.v2},
+             {-h.t2, -h.t2 * h.v1, 1 - h.t2 * h.v2}}};
   }
 
   // The turn that makes the block of `size` at (i,i) of a factor upper triangular.
   EIGSVC_HOST_DEVICE Turn Triangularising(const double* f, int i, int size) {
     const double* const b = f + i * ld_ + i;
     const bool three = size > 2;
-    const Turn first = Reflection(b[0], b[ld_], three ? b[2 * ld_] : 0);
+    const Turn first = Rotation(b[0], b[ld_], three ? b[2 * ld_] : 0);
     if (!three) return first;
-    double x[3];  // the second column after the first reflection
+    double x[3];  // the second column after the first rotation
     for (int r = 0; r < 3; ++r)
       x[r] = first.q[r][0] * b[1] + first.q[r][1] * b[ld_ + 1] + first.q[r][2] * b[2 * ld_ + 1];
-    const Turn second = Reflection(x[1], x[2], 0);
+    const Turn second = Rotation(x[1], x[2], 0);
     Turn both;
     for (int c = 0; c < 3; ++c) {
       both.q[0][c] = first.q[0][c];
@@ -399,7 +396,7 @@ class PeriodicQr {
         x1 = H(k + 1, k - 1);
         x2 = size > 2 ? H(k + 2, k - 1) : 0;
       }
-      const Turn turn = Reflection(x0, x1, x2);
+      const Turn turn = Rotation(x0, x1, x2);
       lanes_.Sync();
       Carry(turn, k, size, k > low, low, high);
     }
@@ -495,7 +492,7 @@ class PeriodicQr {
       const double smaller = ((larger < 0) != negative ? -1 : 1) * exp(log_smaller - t.exponent * kLog2);
       double x0 = h00 - smaller / t.t00;
       if (!Finite(x0)) x0 = h00;
-      const Turn turn = Reflection(x0, h10, 0);
+      const Turn turn = Rotation(x0, h10, 0);
       lanes_.Sync();
       Carry(turn, i, 2, /*empty=*/false, i, i + 1);
     }

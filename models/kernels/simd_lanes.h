@@ -266,12 +266,13 @@ class SimdQr {
       x2 = k + 2 <= high ? x2 : Vector{};
       const Vector rest = x1 * x1 + x2 * x2;
       const Mask needed = inside & (rest > 0);
-      const Vector beta = -CopySign(Root(x0 * x0 + rest), x0);
-      const Vector scale = SafeRatio(Splat(1), x0 - beta, needed), t = SafeRatio(beta - x0, beta, needed);
-      const Vector v1 = x1 * scale, v2 = x2 * scale, t1 = t * v1, t2 = t * v2;
+      const Vector length = Root(x0 * x0 + rest), reach = Abs(x0) + length;
+      const Vector scale = CopySign(SafeRatio(Splat(1), reach, needed), x0);
+      const Vector v1 = x1 * scale, v2 = x2 * scale, square = v1 * v1 + v2 * v2, t = 2 / (1 + square);
+      const Vector t1 = t * v1, t2 = t * v2, diagonal = -t * square;
       if (k > 0) {
         const Mask chase = needed & (k > low);
-        At(k, k - 1) = chase ? beta : At(k, k - 1);
+        At(k, k - 1) = chase ? CopySign(length, x0) : At(k, k - 1);
         At(k + 1, k - 1) = chase ? Vector{} : At(k + 1, k - 1);
         if (k + 2 <= n_) At(k + 2, k - 1) = chase & (k + 2 <= high) ? Vector{} : At(k + 2, k - 1);
       }
@@ -281,19 +282,20 @@ class SimdQr {
       Vector* const p1 = &At(k + 1, 0);
       Vector* const p2 = &At(third, 0);
       for (int j = k; j <= end; ++j) {
-        const Vector s = p0[j] + v1 * p1[j] + v2 * p2[j];
-        p0[j] -= s * t;
-        p1[j] -= s * t1;
-        p2[j] -= s * t2;
+        const Vector old = p0[j], turned = old + (t1 * p1[j] + t2 * p2[j] + diagonal * old), s = old + turned;
+        p0[j] = turned;
+        p1[j] -= v1 * s;
+        p2[j] -= v2 * s;
       }
       const int last = k + 3 < end ? k + 3 : end;
       for (int i = begin; i <= last; ++i) {
         Vector* const p = &At(i, k);
         const int offset = third - k;
-        const Vector s = p[0] + v1 * p[1] + v2 * p[offset];
-        p[0] -= s * t;
-        p[1] -= s * t1;
-        p[offset] -= s * t2;
+        const Vector old = p[0], turned = old + (t1 * p[1] + t2 * p[offset] + diagonal * old),
+                     s = old + turned;
+        p[0] = turned;
+        p[1] -= v1 * s;
+        p[offset] -= v2 * s;
       }
     }
   }
