@@ -7,7 +7,7 @@ namespace {
 template <typename T>
 SimdSolver<T> Solver() {
   using Qr = SimdQr<T, 64>;
-  return {64 / sizeof(T), &Qr::WorkElements,
+  return {"Avx512", 64 / sizeof(T), &Qr::WorkElements,
           [](const EigenProblem<T>& problem, int64_t first, int count, T* work) {
             Qr(problem.order, work).Run(problem, first, count);
           }};

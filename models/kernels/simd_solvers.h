@@ -11,6 +11,7 @@ inline constexpr int kSimdAlignment = 64;  // bytes
 
 template <typename T>
 struct SimdSolver {
+  const char* name = "";
   int lanes = 1;
   int64_t (*work_elements)(int order) = nullptr;
   // `count` <= lanes matrices from `first` on. `work` is aligned to kSimdAlignment.

@@ -12,12 +12,14 @@
 #include "ATen/core/Tensor.h"
 #include "ATen/ops/arange.h"
 #include "ATen/ops/complex.h"
+#include "ATen/ops/from_blob.h"
 #include "ATen/ops/full.h"
 #include "ATen/ops/linalg_eigvals.h"
 #include "ATen/ops/nan_to_num.h"
 #include "ATen/ops/rand.h"
 #include "ATen/ops/randn.h"
 #include "ATen/ops/real.h"
+#include "ATen/ops/stack.h"
 #include "ATen/ops/zeros.h"
 #include "c10/core/DeviceGuard.h"
 #include "c10/core/impl/VirtualGuardImpl.h"
@@ -29,6 +31,8 @@
 #include "models/transition/eigenvalues.h"
 #include "models/transition/softmax.h"
 #include "models/transition/symmetric_rank_one.h"
+#include "tests/kernels/backward_error.h"
+#include "tests/kernels/matrix_kinds.h"
 #include "tests/testing/status_matchers.h"
 
 namespace eigsvc {
@@ -97,14 +101,48 @@ TEST(KernelsGpuTest, EigenvaluesOfRandomMatricesEqualLapacks) {
   }
 }
 
+// As batched_eigenvalues_test.cc asks of the CPU's forms.
+template <typename T>
+void CheckBackwardErrors(int64_t order) {
+  constexpr int64_t kOfEach = 3;
+  constexpr size_t kMostValues = 16;
+  testing::RandomBits bits(order);
+  std::vector<at::Tensor> made;
+  for (const testing::MatrixKind& kind : testing::kMatrixKinds) {
+    for (int i = 0; i < kOfEach; ++i) {
+      testing::Matrix matrix = kind.make(static_cast<int>(order), i, bits);
+      made.push_back(at::from_blob(matrix.data(), {order, order}, at::kDouble).clone());
+    }
+  }
+  const at::Tensor matrices = at::stack(made).to(c10::CppTypeToScalarType<T>::value).to(at::kDouble);
+  const at::Tensor found = SolveOnCuda<T>(matrices);
+  for (int64_t i = 0; i < found.size(0); ++i) {
+    const auto* values = static_cast<const std::complex<double>*>(found.const_data_ptr()) + i * order;
+    EXPECT_LE(testing::BackwardError(matrices.const_data_ptr<double>() + i * order * order, order,
+                                     {values, values + order}, kMostValues) /
+                  std::numeric_limits<T>::epsilon(),
+              20)
+        << testing::kMatrixKinds[i / kOfEach].name << " " << i % kOfEach << " of order " << order << ", "
+        << sizeof(T) << " bytes";
+  }
+}
+
+TEST(KernelsGpuTest, EigenvaluesAreExactForANearbyMatrixOfEveryKind) {
+  for (const int64_t order : OrdersOf({2, 3, 5, 8, 13, 16, 32, 64, 128}, {2, 5, 16, 33})) {
+    CheckBackwardErrors<float>(order);
+    CheckBackwardErrors<double>(order);
+  }
+}
+
 TEST(KernelsGpuTest, DenseEigenvaluesTakeTheKernelAndNameWhatIsNotFinite) {
   at::Tensor matrices = at::randn({7, 3, 12, 12}, at::kDouble);
   matrices[2][1][0][5].fill_(std::numeric_limits<double>::quiet_NaN());
+  matrices[6][0][11][11].fill_(-std::numeric_limits<double>::infinity());
   const at::Tensor found = DenseEigenvalues(matrices.to(kCuda)).cpu(), expected = DenseEigenvalues(matrices);
   ASSERT_EQ(found.sizes(), expected.sizes());
   for (int64_t i = 0; i < 7; ++i) {
     for (int64_t j = 0; j < 3; ++j) {
-      if (i == 2 && j == 1) {
+      if ((i == 2 && j == 1) || (i == 6 && j == 0)) {
         EXPECT_TRUE(at::real(found[i][j]).isnan().all().item<bool>());
       } else {
         EXPECT_LE(Distance(found[i][j].contiguous(), expected[i][j].contiguous()), 1e-11);

@@ -14,6 +14,9 @@
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "models/kernels/simd_dispatch.h"
+#include "tests/kernels/backward_error.h"
+#include "tests/kernels/matrix_kinds.h"
 #include "tests/testing/status_matchers.h"
 
 namespace eigsvc {
@@ -37,10 +40,19 @@ struct Solved {
   }
 };
 
-enum class Form { kPlain, kCpu };
+// "Plain", "Cpu", which is what analyses take, or the name of a SIMD form, of which "Cpu" takes but one.
+template <typename T>
+absl::Status SolveBy(const std::string& form, const EigenProblem<T>& problem) {
+  if (form == "Plain") return PlainEigenvalues(problem);
+  if (form == "Cpu") return EigenvaluesOnCpu(problem);
+  for (const kernels::SimdSolver<T>& solver : kernels::SimdSolversHere<T>()) {
+    if (solver.name == form) return kernels::EigenvaluesInPacks(solver, problem);
+  }
+  return absl::NotFoundError(form);
+}
 
 template <typename T>
-Solved<T> Solve(Form form, const std::vector<double>& matrices, int order) {
+Solved<T> Solve(const std::string& form, const std::vector<double>& matrices, int order) {
   const std::vector<T> narrow(matrices.begin(), matrices.end());
   const auto count = static_cast<int64_t>(narrow.size()) / (order * order);
   Solved<T> solved;
@@ -49,7 +61,7 @@ Solved<T> Solve(Form form, const std::vector<double>& matrices, int order) {
   solved.outcomes.assign(count, EigenOutcome::kNotConverged);
   const EigenProblem<T> problem{
       narrow.data(), count, order, solved.real.data(), solved.imaginary.data(), solved.outcomes.data()};
-  EIGSVC_EXPECT_OK(form == Form::kPlain ? PlainEigenvalues(problem) : EigenvaluesOnCpu(problem));
+  EIGSVC_EXPECT_OK(SolveBy(form, problem));
   return solved;
 }
 
@@ -88,15 +100,25 @@ std::vector<double> RandomMatrices(int count, int order, uint64_t seed, double s
 }
 
 struct Case {
-  Form form;
+  std::string form;
   bool single;
 };
+
+std::vector<Case> Cases() {
+  std::vector<Case> cases;
+  for (const bool single : {true, false}) {
+    cases.push_back({"Plain", single});
+    cases.push_back({"Cpu", single});
+    for (const auto& solver : kernels::SimdSolversHere<float>()) cases.push_back({solver.name, single});
+  }
+  return cases;
+}
 
 class BatchedEigenvaluesTest : public ::testing::TestWithParam<Case> {
  protected:
   // max |Δλ| over the batch, in units of ‖A‖; every outcome must be kConverged.
   template <typename T>
-  static double WorstOf(Form form, const std::vector<double>& matrices, int order) {
+  static double WorstOf(const std::string& form, const std::vector<double>& matrices, int order) {
     const Solved<T> solved = Solve<T>(form, matrices, order);
     double worst = 0;
     for (size_t i = 0; i < solved.outcomes.size(); ++i) {
@@ -245,13 +267,43 @@ TEST_P(BatchedEigenvaluesTest, ConjugatePairsAreAdjacentPositiveFirst) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Forms, BatchedEigenvaluesTest,
-                         ::testing::Values(Case{Form::kPlain, true}, Case{Form::kPlain, false},
-                                           Case{Form::kCpu, true}, Case{Form::kCpu, false}),
-                         [](const auto& tested) {
-                           return absl::StrCat(tested.param.form == Form::kPlain ? "Plain" : "Cpu",
-                                               tested.param.single ? "Float" : "Double");
-                         });
+// Whatever the condition of the eigenvalues: each is one of a matrix within 20 ε ‖A‖₂ of the given one. In
+// one batch, so that lanes follow courses of several kinds.
+TEST_P(BatchedEigenvaluesTest, EachIsExactForANearbyMatrixOfEveryKind) {
+  constexpr int kOfEach = 3;
+  for (const int order : {1, 2, 3, 5, 16, 32, 64, 128}) {
+    const size_t most = order <= 64 ? 16 : 6;  // of order 128, singular values take LAPACK milliseconds
+    testing::RandomBits bits(order);
+    std::vector<double> matrices;
+    for (const testing::MatrixKind& kind : testing::kMatrixKinds) {
+      for (int i = 0; i < kOfEach; ++i) {
+        for (const double x : kind.make(order, i, bits))
+          matrices.push_back(GetParam().single ? static_cast<float>(x) : x);
+      }
+    }
+    const auto check = [&](const auto& solved) {
+      for (size_t i = 0; i < solved.outcomes.size(); ++i) {
+        const std::string where =
+            absl::StrCat(testing::kMatrixKinds[i / kOfEach].name, " ", i % kOfEach, " of order ", order);
+        EXPECT_EQ(solved.outcomes[i], EigenOutcome::kConverged) << where;
+        EXPECT_LE(testing::BackwardError(matrices.data() + i * order * order, order,
+                                         solved.Of(static_cast<int64_t>(i), order), most) /
+                      Epsilon(),
+                  20)
+            << where;
+      }
+    };
+    if (GetParam().single) {
+      check(Solve<float>(GetParam().form, matrices, order));
+    } else {
+      check(Solve<double>(GetParam().form, matrices, order));
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Forms, BatchedEigenvaluesTest, ::testing::ValuesIn(Cases()), [](const auto& tested) {
+  return absl::StrCat(tested.param.form, tested.param.single ? "Float" : "Double");
+});
 
 TEST(BatchedEigenvaluesArgumentsTest, AnOrderOutOfRangeIsRefused) {
   for (const int order : {0, -1, 129}) {
