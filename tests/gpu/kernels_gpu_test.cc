@@ -3,7 +3,10 @@
 #include <cmath>
 #include <complex>
 #include <cstdlib>
+#include <fstream>
 #include <limits>
+#include <nlohmann/json.hpp>
+#include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -33,6 +36,9 @@
 #include "models/transition/symmetric_rank_one.h"
 #include "tests/kernels/backward_error.h"
 #include "tests/kernels/matrix_kinds.h"
+#include "tests/kernels/relative_errors.h"
+#include "tests/kernels/window_factors.h"
+#include "tests/testing/paths.h"
 #include "tests/testing/status_matchers.h"
 
 namespace eigsvc {
@@ -174,6 +180,66 @@ TEST(KernelsGpuTest, WindowsOfMatricesAreThoseOfTheTwin) {
     EXPECT_LE((sorted(found.log_magnitude) - sorted(expected.log_magnitude)).abs().max().item<double>(), 1e-7)
         << order;
     EXPECT_LE((sorted(found.phase) - sorted(expected.phase)).abs().max().item<double>(), 1e-6) << order;
+  }
+}
+
+// log λ of [..,order] values as RelativeErrors takes them.
+std::vector<std::complex<double>> Logs(const Eigenvalues& values) {
+  const at::Tensor logs =
+      at::complex(values.log_magnitude.to(at::kDouble), values.phase.to(at::kDouble)).cpu().contiguous();
+  const auto* data = static_cast<const std::complex<double>*>(logs.const_data_ptr());
+  return {data, data + logs.numel()};
+}
+
+double WorstOfWindows(const Eigenvalues& found, const std::vector<std::complex<double>>& expected,
+                      int64_t order) {
+  const std::vector<std::complex<double>> logs = Logs(found);
+  EXPECT_EQ(logs.size(), expected.size());
+  double worst = 0;
+  for (size_t i = 0; i < logs.size(); i += order) {
+    for (const double error : testing::RelativeErrors({logs.begin() + i, logs.begin() + i + order},
+                                                      {expected.begin() + i, expected.begin() + i + order}))
+      worst = std::max(worst, error);
+  }
+  return worst;
+}
+
+// As periodic_eigenvalues_test.cc asks of the CPU's form, at 256 steps against mpmath and against that form.
+TEST(KernelsGpuTest, LongWindowsAreThoseOfManyDigits) {
+  EigenvalueOptions options;
+  options.drop_zero_phases = false;
+  const auto steps_of = [](const std::string& kind, int64_t order, int64_t length, uint64_t seed) {
+    std::vector<double> factors = testing::WindowFactors(kind, static_cast<int>(order), length, seed);
+    return at::from_blob(factors.data(), {1, length, 1, order, order}, at::kDouble).clone();
+  };
+  const int64_t longest = Size(256, 16);
+  const nlohmann::json golden =
+      nlohmann::json::parse(std::ifstream(testing::SourcePath("tests/kernels/golden/windows.json")));
+  int of_longest = 0;
+  for (const nlohmann::json& entry : golden.at("cases")) {
+    const int64_t order = entry.at("order"), length = entry.at("length");
+    if (length > longest) continue;
+    const std::string kind = entry.at("kind");
+    options.window = Window{length, length};
+    EIGSVC_ASSERT_OK_AND_ASSIGN(
+        const Eigenvalues found,
+        ComputeEigenvalues({Dense{steps_of(kind, order, length, entry.at("seed")).to(kCuda)}}, options));
+    EXPECT_TRUE(found.log_magnitude.is_cuda());
+    const std::vector<double> log_magnitude = entry.at("log_magnitude"), phase = entry.at("phase");
+    std::vector<std::complex<double>> expected;
+    for (int64_t i = 0; i < order; ++i) expected.emplace_back(log_magnitude[i], phase[i]);
+    EXPECT_LT(WorstOfWindows(found, expected, order), 1e-9)
+        << kind << ", order " << order << ", length " << length;
+    of_longest += length == longest;
+  }
+  EXPECT_GE(of_longest, 2);
+  for (const int64_t order : OrdersOf({2, 16, 33}, {5})) {
+    options.window = Window{longest, 17};
+    const at::Tensor matrices = steps_of("gated", order, longest + 40, 7);
+    EIGSVC_ASSERT_OK_AND_ASSIGN(const Eigenvalues found,
+                                ComputeEigenvalues({Dense{matrices.to(kCuda)}}, options));
+    EIGSVC_ASSERT_OK_AND_ASSIGN(const Eigenvalues expected, ComputeEigenvalues({Dense{matrices}}, options));
+    EXPECT_LT(WorstOfWindows(found, Logs(expected), order), 1e-9) << order;
   }
 }
 

@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/kernels/relative_errors.h"
 #include "tests/kernels/window_factors.h"
 #include "tests/testing/paths.h"
 #include "tests/testing/status_matchers.h"
@@ -24,6 +25,7 @@ namespace {
 
 using Complex = std::complex<double>;
 using ::eigsvc::testing::Draw;
+using ::eigsvc::testing::RelativeErrors;
 using ::eigsvc::testing::StatusIs;
 using ::eigsvc::testing::WindowFactors;
 constexpr double kPi = std::numbers::pi;
@@ -61,25 +63,6 @@ Solved Solve(const std::vector<double>& matrices, int order, Window window, int6
   return solved;
 }
 
-// |λ/λ' - 1| of each with the nearest of the others, each used once, in terms of logarithms.
-std::vector<double> Errors(const std::vector<Complex>& found, std::vector<Complex> expected) {
-  std::vector<double> errors;
-  for (const Complex& log : found) {
-    const auto distance = [&](const Complex& other) {
-      if (log.real() == other.real() && std::isinf(log.real())) return 0.0;
-      const Complex difference(log.real() - other.real(), std::remainder(log.imag() - other.imag(), 2 * kPi));
-      const double error = std::abs(std::exp(difference) - 1.0);
-      return std::isnan(error) ? kInfinity : error;
-    };
-    const auto nearest =
-        std::min_element(expected.begin(), expected.end(),
-                         [&](const Complex& a, const Complex& b) { return distance(a) < distance(b); });
-    errors.push_back(distance(*nearest));
-    expected.erase(nearest);
-  }
-  return errors;
-}
-
 TEST(PeriodicEigenvaluesTest, AgreeWithManyDigits) {
   const nlohmann::json golden =
       nlohmann::json::parse(std::ifstream(testing::SourcePath("tests/kernels/golden/windows.json")));
@@ -94,7 +77,7 @@ TEST(PeriodicEigenvaluesTest, AgreeWithManyDigits) {
     const std::vector<double> log_magnitude = entry.at("log_magnitude"), phase = entry.at("phase");
     std::vector<Complex> expected;
     for (int i = 0; i < order; ++i) expected.emplace_back(log_magnitude[i], phase[i]);
-    const std::vector<double> errors = Errors(solved.Logs(0, order), expected);
+    const std::vector<double> errors = RelativeErrors(solved.Logs(0, order), expected);
     EXPECT_LT(*std::max_element(errors.begin(), errors.end()), 1e-9)
         << kind << ", order " << order << ", length " << length;
     long_windows += length == 256;
@@ -127,7 +110,7 @@ TEST(PeriodicEigenvaluesTest, WindowsAreWhereTheyBelong) {
         const double sum =
             log(row, 2 * w, unit, 0) + log(row, 2 * w + 1, unit, 0) + log(row, 2 * w + 2, unit, 0);
         const std::vector<double> errors =
-            Errors(solved.Logs(product, order), {{sum, 0}, {sum + 3.0 / 64, kPi}});
+            RelativeErrors(solved.Logs(product, order), {{sum, 0}, {sum + 3.0 / 64, kPi}});
         EXPECT_LT(errors[0], 1e-13);
         EXPECT_LT(errors[1], 1e-13);
       }
@@ -144,7 +127,7 @@ TEST(PeriodicEigenvaluesTest, OfOneFactorAreThoseOfAMatrix) {
         EigenProblem<double>{matrix.data(), 1, order, real.data(), imaginary.data(), &outcome}));
     std::vector<Complex> expected;
     for (int i = 0; i < order; ++i) expected.push_back(std::log(Complex(real[i], imaginary[i])));
-    const std::vector<double> errors = Errors(Solve(matrix, order, {1, 1}).Logs(0, order), expected);
+    const std::vector<double> errors = RelativeErrors(Solve(matrix, order, {1, 1}).Logs(0, order), expected);
     EXPECT_LT(*std::max_element(errors.begin(), errors.end()), 1e-11) << order;
   }
 }
