@@ -2,6 +2,7 @@
 
 import argparse
 import concurrent.futures
+import contextlib
 import json
 import math
 import pathlib
@@ -40,6 +41,22 @@ def analyze(arguments, device, *more):
     return json.loads(done.stdout)
 
 
+@contextlib.contextmanager
+def daemon(devices):
+    """A server's address, while it runs with these devices."""
+    with tempfile.TemporaryDirectory() as directory:
+        server = f"unix:{directory}/socket"
+        process = subprocess.Popen([options.bin / "eigsvcd", "--listen", server, "--http-listen", "", "--state-dir",
+                                    directory + "/state", "--devices", devices], stderr=subprocess.DEVNULL)
+        try:
+            while not pathlib.Path(directory, "socket").exists() and process.poll() is None:
+                time.sleep(0.1)
+            yield server
+        finally:
+            process.terminate()
+            process.wait()
+
+
 class DeviceTest(unittest.TestCase):
     def setUp(self):
         listed = subprocess.run([options.bin / "eigsvc-worker", "--list-devices"], capture_output=True, text=True)
@@ -67,29 +84,37 @@ class DeviceTest(unittest.TestCase):
                     self.assertTrue(math.isfinite(site["log_magnitude"]["mean"]))
 
     def test_two_devices_work_side_by_side_with_the_same_bits(self):
+        self.require_two_alike()
+        with concurrent.futures.ThreadPoolExecutor() as pool, daemon("cuda:0,cuda:1") as server:
+            for name, arguments in CASES.items():
+                with self.subTest(name):
+                    first, second = pool.map(lambda device: analyze(arguments, device, "--server", server),
+                                             ["cuda:0", "cuda:1"])
+                    self.assertEqual((first["model"]["device"], second["model"]["device"]), ("cuda:0", "cuda:1"))
+                    self.assertEqual(first["sites"], second["sites"])
+                    self.assertEqual(first["score"], second["score"])
+
+    def test_two_devices_share_an_analysis_with_the_bits_of_one(self):
+        self.require_two_alike()
+        alone = {}
+        with daemon("cuda:0") as server:
+            for name, arguments in CASES.items():
+                alone[name] = analyze(arguments, "cuda:0", "--server", server)
+        with daemon("cuda:0+cuda:1") as server:
+            for name, arguments in CASES.items():
+                with self.subTest(name):
+                    both = analyze(arguments, "cuda:0+cuda:1", "--server", server)
+                    self.assertEqual(both["model"]["device"], "cuda:0+cuda:1")
+                    self.assertEqual(both["sites"], alone[name]["sites"])
+                    self.assertEqual(both["score"], alone[name]["score"])
+
+    def require_two_alike(self):
         listed = subprocess.run([options.bin / "eigsvc-worker", "--list-devices"], capture_output=True, text=True).stdout
         if "cuda:1" not in listed:
             self.skipTest("this machine has one CUDA device")
         names = subprocess.run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True)
         if len(set(names.stdout.splitlines())) != 1:
             self.skipTest("its CUDA devices are of several kinds, whose matrix products round differently")
-        with concurrent.futures.ThreadPoolExecutor() as pool, tempfile.TemporaryDirectory() as directory:
-            server = f"unix:{directory}/socket"
-            daemon = subprocess.Popen([options.bin / "eigsvcd", "--listen", server, "--http-listen", "", "--state-dir",
-                                       directory + "/state", "--devices", "cuda:0,cuda:1"], stderr=subprocess.DEVNULL)
-            try:
-                while not pathlib.Path(directory, "socket").exists() and daemon.poll() is None:
-                    time.sleep(0.1)
-                for name, arguments in CASES.items():
-                    with self.subTest(name):
-                        first, second = pool.map(lambda device: analyze(arguments, device, "--server", server),
-                                                 ["cuda:0", "cuda:1"])
-                        self.assertEqual((first["model"]["device"], second["model"]["device"]), ("cuda:0", "cuda:1"))
-                        self.assertEqual(first["sites"], second["sites"])
-                        self.assertEqual(first["score"], second["score"])
-            finally:
-                daemon.terminate()
-                daemon.wait()
 
     def on_cpu(self, arguments):
         """A private daemon takes every CUDA device when there is one; the headless worker takes the one it is told."""
