@@ -100,6 +100,7 @@ Json AnalysisObject(const v1::Analysis& analysis, const std::string& source) {
   object["examples"] = result.examples();
   object["tokens"] = result.tokens();
   object["eigenvalues"] = result.eigenvalues();
+  object["redone_matrices"] = result.redone_matrices();
   object["batch_size"] = result.batch_size();
   object["max_steps"] = analysis.spec().max_steps() > 0 ? Json(analysis.spec().max_steps()) : Json();
   object["seconds"] = {{"forward", Seconds(result.forward_time())},

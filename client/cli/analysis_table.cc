@@ -322,6 +322,11 @@ std::string ReportTable(const Report& report, const Style& style) {
                     ", counted apart\n");
   }
 
+  if (const int64_t redone = result.redone_matrices(); redone > 0) {
+    absl::StrAppend(&out, "  ", CountText(redone), redone == 1 ? " matrix" : " matrices",
+                    " did not converge in the batched solver, redone by LAPACK\n");
+  }
+
   AppendConditioning(report.analysis, style, &out);
 
   std::vector<PlotRun> plot_runs = {{"checkpoint", layers}};

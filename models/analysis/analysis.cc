@@ -339,6 +339,7 @@ class Engine {
     result_.sites = tap_->TakeSites();
     result_.predictions = std::move(predictions_);
     result_.eigenvalues = tap_->eigenvalues();
+    result_.redone = tap_->redone();
     result_.analysis_time = tap_->time();
     result_.total_time = absl::Now() - start_;
     return std::move(result_);

@@ -85,7 +85,8 @@ struct AnalysisResult {
   std::vector<SiteSpectrum> sites;      // ordered by (layer, mixer, unit)
   std::vector<Prediction> predictions;  // that the score is of, by example
   int64_t examples = 0, batches = 0, tokens = 0, eigenvalues = 0;
-  int64_t batch_size = 0;
+  int64_t redone = 0;      // of Eigenvalues
+  int64_t batch_size = 0;  // the largest
   absl::Duration forward_time, analysis_time, total_time;
   int64_t exported_bytes = 0;
 };

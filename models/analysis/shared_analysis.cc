@@ -70,6 +70,7 @@ class Shares {
       all.convention = result->convention;
       all.batches += result->batches;
       all.tokens += result->tokens;
+      all.redone += result->redone;
       all.batch_size = std::max(all.batch_size, result->batch_size);
       all.forward_time = std::max(all.forward_time, result->forward_time);
       all.analysis_time = std::max(all.analysis_time, result->analysis_time);

@@ -169,6 +169,7 @@ absl::Status SpectrumTap::CountOnHost(int layer, absl::string_view mixer, UnitKi
       const HostEigenvalues host,
       ComputeHostEigenvalues(transition, layer, mixer, batch_->rows, WindowsIn(batch_->steps),
                              {options_.precision, options_.window, &stop_}));
+  redone_ += host.eigenvalues.redone;
   if (export_ != nullptr) EIGSVC_RETURN_IF_ERROR(export_->Write(layer, mixer, first_row_, *batch_, host));
   EIGSVC_ASSIGN_OR_RETURN(const absl::Span<SiteSpectrum> sites,
                           Describe(layer, mixer, unit_kind, host.eigenvalues.layout, host.constant));
@@ -185,6 +186,7 @@ absl::Status SpectrumTap::Defer(int layer, absl::string_view mixer, UnitKind uni
                           ComputeReported(transition, layer, mixer, batch_->rows, WindowsIn(batch_->steps),
                                           {options_.precision, options_.window, &stop_,
                                            /*drop_zero_phases=*/false, /*keep_factors=*/true}));
+  redone_ += values.redone;
   const EigenvalueLayout& layout = values.layout;
   EIGSVC_RETURN_IF_ERROR(Describe(layer, mixer, unit_kind, layout, /*constant=*/false).status());
   CountedChunk chunk;

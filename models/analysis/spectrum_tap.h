@@ -55,6 +55,7 @@ class SpectrumTap final : public TransitionTap {
   const std::vector<SiteSpectrum>& sites() const { return sites_; }    // ordered by site
   std::vector<SiteSpectrum> TakeSites() { return std::move(sites_); }  // at the end
   int64_t eigenvalues() const { return eigenvalues_; }                 // stored entries counted
+  int64_t redone() const { return redone_; }                           // of Eigenvalues
   // Whether a site reported steps of which nothing was counted. REQUIRES a Collect.
   bool MissesSteps() const;
   // Spent by the host in OnTransition and Collect. What a device spends on deferred counts is not known.
@@ -104,7 +105,7 @@ class SpectrumTap final : public TransitionTap {
   int64_t origin_ = 0;  // of the report at hand: the first step that counts, where windows begin
   std::set<std::pair<int, std::string>> constants_, changing_;  // sites seen so far
   std::vector<SiteSpectrum> sites_;
-  int64_t eigenvalues_ = 0;
+  int64_t eigenvalues_ = 0, redone_ = 0;
   absl::Duration time_;
 };
 

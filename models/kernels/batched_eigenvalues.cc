@@ -65,7 +65,7 @@ absl::Status PlainEigenvalues(const EigenProblem<T>& problem) {
     std::copy_n(problem.matrices + i * n * n, n * n, matrix.begin());
     kernels::HessenbergQr<T, kernels::OneLane> solver(matrix.data(), problem.order, problem.order,
                                                       scratch.data(), {});
-    problem.outcomes[i] = solver.Run(problem.real + i * n, problem.imaginary + i * n);
+    problem.outcomes[i] = solver.Run(problem.real + i * n, problem.imaginary + i * n, problem.most_sweeps);
   }
   return absl::OkStatus();
 }

@@ -33,7 +33,8 @@ __global__ void EigenvaluesKernel(EigenProblem<T> problem) {
   for (int i = tile.thread_rank(); i < n * n; i += kSize) matrix[i / n * ld + i % n] = source[i];
   tile.sync();
   kernels::HessenbergQr<T, kernels::TileLanes<kSize>> solver(matrix, n, ld, matrix + ld * n, {tile});
-  const EigenOutcome outcome = solver.Run(problem.real + index * n, problem.imaginary + index * n);
+  const EigenOutcome outcome =
+      solver.Run(problem.real + index * n, problem.imaginary + index * n, problem.most_sweeps);
   if (tile.thread_rank() == 0) problem.outcomes[index] = outcome;
 }
 

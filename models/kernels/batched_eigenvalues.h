@@ -26,6 +26,7 @@ struct EigenProblem {
   T* real = nullptr;
   T* imaginary = nullptr;
   EigenOutcome* outcomes = nullptr;  // [count]
+  int most_sweeps = 0;               // of a matrix, before it is given up; 0: 30 an eigenvalue, 300 at least
 };
 
 inline constexpr int kMaxBatchedOrder = 128;

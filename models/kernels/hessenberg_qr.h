@@ -103,7 +103,8 @@ class HessenbergQr {
   EIGSVC_HOST_DEVICE HessenbergQr(T* a, int order, int ld, T* v, Lanes lanes)
       : a_(a), n_(order), ld_(ld), v_(v), lanes_(lanes) {}
 
-  EIGSVC_HOST_DEVICE EigenOutcome Run(T* real, T* imaginary) {
+  // most_sweeps as in EigenProblem.
+  EIGSVC_HOST_DEVICE EigenOutcome Run(T* real, T* imaginary, int most_sweeps) {
     T scale;
     if (!Normalise(scale)) {
       for (int i = lanes_.rank(); i < n_; i += lanes_.size()) real[i] = imaginary[i] = NotANumber();
@@ -111,7 +112,7 @@ class HessenbergQr {
     }
     Balance();
     ToHessenberg();
-    return Iterate(real, imaginary, scale);
+    return Iterate(real, imaginary, scale, most_sweeps);
   }
 
  private:
@@ -327,8 +328,8 @@ class HessenbergQr {
     }
   }
 
-  EIGSVC_HOST_DEVICE EigenOutcome Iterate(T* real, T* imaginary, T scale) {
-    const int limit = 30 * (n_ > 10 ? n_ : 10);
+  EIGSVC_HOST_DEVICE EigenOutcome Iterate(T* real, T* imaginary, T scale, int most_sweeps) {
+    const int limit = most_sweeps > 0 ? most_sweeps : 30 * (n_ > 10 ? n_ : 10);
     int iteration = 0, total = 0;
     for (int high = n_ - 1; high >= 0;) {
       const int low = BlockStart(high);

@@ -339,7 +339,7 @@ class SimdQr {
   }
 
   void Iterate(const EigenProblem<T>& problem, int64_t first, int count, Vector scale, Mask finite) {
-    const int limit = 30 * (n_ > 10 ? n_ : 10);
+    const int limit = problem.most_sweeps > 0 ? problem.most_sweeps : 30 * (n_ > 10 ? n_ : 10);
     Mask high{}, iteration{}, total{};
     for (int lane = 0; lane < kLanes; ++lane) {
       high[lane] = lane < count && finite[lane] != 0 ? n_ - 1 : -1;

@@ -67,7 +67,8 @@ absl::StatusOr<ConditionedEigenvalues> SolveConditioned(const at::Tensor& d, con
   ConditionedEigenvalues result;
   EIGSVC_ASSIGN_OR_RETURN(
       const at::Tensor estimates,
-      DenseEigenvaluesInPieces(at::diag_embed(diagonal) - at::matmul(left, right.transpose(-1, -2)), stop));
+      DenseEigenvaluesInPieces(at::diag_embed(diagonal) - at::matmul(left, right.transpose(-1, -2)), stop,
+                               /*redone=*/nullptr));  // complex, so LAPACK's from the first
   result.values = estimates.contiguous();
   result.condition = at::empty(diagonal.sizes(), at::kDouble);
   result.error = at::empty_like(result.condition);

@@ -68,23 +68,23 @@ absl::Status Solve(const EigenProblem<double>& problem, const c10::Device& devic
 
 }  // namespace
 
-at::Tensor DenseEigenvalues(const at::Tensor& matrix) {
+at::Tensor DenseEigenvalues(const at::Tensor& matrix, int64_t* redone, int most_sweeps) {
   const at::Tensor full = matrix.to(matrix.is_complex() ? at::kComplexDouble : at::kDouble).contiguous();
   if (!HasKernel(full) || full.numel() == 0) return GeneralEigenvalues(full);
   const int64_t order = full.size(-1), count = full.numel() / (order * order);
   const at::Tensor real = at::empty({count, order}, full.options()), imaginary = at::empty_like(real);
   const at::Tensor outcomes = at::empty({count}, full.options().dtype(at::kInt));
-  const absl::Status solved = Solve({full.const_data_ptr<double>(), count, static_cast<int>(order),
-                                     real.mutable_data_ptr<double>(), imaginary.mutable_data_ptr<double>(),
-                                     reinterpret_cast<EigenOutcome*>(outcomes.mutable_data_ptr<int32_t>())},
-                                    full.device());
-  if (!solved.ok()) return GeneralEigenvalues(full);
+  ThrowUnlessOk(Solve({full.const_data_ptr<double>(), count, static_cast<int>(order),
+                       real.mutable_data_ptr<double>(), imaginary.mutable_data_ptr<double>(),
+                       reinterpret_cast<EigenOutcome*>(outcomes.mutable_data_ptr<int32_t>()), most_sweeps},
+                      full.device()));
   at::Tensor values = at::complex(real, imaginary);
   const at::Tensor failed =
       at::nonzero(outcomes == static_cast<int32_t>(EigenOutcome::kNotConverged)).squeeze(-1);
   if (failed.numel() > 0) {
-    values.index_copy_(0, failed,
-                       GeneralEigenvalues(full.view({count, order, order}).index_select(0, failed)));
+    if (redone != nullptr) *redone += failed.numel();
+    const at::Tensor again = full.view({count, order, order}).index_select(0, failed).cpu();
+    values.index_copy_(0, failed, GeneralEigenvalues(again).to(values.device()));
   }
   std::vector<int64_t> shape = full.sizes().vec();
   shape.pop_back();

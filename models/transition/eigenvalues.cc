@@ -190,7 +190,7 @@ struct Compute {
 
   absl::Status operator()(const Dense& kind) const {
     EIGSVC_ASSIGN_OR_RETURN(const at::Tensor values, ByProblem(kind.matrix, [&](const at::Tensor& matrices) {
-                              return DenseEigenvaluesInPieces(matrices, options.stop);
+                              return DenseEigenvaluesInPieces(matrices, options.stop, &result.redone);
                             }));
     return Keep(Discretized(values, kind.discretization, options.drop_zero_phases));
   }
@@ -211,7 +211,7 @@ struct Compute {
     } else {
       const at::Tensor inner = at::matmul(ToFull(kind.v).transpose(-1, -2), ToFull(kind.u));
       EIGSVC_ASSIGN_OR_RETURN(seen, ByProblem(inner, [&](const at::Tensor& matrices) {
-                                return DenseEigenvaluesInPieces(matrices, options.stop);
+                                return DenseEigenvaluesInPieces(matrices, options.stop, &result.redone);
                               }));
     }
     const at::Tensor moved = d - seen;
@@ -244,8 +244,9 @@ struct Compute {
         InPieces(d.size(0), SolverOperations(size), 3 * size * size, options.stop,
                  [&](int64_t begin, int64_t length) {
                    const auto part = [&](const at::Tensor& x) { return x.narrow(0, begin, length); };
-                   return DenseEigenvalues(at::diag_embed(part(d)) -
-                                           at::matmul(part(u), part(v).transpose(-1, -2)));
+                   return DenseEigenvalues(
+                       at::diag_embed(part(d)) - at::matmul(part(u), part(v).transpose(-1, -2)),
+                       &result.redone);
                  }));
     return values.unflatten(0, kind.u.sizes().slice(0, 3));
   }
@@ -269,27 +270,29 @@ struct Compute {
 };
 
 // Windows of steps that do not commute.
-absl::StatusOr<LogPolar> Products(const TransitionKind& kind, const EigenvalueOptions& options) {
+absl::StatusOr<LogPolar> Products(const TransitionKind& kind, const EigenvalueOptions& options,
+                                  int64_t* redone) {
   const Window& window = options.window;
   if (const auto* dense = std::get_if<Dense>(&kind)) {
     const auto matrices = [&](int64_t begin, int64_t length) {
       return dense->matrix.narrow(1, begin, length);
     };
-    return DenseWindows(dense->matrix.sizes(), matrices, window, options.stop);
+    return DenseWindows(dense->matrix.sizes(), matrices, window, options.stop, redone);
   }
   const auto& low_rank = std::get<DiagonalPlusLowRank>(kind);
-  if (IsScalarPlusLowRank(low_rank)) return LowRankWindows(low_rank, window, options.stop);
+  if (IsScalarPlusLowRank(low_rank)) return LowRankWindows(low_rank, window, options.stop, redone);
   const auto matrices = [&](int64_t begin, int64_t length) {
     const auto part = [&](const at::Tensor& x) { return ToFull(x.narrow(1, begin, length)); };
     return at::diag_embed(part(low_rank.d).expand(part(low_rank.u).sizes().slice(0, 4))) -
            at::matmul(part(low_rank.u), part(low_rank.v).transpose(-1, -2));
   };
-  return DenseWindows(low_rank.u.sizes(), matrices, window, options.stop);
+  return DenseWindows(low_rank.u.sizes(), matrices, window, options.stop, redone);
 }
 
 absl::StatusOr<LogPolar> WindowsOf(const Transition& transition, const EigenvalueOptions& options,
                                    Eigenvalues& result) {
-  if (!transition.constant && !Commutes(transition.kind)) return Products(transition.kind, options);
+  if (!transition.constant && !Commutes(transition.kind))
+    return Products(transition.kind, options, &result.redone);
   EigenvalueOptions of_steps = options;
   of_steps.keep_factors = false;
   EIGSVC_RETURN_IF_ERROR(std::visit(Compute{of_steps, result}, transition.kind));

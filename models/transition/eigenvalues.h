@@ -33,6 +33,7 @@ struct Eigenvalues {
   at::Tensor condition;  // 1/|yᴴx| of the unit left and right eigenvectors
   at::Tensor error;      // what log|λ| may be off by, to first order: the solver's ε·‖A‖·condition
   int bits = 0;          // of the solver's precision
+  int64_t redone = 0;    // matrices that a batched solver gave up on and that the host solved instead
 };
 
 struct EigenvalueOptions {

@@ -47,9 +47,10 @@ inline bool LayerKernelsTake(const at::Tensor& x) {
 #endif
 }
 
-// Throws what CallTorch makes INTERNAL of, sticky where the device is beyond help. Sizes that a kernel
-// refuses are to be looked at before.
+// Throws what CallTorch makes RESOURCE_EXHAUSTED of where memory ran out, else INTERNAL, sticky where the
+// device is beyond help. Sizes that a kernel refuses are to be looked at before.
 inline void ThrowUnlessOk(const absl::Status& status) {
+  TORCH_CHECK_WITH(OutOfMemoryError, !absl::IsResourceExhausted(status), std::string(status.message()));
   TORCH_CHECK(status.ok(), std::string(status.message()));
 }
 

@@ -49,11 +49,13 @@ absl::StatusOr<at::Tensor> InPieces(
   return pieces.size() == 1 ? pieces[0] : at::cat(pieces, 0);
 }
 
-absl::StatusOr<at::Tensor> DenseEigenvaluesInPieces(const at::Tensor& matrices, const StopToken* stop) {
+absl::StatusOr<at::Tensor> DenseEigenvaluesInPieces(const at::Tensor& matrices, const StopToken* stop,
+                                                    int64_t* redone) {
   const int64_t size = matrices.size(-1);
-  return InPieces(
-      matrices.size(0), SolverOperations(size), 3 * size * size, stop,
-      [&](int64_t begin, int64_t length) { return DenseEigenvalues(matrices.narrow(0, begin, length)); });
+  return InPieces(matrices.size(0), SolverOperations(size), 3 * size * size, stop,
+                  [&](int64_t begin, int64_t length) {
+                    return DenseEigenvalues(matrices.narrow(0, begin, length), redone);
+                  });
 }
 
 absl::StatusOr<at::Tensor> SymmetricRankOneEigenvalues(const at::Tensor& d, const at::Tensor& z,

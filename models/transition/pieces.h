@@ -19,8 +19,10 @@ absl::StatusOr<at::Tensor> InPieces(
 // Of a general eigenvalue problem of order `size`, roughly.
 double SolverOperations(int64_t size);
 
-// DenseEigenvalues (dense_eigenvalues.h) [P,N] complex of matrices [P,N,N]. Throws like LibTorch; so below.
-absl::StatusOr<at::Tensor> DenseEigenvaluesInPieces(const at::Tensor& matrices, const StopToken* stop);
+// DenseEigenvalues (dense_eigenvalues.h, also of `redone`) [P,N] complex of matrices [P,N,N]. Throws like
+// LibTorch; so below.
+absl::StatusOr<at::Tensor> DenseEigenvaluesInPieces(const at::Tensor& matrices, const StopToken* stop,
+                                                    int64_t* redone);
 
 // Eigenvalues [P,N] of diag(d) - z zᵀ for real d, z [P,N]; NaN where a problem is not finite.
 absl::StatusOr<at::Tensor> SymmetricRankOneEigenvalues(const at::Tensor& d, const at::Tensor& z,

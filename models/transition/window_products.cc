@@ -69,9 +69,9 @@ bool HasPeriodicKernel(const at::Tensor& matrices) {
 }
 
 // Of windows over matrices [B,T,U,N,N]: [B,windows,U,N,2].
-absl::StatusOr<at::Tensor> PeriodicWindows(const at::Tensor& given, const Window& window) {
+absl::StatusOr<at::Tensor> PeriodicWindows(const at::Tensor& given, const Window& window, int64_t* redone) {
   if (!HasPeriodicKernel(given)) {
-    EIGSVC_ASSIGN_OR_RETURN(const at::Tensor values, PeriodicWindows(given.cpu(), window));
+    EIGSVC_ASSIGN_OR_RETURN(const at::Tensor values, PeriodicWindows(given.cpu(), window, redone));
     return values.to(given.device());
   }
   const at::Tensor matrices = given.to(at::kDouble).contiguous();
@@ -85,10 +85,11 @@ absl::StatusOr<at::Tensor> PeriodicWindows(const at::Tensor& given, const Window
              window, log_magnitude.mutable_data_ptr<double>(), phase.mutable_data_ptr<double>(),
              reinterpret_cast<EigenOutcome*>(outcomes.mutable_data_ptr<int32_t>())},
             matrices.options()));
-  if (!(outcomes == static_cast<int32_t>(EigenOutcome::kNotConverged)).any().item<bool>())
-    return Packed({log_magnitude, phase});
+  const auto failed = (outcomes == static_cast<int32_t>(EigenOutcome::kNotConverged)).sum().item<int64_t>();
+  if (failed == 0) return Packed({log_magnitude, phase});
   if (!given.is_cpu()) {  // there, factors are moved by a rounding
-    EIGSVC_ASSIGN_OR_RETURN(const at::Tensor values, PeriodicWindows(given.cpu(), window));
+    *redone += failed;
+    EIGSVC_ASSIGN_OR_RETURN(const at::Tensor values, PeriodicWindows(given.cpu(), window, redone));
     return values.to(given.device());
   }
   return absl::InternalError(absl::StrCat("periodic QR does not converge for a product of ", window.length,
@@ -113,7 +114,7 @@ struct Steps {
 };
 
 // The product of the d, then the moved eigenvalues, [B,windows,U,1+M,2], M < N.
-absl::StatusOr<at::Tensor> MovedByWindow(const Steps& steps, const Window& window) {
+absl::StatusOr<at::Tensor> MovedByWindow(const Steps& steps, const Window& window, int64_t* redone) {
   const int64_t rank = steps.u.size(-1), moved = rank * window.length;
   // A step with d = 0 has no û: the determinant below says so.
   const at::Tensor columns = SideBySide(steps.u / steps.d.unsqueeze(-1), window),
@@ -126,7 +127,8 @@ absl::StatusOr<at::Tensor> MovedByWindow(const Steps& steps, const Window& windo
                    lower = identity + products.masked_fill(before.logical_not(), 0);
   const LogPolar values =
       Discretized(DenseEigenvalues(at::linalg_solve_triangular(lower, upper, /*upper=*/false, /*left=*/true,
-                                                               /*unitriangular=*/true)),
+                                                               /*unitriangular=*/true),
+                                   redone),
                   Discretization::kNone, /*look=*/false);
   const LogPolar gate = SumOverWindows(Discretized(steps.d, Discretization::kNone, /*look=*/false), window);
   at::Tensor total = Packed(Times(values, gate));
@@ -145,7 +147,7 @@ absl::StatusOr<at::Tensor> MovedByWindow(const Steps& steps, const Window& windo
     const at::Tensor d = chosen(steps.d.squeeze(-1).unfold(1, window.length, window.stride));  // [P,W]
     const Steps inside{d.unsqueeze(-1).unsqueeze(-1), by_step(u), by_step(v)};
     EIGSVC_ASSIGN_OR_RETURN(const at::Tensor again,
-                            PeriodicWindows(inside.Matrices(), {window.length, window.length}));
+                            PeriodicWindows(inside.Matrices(), {window.length, window.length}, redone));
     total = total.flatten(0, 2).index_copy(0, wrong, again.view({-1, moved, 2})).view_as(total);
   }
   return at::cat({Packed(gate), total}, -2);
@@ -171,12 +173,13 @@ absl::StatusOr<LogPolar> InPiecesOfWindows(
 
 absl::StatusOr<LogPolar> DenseWindows(at::IntArrayRef sizes,
                                       absl::FunctionRef<at::Tensor(int64_t begin, int64_t length)> matrices,
-                                      const Window& window, const StopToken* stop) {
+                                      const Window& window, const StopToken* stop, int64_t* redone) {
   const int64_t products = sizes[0] * sizes[2], order = sizes[3];
   return InPiecesOfWindows(
       sizes[1], window, static_cast<double>(products * window.length) * SolverOperations(order),
-      2 * products * order * order * window.stride, stop,
-      [&](int64_t begin, int64_t length) { return PeriodicWindows(matrices(begin, length), window); });
+      2 * products * order * order * window.stride, stop, [&](int64_t begin, int64_t length) {
+        return PeriodicWindows(matrices(begin, length), window, redone);
+      });
 }
 
 int64_t MovedEigenvalues(const DiagonalPlusLowRank& kind, const Window& window) {
@@ -184,19 +187,20 @@ int64_t MovedEigenvalues(const DiagonalPlusLowRank& kind, const Window& window) 
 }
 
 absl::StatusOr<LogPolar> LowRankWindows(const DiagonalPlusLowRank& kind, const Window& window,
-                                        const StopToken* stop) {
+                                        const StopToken* stop, int64_t* redone) {
   const Steps steps{ToFull(kind.d), ToFull(kind.u), ToFull(kind.v)};
   const int64_t order = steps.u.size(3), moved = MovedEigenvalues(kind, window);
   if (moved == order) {
     return DenseWindows(
         steps.u.sizes(), [&](int64_t begin, int64_t length) { return steps.Part(begin, length).Matrices(); },
-        window, stop);
+        window, stop, redone);
   }
   const int64_t products = steps.u.size(0) * steps.u.size(2);
-  return InPiecesOfWindows(
-      steps.u.size(1), window, static_cast<double>(products) * SolverOperations(moved),
-      products * moved * (2 * order + 4 * moved), stop,
-      [&](int64_t begin, int64_t length) { return MovedByWindow(steps.Part(begin, length), window); });
+  return InPiecesOfWindows(steps.u.size(1), window, static_cast<double>(products) * SolverOperations(moved),
+                           products * moved * (2 * order + 4 * moved), stop,
+                           [&](int64_t begin, int64_t length) {
+                             return MovedByWindow(steps.Part(begin, length), window, redone);
+                           });
 }
 
 }  // namespace eigsvc

@@ -16,10 +16,11 @@ namespace eigsvc {
 
 // Of real Λ, given for `length` steps from `begin` on, [B,length,U,N,N], where `sizes` is [B,T,U,N,..]:
 // [B,windows,U,N] by periodic QR. INTERNAL where it does not converge, CANCELLED and DEADLINE_EXCEEDED from
-// `stop`, which may be null; so below. Throws like LibTorch.
+// `stop`, which may be null; so below. Matrices that a batched solver gave up on and that the host solved
+// instead are added to `redone`. Throws like LibTorch.
 absl::StatusOr<LogPolar> DenseWindows(at::IntArrayRef sizes,
                                       absl::FunctionRef<at::Tensor(int64_t begin, int64_t length)> matrices,
-                                      const Window& window, const StopToken* stop);
+                                      const Window& window, const StopToken* stop, int64_t* redone);
 
 // How many eigenvalues of a window of d·I - u vᵀ, N×N of rank R each, are other than the product of the d.
 int64_t MovedEigenvalues(const DiagonalPlusLowRank& kind, const Window& window);
@@ -33,6 +34,6 @@ int64_t MovedEigenvalues(const DiagonalPlusLowRank& kind, const Window& window);
 // Where M = N, and where these do not multiply to the determinant that the steps have, periodic QR takes
 // over: on all dimensions, or on the M that the u span.
 absl::StatusOr<LogPolar> LowRankWindows(const DiagonalPlusLowRank& kind, const Window& window,
-                                        const StopToken* stop);
+                                        const StopToken* stop, int64_t* redone);
 
 }  // namespace eigsvc

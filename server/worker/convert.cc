@@ -161,6 +161,7 @@ v1::AnalysisResult ResultProto(const AnalysisResult& result) {
   out.set_examples(result.examples);
   out.set_tokens(result.tokens);
   out.set_eigenvalues(result.eigenvalues);
+  out.set_redone_matrices(result.redone);
   out.set_definition(std::string(DefinitionName(result.convention.departures)));
   for (std::string& name : DepartureNames(result.convention.departures)) out.add_departures(std::move(name));
   out.set_gauge(std::string(GaugeName(result.convention.gauge)));

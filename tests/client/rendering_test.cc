@@ -134,6 +134,15 @@ TEST(ReportTest, ManySitesBecomeLayersUnlessAllAreAskedFor) {
   EXPECT_THAT(ReportTable(report, kPlain), HasSubstr("head 57"));
 }
 
+TEST(ReportTest, WhatLapackHadToRedoIsSaid) {
+  Report report = SampleReport(false);
+  EXPECT_THAT(ReportTable(report, kPlain), Not(HasSubstr("LAPACK")));
+  report.analysis.mutable_result()->set_redone_matrices(1234);
+  EXPECT_THAT(ReportTable(report, kPlain),
+              HasSubstr("1,234 matrices did not converge in the batched solver, redone by LAPACK"));
+  EXPECT_EQ(Json::parse(ReportJson(report))["redone_matrices"], 1234);
+}
+
 TEST(ReportTest, NothingCountedIsShownAsNothing) {
   Report report = SampleReport(false);
   report.analysis.mutable_result()->clear_sites();

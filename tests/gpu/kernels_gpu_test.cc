@@ -144,7 +144,10 @@ TEST(KernelsGpuTest, DenseEigenvaluesTakeTheKernelAndNameWhatIsNotFinite) {
   at::Tensor matrices = at::randn({7, 3, 12, 12}, at::kDouble);
   matrices[2][1][0][5].fill_(std::numeric_limits<double>::quiet_NaN());
   matrices[6][0][11][11].fill_(-std::numeric_limits<double>::infinity());
-  const at::Tensor found = DenseEigenvalues(matrices.to(kCuda)).cpu(), expected = DenseEigenvalues(matrices);
+  int64_t redone = 0;
+  const at::Tensor found = DenseEigenvalues(matrices.to(kCuda), &redone).cpu(),
+                   expected = DenseEigenvalues(matrices, &redone);
+  EXPECT_EQ(redone, 0);
   ASSERT_EQ(found.sizes(), expected.sizes());
   for (int64_t i = 0; i < 7; ++i) {
     for (int64_t j = 0; j < 3; ++j) {
@@ -153,6 +156,21 @@ TEST(KernelsGpuTest, DenseEigenvaluesTakeTheKernelAndNameWhatIsNotFinite) {
       } else {
         EXPECT_LE(Distance(found[i][j].contiguous(), expected[i][j].contiguous()), 1e-11);
       }
+    }
+  }
+}
+
+TEST(KernelsGpuTest, WhatDoesNotConvergeIsRedoneOnTheHostAndCounted) {
+  for (const int64_t order : {5, 12, 33}) {
+    at::Tensor matrices = at::randn({40, order, order}, at::kDouble) / std::sqrt(static_cast<double>(order));
+    matrices[7].triu_();  // converges without a sweep
+    int64_t redone = 0;
+    const at::Tensor found = DenseEigenvalues(matrices.to(kCuda), &redone, /*most_sweeps=*/1);
+    EXPECT_TRUE(found.is_cuda());
+    EXPECT_EQ(redone, 39) << order;
+    for (int64_t i = 0; i < 40; ++i) {
+      EXPECT_LE(Distance(found[i].cpu().contiguous(), at::linalg_eigvals(matrices[i]).contiguous()), 1e-9)
+          << order;
     }
   }
 }

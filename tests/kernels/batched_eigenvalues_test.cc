@@ -52,7 +52,8 @@ absl::Status SolveBy(const std::string& form, const EigenProblem<T>& problem) {
 }
 
 template <typename T>
-Solved<T> Solve(const std::string& form, const std::vector<double>& matrices, int order) {
+Solved<T> Solve(const std::string& form, const std::vector<double>& matrices, int order,
+                int most_sweeps = 0) {
   const std::vector<T> narrow(matrices.begin(), matrices.end());
   const auto count = static_cast<int64_t>(narrow.size()) / (order * order);
   Solved<T> solved;
@@ -60,7 +61,8 @@ Solved<T> Solve(const std::string& form, const std::vector<double>& matrices, in
   solved.imaginary.assign(count * order, -77);
   solved.outcomes.assign(count, EigenOutcome::kNotConverged);
   const EigenProblem<T> problem{
-      narrow.data(), count, order, solved.real.data(), solved.imaginary.data(), solved.outcomes.data()};
+      narrow.data(),          count,      order, solved.real.data(), solved.imaginary.data(),
+      solved.outcomes.data(), most_sweeps};
   EIGSVC_EXPECT_OK(SolveBy(form, problem));
   return solved;
 }
@@ -238,6 +240,31 @@ TEST_P(BatchedEigenvaluesTest, NonFiniteMatricesAreNamedAndHarmTheirNeighboursNo
     check(Solve<float>(GetParam().form, matrices, kOrder));
   } else {
     check(Solve<double>(GetParam().form, matrices, kOrder));
+  }
+}
+
+TEST_P(BatchedEigenvaluesTest, AMatrixThatTakesTooManySweepsIsNamedAndHarmsItsNeighboursNot) {
+  constexpr int kOrder = 12;
+  std::vector<double> matrices = RandomMatrices(40, kOrder, 9);
+  for (int m = 0; m < 40; m += 2) {  // triangular: no sweep at all
+    for (int i = 0; i < kOrder; ++i) std::fill_n(matrices.begin() + (m * kOrder + i) * kOrder, i, 0.0);
+  }
+  const auto check = [&](const auto& solved) {
+    for (int64_t m = 0; m < 40; ++m) {
+      if (m % 2 == 1) {
+        EXPECT_EQ(solved.outcomes[m], EigenOutcome::kNotConverged) << m;
+        continue;
+      }
+      EXPECT_EQ(solved.outcomes[m], EigenOutcome::kConverged) << m;
+      std::vector<Complex> diagonal;
+      for (int i = 0; i < kOrder; ++i) diagonal.emplace_back(matrices[(m * kOrder + i) * kOrder + i]);
+      EXPECT_EQ(Distance(solved.Of(m, kOrder), diagonal), 0) << m;
+    }
+  };
+  if (GetParam().single) {
+    check(Solve<float>(GetParam().form, matrices, kOrder, /*most_sweeps=*/2));
+  } else {
+    check(Solve<double>(GetParam().form, matrices, kOrder, /*most_sweeps=*/2));
   }
 }
 

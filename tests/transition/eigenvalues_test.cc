@@ -18,6 +18,7 @@
 #include "ATen/ops/equal.h"
 #include "ATen/ops/eye.h"
 #include "ATen/ops/full.h"
+#include "ATen/ops/isfinite.h"
 #include "ATen/ops/linalg_eigvals.h"
 #include "ATen/ops/linalg_inv.h"
 #include "ATen/ops/linalg_matrix_exp.h"
@@ -32,6 +33,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "models/base/random.h"
+#include "models/transition/dense_eigenvalues.h"
 #include "models/transition/pieces.h"
 #include "tests/testing/paths.h"
 #include "tests/testing/status_matchers.h"
@@ -322,6 +324,26 @@ TEST(EigenvaluesTest, AMatrixThatIsNotFiniteGivesNanAndSparesTheOthers) {
   const auto rows = Logs(Computed(Dense{matrix}));
   EXPECT_EQ(rows[0][0], Complex(0, 0));
   EXPECT_TRUE(std::isnan(rows[1][0].real()));
+}
+
+TEST(DenseEigenvaluesTest, WhatDoesNotConvergeIsRedoneByLapackAndCounted) {
+  Random random({23});
+  const at::Tensor matrix = NormalTensor(random, {3, 5, 9, 9});
+  matrix[1][2].triu_();  // converges without a sweep
+  matrix[2][0][0][3].fill_(std::numeric_limits<double>::quiet_NaN());
+  int64_t redone = 0;
+  const at::Tensor usual = DenseEigenvalues(matrix, &redone);
+  EXPECT_EQ(redone, 0);
+  const at::Tensor found = DenseEigenvalues(matrix, &redone, /*most_sweeps=*/1);
+  EXPECT_EQ(redone, 13);
+  EXPECT_EQ(found.sizes(), usual.sizes());
+  EXPECT_EQ(at::isfinite(found).sum().item<int64_t>(), 14 * 9);
+  // Sums do not depend on the order.
+  for (const int power : {1, 2, 3}) {
+    EXPECT_LE((found.pow(power).sum(-1) - usual.pow(power).sum(-1)).abs().nan_to_num(0).max().item<double>(),
+              1e-10)
+        << power;
+  }
 }
 
 TEST(EigenvaluesTest, AShortConvolutionHasOnlyZeros) {
