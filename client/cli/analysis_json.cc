@@ -102,6 +102,8 @@ Json AnalysisObject(const v1::Analysis& analysis, const std::string& source) {
   object["eigenvalues"] = result.eigenvalues();
   object["redone_matrices"] = result.redone_matrices();
   object["batch_size"] = result.batch_size();
+  object["batch_halvings"] = result.batch_halvings();
+  object["halved_batch_size"] = result.batch_halvings() > 0 ? Json(result.halved_batch_size()) : Json();
   object["max_steps"] = analysis.spec().max_steps() > 0 ? Json(analysis.spec().max_steps()) : Json();
   object["seconds"] = {{"forward", Seconds(result.forward_time())},
                        {"analysis", Seconds(result.analysis_time())},

@@ -322,6 +322,12 @@ std::string ReportTable(const Report& report, const Style& style) {
                     ", counted apart\n");
   }
 
+  if (const int64_t halvings = result.batch_halvings(); halvings > 0) {
+    absl::StrAppend(&out, "  memory ran out ",
+                    halvings == 1 ? "once" : absl::StrCat(CountText(halvings), " times"),
+                    "; batches were halved, down to ", CountText(result.halved_batch_size()),
+                    result.halved_batch_size() == 1 ? " example\n" : " examples\n");
+  }
   if (const int64_t redone = result.redone_matrices(); redone > 0) {
     absl::StrAppend(&out, "  ", CountText(redone), redone == 1 ? " matrix" : " matrices",
                     " did not converge in the batched solver, redone by LAPACK\n");

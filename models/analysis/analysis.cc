@@ -191,6 +191,8 @@ class Engine {
                           "or device");
         }
         sizer_.RanOutOfMemory(rows);
+        result_.halved_to = result_.halvings == 0 ? rows / 2 : std::min(result_.halved_to, rows / 2);
+        ++result_.halvings;
         Piece rest = Slice(pieces[i], rows / 2, rows - rows / 2);
         pieces[i] = Slice(pieces[i], 0, rows / 2);
         pieces.insert(pieces.begin() + static_cast<int64_t>(i) + 1, std::move(rest));

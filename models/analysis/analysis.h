@@ -87,6 +87,8 @@ struct AnalysisResult {
   int64_t examples = 0, batches = 0, tokens = 0, eigenvalues = 0;
   int64_t redone = 0;      // of Eigenvalues
   int64_t batch_size = 0;  // the largest
+  // How often one did not fit in memory and was halved, and the fewest examples that this came to; 0: never.
+  int64_t halvings = 0, halved_to = 0;
   absl::Duration forward_time, analysis_time, total_time;
   int64_t exported_bytes = 0;
 };

@@ -72,6 +72,9 @@ class Shares {
       all.tokens += result->tokens;
       all.redone += result->redone;
       all.batch_size = std::max(all.batch_size, result->batch_size);
+      if (all.halvings == 0 || (result->halvings > 0 && result->halved_to < all.halved_to))
+        all.halved_to = result->halved_to;
+      all.halvings += result->halvings;
       all.forward_time = std::max(all.forward_time, result->forward_time);
       all.analysis_time = std::max(all.analysis_time, result->analysis_time);
     } else if (status_.ok()) {

@@ -174,6 +174,8 @@ v1::AnalysisResult ResultProto(const AnalysisResult& result) {
   *out.mutable_analysis_time() = DurationProto(result.analysis_time);
   out.set_eigenvalues_bytes(result.exported_bytes);
   out.set_batch_size(result.batch_size);
+  out.set_batch_halvings(result.halvings);
+  out.set_halved_batch_size(result.halved_to);
   return out;
 }
 

@@ -513,7 +513,26 @@ TEST(AnalysisTest, ABatchThatDoesNotFitIsHalvedAndNothingIsCountedTwice) {
   }
   EXPECT_EQ(result.examples, 41);
   EXPECT_LE(result.batch_size, 5);
+  EXPECT_EQ(result.halvings, 7);  // 32, 16, 8 and so on, until all are of 4
+  EXPECT_EQ(result.halved_to, 4);
   ExpectDeferredIsTheSame(model, task, options, result);
+}
+
+TEST(AnalysisTest, AHalvingBehindABatchThatFitIsSaid) {
+  // Memory for 8 rows, then for 3.
+  int64_t rows_so_far = 0;
+  const FakeModel model(1, kVocab, [&](int layer, const at::Tensor& x, const LayerContext& context) {
+    TORCH_CHECK_WITH(OutOfMemoryError, x.size(0) <= (rows_so_far < 8 ? 8 : 3), "out of memory");
+    rows_so_far += x.size(0);
+    return ReportScalars(layer, x, context);
+  });
+  AnalysisOptions options;
+  options.batch_size = 8;
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const AnalysisResult result,
+                              Analyse(model, FakeTask(24, kVocab, 9, 9), options));
+  EXPECT_EQ(result.batch_size, 8);
+  EXPECT_EQ(result.halvings, 3);  // of 8, and of both its halves
+  EXPECT_EQ(result.halved_to, 2);
 }
 
 TEST(AnalysisTest, ChunksOfTimeAreCountedOnceHoweverTheyAreCut) {

@@ -143,6 +143,19 @@ TEST(ReportTest, WhatLapackHadToRedoIsSaid) {
   EXPECT_EQ(Json::parse(ReportJson(report))["redone_matrices"], 1234);
 }
 
+TEST(ReportTest, HalvedBatchesAreSaid) {
+  Report report = SampleReport(false);
+  EXPECT_THAT(ReportTable(report, kPlain), Not(HasSubstr("halved")));
+  EXPECT_TRUE(Json::parse(ReportJson(report))["halved_batch_size"].is_null());
+  report.analysis.mutable_result()->set_batch_halvings(3);
+  report.analysis.mutable_result()->set_halved_batch_size(8);
+  EXPECT_THAT(ReportTable(report, kPlain),
+              HasSubstr("memory ran out 3 times; batches were halved, down to 8 examples"));
+  const Json json = Json::parse(ReportJson(report));
+  EXPECT_EQ(json["batch_halvings"], 3);
+  EXPECT_EQ(json["halved_batch_size"], 8);
+}
+
 TEST(ReportTest, NothingCountedIsShownAsNothing) {
   Report report = SampleReport(false);
   report.analysis.mutable_result()->clear_sites();

@@ -181,6 +181,9 @@ TEST(AnalysisGpuTest, ABatchThatDoesNotFitIsHalvedAndCountedOnce) {
   options.batch_size = 64;
   EIGSVC_ASSERT_OK_AND_ASSIGN(const AnalysisResult tight, Analyse(*model, task, options));
   EXPECT_LT(tight.batch_size, 64);
+  EXPECT_GT(tight.halvings, 0);
+  EXPECT_LE(tight.halved_to, tight.batch_size);
+  EXPECT_EQ(roomy.halvings, 0);
   EXPECT_EQ(tight.examples, 64);
   EXPECT_EQ(tight.eigenvalues, roomy.eigenvalues);
   for (size_t i = 0; i < tight.sites.size(); ++i) {
