@@ -268,8 +268,8 @@ class SimdQr {
       const Mask needed = inside & (rest > 0);
       const Vector length = Root(x0 * x0 + rest), reach = Abs(x0) + length;
       const Vector scale = CopySign(SafeRatio(Splat(1), reach, needed), x0);
-      const Vector v1 = x1 * scale, v2 = x2 * scale, t = SafeRatio(reach, length, needed);
-      const Vector t1 = t * v1, t2 = t * v2, diagonal = -SafeRatio(rest, length * reach, needed);
+      const Vector v1 = x1 * scale, v2 = x2 * scale, square = v1 * v1 + v2 * v2, t = 2 / (1 + square);
+      const Vector t1 = t * v1, t2 = t * v2, diagonal = -t * square;
       if (k > 0) {
         const Mask chase = needed & (k > low);
         At(k, k - 1) = chase ? CopySign(length, x0) : At(k, k - 1);
