@@ -330,7 +330,7 @@ std::string ReportTable(const Report& report, const Style& style) {
   }
   if (const int64_t redone = result.redone_matrices(); redone > 0) {
     absl::StrAppend(&out, "  ", CountText(redone), redone == 1 ? " matrix" : " matrices",
-                    " did not converge in the batched solver, redone by LAPACK\n");
+                    " did not converge in the batched solver, redone on the host\n");
   }
 
   AppendConditioning(report.analysis, style, &out);

@@ -169,11 +169,11 @@ absl::Status SpectrumTap::CountOnHost(int layer, absl::string_view mixer, UnitKi
       const HostEigenvalues host,
       ComputeHostEigenvalues(transition, layer, mixer, batch_->rows, WindowsIn(batch_->steps),
                              {options_.precision, options_.window, &stop_}));
-  redone_ += host.eigenvalues.redone;
   if (export_ != nullptr) EIGSVC_RETURN_IF_ERROR(export_->Write(layer, mixer, first_row_, *batch_, host));
   EIGSVC_ASSIGN_OR_RETURN(const absl::Span<SiteSpectrum> sites,
                           Describe(layer, mixer, unit_kind, host.eigenvalues.layout, host.constant));
   EIGSVC_RETURN_IF_ERROR(Count(host, counted, sites));
+  redone_ += host.eigenvalues.redone;  // as the counts: not before what a smaller batch may have to repeat
   if (host.eigenvalues.layout.conditioned) CountUnresolved(host, sites);
   time_ += absl::Now() - start;
   return absl::OkStatus();
@@ -186,7 +186,6 @@ absl::Status SpectrumTap::Defer(int layer, absl::string_view mixer, UnitKind uni
                           ComputeReported(transition, layer, mixer, batch_->rows, WindowsIn(batch_->steps),
                                           {options_.precision, options_.window, &stop_,
                                            /*drop_zero_phases=*/false, /*keep_factors=*/true}));
-  redone_ += values.redone;
   const EigenvalueLayout& layout = values.layout;
   EIGSVC_RETURN_IF_ERROR(Describe(layer, mixer, unit_kind, layout, /*constant=*/false).status());
   CountedChunk chunk;
@@ -203,6 +202,7 @@ absl::Status SpectrumTap::Defer(int layer, absl::string_view mixer, UnitKind uni
   chunk.begin = BeginOf(transition.first_step, counted);
   chunk.weights = Weights(layout);
   EIGSVC_RETURN_IF_ERROR(deferred_->Add({layer, std::string(mixer)}, std::move(chunk)));
+  redone_ += values.redone;
   for (int64_t row = 0; row < layout.rows; ++row) {
     const int64_t begin = BeginOf(transition.first_step, counted);
     eigenvalues_ += std::max<int64_t>(EndOf(row, transition.first_step, layout.steps) - begin, 0) *

@@ -1,7 +1,6 @@
 #include "models/base/freed_memory.h"
 
 #include <cstdlib>  // says whether this is glibc
-#include <limits>
 
 #ifdef __GLIBC__
 #include <malloc.h>
@@ -11,8 +10,8 @@ namespace eigsvc {
 
 #ifdef __GLIBC__
 void KeepFreedMemory() {
-  mallopt(M_MMAP_THRESHOLD, std::numeric_limits<int>::max());
-  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+  mallopt(M_MMAP_MAX, 0);
+  mallopt(M_TRIM_THRESHOLD, -1);
   mallopt(M_ARENA_MAX, 1);
 }
 void ReleaseFreedMemory() { malloc_trim(0); }

@@ -47,7 +47,15 @@ template <typename T, int kSize>
 absl::Status Launch(const EigenProblem<T>& problem, cudaStream_t stream) {
   constexpr int kMostThreads = 128, kMostShared = 96 * 1024;
   const int bytes = SharedElements<T>(problem.order) * static_cast<int>(sizeof(T));
-  const int groups = std::clamp(kMostShared / bytes, 32 / kSize, kMostThreads / kSize);
+  int device = 0, available = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&available, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  if (bytes * (32 / kSize) > available) {
+    return absl::UnimplementedError(absl::StrCat("batched eigenvalues: order ", problem.order, " takes ",
+                                                 bytes, " bytes of shared memory, of which this device has ",
+                                                 available));
+  }
+  const int groups = std::clamp(std::min(kMostShared, available) / bytes, 32 / kSize, kMostThreads / kSize);
   const int shared = bytes * groups;
   if (const cudaError_t error = cudaFuncSetAttribute(EigenvaluesKernel<T, kSize>,
                                                      cudaFuncAttributeMaxDynamicSharedMemorySize, shared);

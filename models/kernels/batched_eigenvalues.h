@@ -47,7 +47,8 @@ template <typename T>
 absl::Status EigenvaluesOnCpu(const EigenProblem<T>& problem);
 
 // A warp, or part of one, a matrix, in shared memory. Pointers are of the current device; `stream` is a
-// cudaStream_t, and the call returns when the work is queued. INTERNAL naming the CUDA error. Defined where
+// cudaStream_t, and the call returns when the work is queued. INTERNAL naming the CUDA error; UNIMPLEMENTED
+// where the device has too little shared memory for the order (90 and more in fp64 on some). Defined where
 // the build has a CUDA compiler and a CUDA build of LibTorch (EIGSVC_CUDA_KERNELS).
 template <typename T>
 absl::Status EigenvaluesOnCuda(const EigenProblem<T>& problem, void* stream);

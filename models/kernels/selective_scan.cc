@@ -27,7 +27,7 @@ void SelectiveScanPlainly(const SelectiveScanProblem& p) {
         const float* const c = p.c + row * p.c_row_stride + step * p.c_step_stride;
         double y = p.d[channel] * x;
         for (int64_t n = 0; n < p.order; ++n) {
-          state[n] = std::exp(dt * p.a[channel * p.order + n]) * state[n] + dt * x * b[n];
+          state[n] = std::exp(dt == 0 ? 0.0 : dt * p.a[channel * p.order + n]) * state[n] + dt * x * b[n];
           y += c[n] * state[n];
         }
         p.y[(row * p.steps + step) * p.channels + channel] = static_cast<float>(y);

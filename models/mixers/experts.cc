@@ -1,5 +1,7 @@
 #include "models/mixers/experts.h"
 
+#include <algorithm>
+
 #include "ATen/TensorOperators.h"
 #include "ATen/ops/addmm.h"
 #include "ATen/ops/index_select.h"
@@ -28,8 +30,10 @@ at::Tensor Experts::RunExpert(const LayerCall& call, int64_t expert, const at::T
     return at::addmm(Weight(call, rest + "_bias")[expert], input, Weight(call, rest)[expert]);
   };
   const at::Tensor both = affine("experts.gate_up_proj", x).unflatten(-1, {spec_.hidden, 2});
-  const at::Tensor gate = both.select(-1, 0).clamp_max(spec_.limit);
-  const at::Tensor up = both.select(-1, 1).clamp(-spec_.limit, spec_.limit);
+  // Beyond what the type holds there is nothing to limit, and clamp() refuses the number.
+  const double limit = both.scalar_type() == at::kHalf ? std::min(spec_.limit, 65504.0) : spec_.limit;
+  const at::Tensor gate = both.select(-1, 0).clamp_max(limit);
+  const at::Tensor up = both.select(-1, 1).clamp(-limit, limit);
   return affine("experts.down_proj", (up + 1) * gate * at::sigmoid(gate * spec_.alpha));
 }
 

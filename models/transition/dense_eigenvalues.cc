@@ -74,10 +74,13 @@ at::Tensor DenseEigenvalues(const at::Tensor& matrix, int64_t* redone, int most_
   const int64_t order = full.size(-1), count = full.numel() / (order * order);
   const at::Tensor real = at::empty({count, order}, full.options()), imaginary = at::empty_like(real);
   const at::Tensor outcomes = at::empty({count}, full.options().dtype(at::kInt));
-  ThrowUnlessOk(Solve({full.const_data_ptr<double>(), count, static_cast<int>(order),
-                       real.mutable_data_ptr<double>(), imaginary.mutable_data_ptr<double>(),
-                       reinterpret_cast<EigenOutcome*>(outcomes.mutable_data_ptr<int32_t>()), most_sweeps},
-                      full.device()));
+  const absl::Status solved =
+      Solve({full.const_data_ptr<double>(), count, static_cast<int>(order), real.mutable_data_ptr<double>(),
+             imaginary.mutable_data_ptr<double>(),
+             reinterpret_cast<EigenOutcome*>(outcomes.mutable_data_ptr<int32_t>()), most_sweeps},
+            full.device());
+  if (absl::IsUnimplemented(solved)) return GeneralEigenvalues(full);  // too large for this device's kernel
+  ThrowUnlessOk(solved);
   at::Tensor values = at::complex(real, imaginary);
   const at::Tensor failed =
       at::nonzero(outcomes == static_cast<int32_t>(EigenOutcome::kNotConverged)).squeeze(-1);

@@ -24,8 +24,7 @@ int64_t Faults() {
   constexpr size_t kBytes = 64 << 20;
   const std::unique_ptr<char[]> data(new char[kBytes]);
   std::memset(data.get(), 1, kBytes);
-  EXPECT_EQ(data[kBytes / 2], 1);
-  return count() - before;
+  return data[kBytes / 2] == 1 ? count() - before : -1;
 }
 
 // In a child, whose allocator stays changed.
