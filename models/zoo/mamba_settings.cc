@@ -89,12 +89,7 @@ void MambaSettings::ReadVocabulary(Shell& shell) {
 }
 
 NormSpec::Kind MambaSettings::ReadNormKind() {
-  if (layout_ != "state-spaces") {  // the others have RMSNorm whatever a published configuration says
-    if (archive_ == nullptr && !reader.Bool({"rms_norm"}, true)) {
-      reader.Fail(absl::FailedPreconditionError(
-          absl::StrCat("setting \"rms_norm\" is false; layout ", layout_,
-                       " has RMSNorm alone, state-spaces has LayerNorm as well")));
-    }
+  if (layout_ != "state-spaces") {  // the others have RMSNorm whatever rms_norm says
     reader.Ignore({"rms_norm"});
     return NormSpec::Kind::kRms;
   }
