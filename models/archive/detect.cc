@@ -21,7 +21,7 @@
 namespace eigsvc {
 namespace {
 
-// A key of layer 0 (or outside the layers) that tells a family this version does not run, and why it does
+// A part of a key that tells a family this version does not run, and why it does
 // not; the first in the table wins. `unless`: a key of a family that has such keys as well, and is run; '#'
 // stands for a layer's number.
 struct Telltale {

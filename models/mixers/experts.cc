@@ -31,7 +31,7 @@ at::Tensor Experts::RunExpert(const LayerCall& call, int64_t expert, const at::T
   };
   const at::Tensor both = affine("experts.gate_up_proj", x).unflatten(-1, {spec_.hidden, 2});
   // Beyond what the type holds there is nothing to limit, and clamp() refuses the number.
-  const double limit = both.scalar_type() == at::kHalf ? std::min(spec_.limit, 65504.0) : spec_.limit;
+  const double limit = std::min(spec_.limit, both.scalar_type() == at::kHalf ? 65504.0 : 3e38);
   const at::Tensor gate = both.select(-1, 0).clamp_max(limit);
   const at::Tensor up = both.select(-1, 1).clamp(-limit, limit);
   return affine("experts.down_proj", (up + 1) * gate * at::sigmoid(gate * spec_.alpha));

@@ -230,8 +230,7 @@ class LlamaReader {
     experts.active = Size({"num_experts_per_tok"}, fresh_ ? 2 : 4, experts.experts,
                           {reader_.Spelt({"num_local_experts", "num_experts"})});
     experts.alpha = reader_.Real({"swiglu_alpha"}, 1.702);
-    // Within what float32 and bfloat16 hold: operators refuse others, which limit nothing.
-    experts.limit = std::min(reader_.NonNegative({"swiglu_limit"}, 7), 3e38);
+    experts.limit = reader_.NonNegative({"swiglu_limit"}, 7);
   }
 
   void ReadScales(LlamaSettings& result) {

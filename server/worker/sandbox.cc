@@ -37,37 +37,28 @@ constexpr scmp_datum_t kNamespaces[] = {CLONE_NEWNS,   CLONE_NEWCGROUP, CLONE_NE
 }  // namespace
 
 absl::Status EnterSandbox() {
-  const auto failed = [](int error) {
-    return absl::UnavailableError(absl::StrCat("system calls cannot be filtered: ", std::strerror(-error)));
-  };
   const std::unique_ptr<void, void (*)(scmp_filter_ctx)> filter(seccomp_init(SCMP_ACT_ALLOW),
                                                                 seccomp_release);
-  if (filter == nullptr) return failed(-ENOMEM);
-  // On every thread; without the slower speculation that a filter used to bring.
-  for (const scmp_filter_attr attribute : {SCMP_FLTATR_CTL_TSYNC, SCMP_FLTATR_CTL_SSB}) {
-    if (const int error = seccomp_attr_set(filter.get(), attribute, 1); error != 0) return failed(error);
-  }
-  for (const int call : kRefused) {
-    const int error = seccomp_rule_add(filter.get(), SCMP_ACT_ERRNO(EPERM), call, 0);
-    if (error != 0) return failed(error);
-  }
-  if (const int error = seccomp_rule_add(filter.get(), SCMP_ACT_ERRNO(EPERM), SCMP_SYS(socket), 1,
-                                         SCMP_A0(SCMP_CMP_NE, AF_UNIX));
-      error != 0) {
-    return failed(error);
-  }
+  int error = filter == nullptr ? -ENOMEM : 0;
+  const auto set = [&](scmp_filter_attr attribute) {
+    if (error == 0) error = seccomp_attr_set(filter.get(), attribute, 1);
+  };
+  const auto refuse = [&](int with, int call, auto... arguments) {
+    if (error == 0) {
+      error = seccomp_rule_add(filter.get(), SCMP_ACT_ERRNO(with), call, sizeof...(arguments), arguments...);
+    }
+  };
+  set(SCMP_FLTATR_CTL_TSYNC);  // on every thread
+  set(SCMP_FLTATR_CTL_SSB);    // without the slower speculation that a filter used to bring
+  for (const int call : kRefused) refuse(EPERM, call);
+  refuse(EPERM, SCMP_SYS(socket), SCMP_A0(SCMP_CMP_NE, AF_UNIX));
   for (const scmp_datum_t flag : kNamespaces) {
-    const int error = seccomp_rule_add(filter.get(), SCMP_ACT_ERRNO(EPERM), SCMP_SYS(clone), 1,
-                                       SCMP_A0(SCMP_CMP_MASKED_EQ, flag, flag));
-    if (error != 0) return failed(error);
+    refuse(EPERM, SCMP_SYS(clone), SCMP_A0(SCMP_CMP_MASKED_EQ, flag, flag));
   }
-  // Its flags lie in memory, where a filter cannot look; the C library then takes clone(2).
-  if (const int error = seccomp_rule_add(filter.get(), SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
-      error != 0) {
-    return failed(error);
-  }
-  const int error = seccomp_load(filter.get());
-  return error == 0 ? absl::OkStatus() : failed(error);
+  refuse(ENOSYS, SCMP_SYS(clone3));  // its flags lie where a filter cannot look; the C library takes clone(2)
+  if (error == 0) error = seccomp_load(filter.get());
+  if (error == 0) return absl::OkStatus();
+  return absl::UnavailableError(absl::StrCat("system calls cannot be filtered: ", std::strerror(-error)));
 }
 
 }  // namespace eigsvc
