@@ -21,7 +21,7 @@
 namespace eigsvc {
 namespace {
 
-// A part of a key that tells a family this version does not run, and why it does
+// A part of a key, up to a dot or its end, that tells a family this version does not run, and why it does
 // not; the first in the table wins. `unless`: a key of a family that has such keys as well, and is run; '#'
 // stands for a layer's number.
 struct Telltale {
@@ -201,11 +201,21 @@ absl::Status RefuseQuantised(const Archive& archive) {
   return absl::OkStatus();
 }
 
+bool HasPart(absl::string_view key, absl::string_view part) {
+  const auto ends = [&](size_t at) {
+    return absl::EndsWith(part, ".") || at + part.size() == key.size() || key[at + part.size()] == '.';
+  };
+  for (size_t at = key.find(part); at != key.npos; at = key.find(part, at + 1)) {
+    if (ends(at)) return true;
+  }
+  return false;
+}
+
 absl::Status RefuseTelltales(const Archive& archive) {
   for (const Telltale& telltale : kTelltales) {
     if (!telltale.unless.empty() && InSomeLayer(archive, telltale.unless)) continue;
     for (const auto& [key, tensor] : archive.tensors()) {
-      if (!absl::StrContains(key, telltale.part)) continue;
+      if (!HasPart(key, telltale.part)) continue;
       return absl::FailedPreconditionError(absl::StrCat("key ", Quoted(key), " of ", Quoted(archive.name()),
                                                         " is one of ", telltale.what,
                                                         ", which is not supported: ", telltale.why));
@@ -219,9 +229,10 @@ absl::Status RefuseUnsupportedTypes(const Settings& settings) {
   for (const UnsupportedType& type : kUnsupportedTypes) {
     if (model_type != type.model_type) continue;
     const std::string& origin = settings.OriginOf("model_type");
-    return absl::FailedPreconditionError(absl::StrCat(origin.empty() ? "the settings" : origin,
-                                                      " has model_type ", Quoted(model_type), ", that of ",
-                                                      type.what, ", which is not supported: ", type.why));
+    return absl::FailedPreconditionError(
+        absl::StrCat(origin.empty() ? "the settings" : origin, " has model_type ", Quoted(model_type),
+                     ", that of ", type.what, ", which is not supported: ", type.why,
+                     "; where the weights are of a family that is, --config takes the model_type they have"));
   }
   return absl::OkStatus();
 }
@@ -370,10 +381,18 @@ std::optional<NearestLayout> FindNearestLayout(const Archive& archive) {
   const Layout* nearest = nullptr;
   NearestLayout result;
   size_t most = 0;
+  // The name of an embedding alone, which many families share, is no likeness.
+  const auto shares_embedding = [&](const Layout& layout) {
+    return HasEmbedding(archive, layout) &&
+           std::any_of(Layouts().begin(), Layouts().end(), [&](const Layout& other) {
+             return other.family != layout.family && HasEmbedding(archive, other);
+           });
+  };
   for (const Layout& layout : Layouts()) {
     std::vector<std::string> missing = Missing(archive, layout);
     const size_t found = AskedCount(layout) - missing.size();
-    if (found < std::max<size_t>(most, 1) || (found == most && missing.size() >= result.missing.size())) {
+    if (found < std::max<size_t>(most, 1) || (found == most && missing.size() >= result.missing.size()) ||
+        (found == 1 && shares_embedding(layout))) {
       continue;
     }
     most = found;
@@ -381,12 +400,6 @@ std::optional<NearestLayout> FindNearestLayout(const Archive& archive) {
     result.missing = std::move(missing);
   }
   if (nearest == nullptr) return std::nullopt;
-  // The name of an embedding alone, which many families share, is no likeness.
-  const bool ambiguous = most == 1 && HasEmbedding(archive, *nearest) &&
-                         std::any_of(Layouts().begin(), Layouts().end(), [&](const Layout& layout) {
-                           return layout.family != nearest->family && HasEmbedding(archive, layout);
-                         });
-  if (ambiguous) return std::nullopt;
   result.family = std::string(nearest->family);
   result.layout = std::string(nearest->name);
   std::vector<absl::string_view> patterns = nearest->layer_keys;

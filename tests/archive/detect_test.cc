@@ -271,6 +271,14 @@ TEST(DetectTest, RelativesAreRefusedByNameAndNeverRunAsTheKnownFamily) {
   }
 }
 
+// "decay" is Comba's, "decay_rate" would be another's.
+TEST(DetectTest, ATelltaleIsAWholePartOfAKey) {
+  for (const char* const key : {"model.layers.0.attn.decay_rate", "blocks.0.filter.residues_of_poles"}) {
+    EXPECT_THAT(Detect(Fake{{key}, {}}.Build(), {}), Refused("tell none of the known families")) << key;
+  }
+  EXPECT_THAT(Detect(Fake{{"model.layers.0.attn.decay.weight"}, {}}.Build(), {}), Refused("Comba"));
+}
+
 TEST(DetectTest, FamiliesThatAreNotRunAreKnownByTheirTypeToo) {
   const std::pair<const char*, const char*> types[] = {{"gsa", "GSA"},
                                                        {"kimi_linear", "Kimi-Linear"},
@@ -278,7 +286,8 @@ TEST(DetectTest, FamiliesThatAreNotRunAreKnownByTheirTypeToo) {
                                                        {"mamba3", "no checkpoint says in which"}};
   for (const auto& [type, what] : types) {
     EXPECT_THAT(Detect(Llama().Build(absl::StrCat("{\"model_type\": \"", type, "\"}")), {}),
-                AllOf(Refused(absl::StrCat("config.json has model_type \"", type, "\"")), Refused(what)));
+                AllOf(Refused(absl::StrCat("config.json has model_type \"", type, "\"")), Refused(what),
+                      Refused("--config takes the model_type they have")));
   }
   EIGSVC_EXPECT_OK(Detect(Llama().Build(R"({"model_type": "gsa"})"), Config(R"({"model_type": "llama"})")));
 }
@@ -402,6 +411,11 @@ TEST(DetectTest, TheNearestHasTheMostKeys) {
   const Fake generic{{"encoder.weight"}, {"layers.#.retention.weight"}};
   EXPECT_FALSE(FindNearestLayout(generic.Build()).has_value());
   EXPECT_THAT(Detect(generic.Build(), {}), AllOf(Refused("\"encoder.weight\""), Refused("lstm")));
+  // One key of a layer tells more than an embedding that many share.
+  const std::optional<NearestLayout> told = FindNearestLayout(
+      Fake{{"encoder.weight", "gpt_neox.layers.0.attention.query_key_value.weight"}, {}}.Build());
+  ASSERT_TRUE(told.has_value());
+  EXPECT_EQ(told->family, "gpt_neox");
 }
 
 TEST(DetectTest, NothingInCommonListsTheKnownFamilies) {
