@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "c10/util/Exception.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/analysis/fakes.h"
@@ -89,6 +90,27 @@ TEST(SharedAnalysisTest, EveryExampleIsTakenOnceWhateverTheNumbers) {
         ExpectTheSame(shared, whole);
       }
     }
+  }
+}
+
+// Whichever share ends first.
+TEST(SharedAnalysisTest, HalvingsOfOneShareAreThoseOfAll) {
+  const FakeTask task(16, 23, 6, 5);
+  AnalysisOptions options;
+  options.batch_size = 8;
+  for (const bool the_first : {false, true}) {
+    const FakeModel model(1, 23, [&](int, const at::Tensor& x, const LayerContext&) {
+      // Examples 0 and 4, at which the first share's batch of 8 and its halves begin, begin with tokens 0
+      // and 5.
+      const bool of_first = x[0][0].item<float>() == 0 || x[0][0].item<float>() == 5;
+      TORCH_CHECK_WITH(OutOfMemoryError, of_first != the_first || x.size(0) <= 3, "out of memory");
+      return absl::OkStatus();
+    });
+    EIGSVC_ASSERT_OK_AND_ASSIGN(const AnalysisResult result, Shared(model, 2, task, options));
+    EXPECT_EQ(result.examples, 16);
+    EXPECT_EQ(result.batch_size, 8);
+    EXPECT_EQ(result.halvings, 3);
+    EXPECT_EQ(result.halved_to, 2);
   }
 }
 
