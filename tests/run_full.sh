@@ -18,10 +18,10 @@ ninja -C build-asan --quiet
 # Sizes that no memory holds are asked for on purpose.
 export ASAN_OPTIONS=detect_container_overflow=0:detect_leaks=0:detect_odr_violation=0:alloc_dealloc_mismatch=0:allocator_may_return_null=1
 export UBSAN_OPTIONS=print_stacktrace=1
-ctest --test-dir build-asan -LE 'full|gpu' -E residency -j2 --output-on-failure --no-tests=error | tail -n 8
+ctest --test-dir build-asan -LE 'full|gpu' -E residency -j2 --output-on-failure --no-tests=error --no-label-summary | tail -n 8
 # What was freed counts as memory for as long as ASan holds it back.
-ASAN_OPTIONS=$ASAN_OPTIONS:quarantine_size_mb=1 ctest --test-dir build-asan -R residency --output-on-failure --no-tests=error | tail -n 4
-ASAN_OPTIONS=detect_leaks=1 ctest --test-dir build-asan -R '^(archive|base|spectrum|tasks)$' -j2 --output-on-failure | tail -n 4
+ASAN_OPTIONS=$ASAN_OPTIONS:quarantine_size_mb=1 ctest --test-dir build-asan -R residency --output-on-failure --no-tests=error --no-label-summary | tail -n 4
+ASAN_OPTIONS=detect_leaks=1 ctest --test-dir build-asan -R '^(archive|base|spectrum|tasks)$' -j2 --output-on-failure --no-label-summary | tail -n 4
 unset ASAN_OPTIONS UBSAN_OPTIONS
 
 echo "== ThreadSanitizer"
@@ -32,7 +32,7 @@ for test in "${tsan_tests[@]}"; do TSAN_OPTIONS=halt_on_error=1 "build-tsan/bin/
 TSAN_OPTIONS=halt_on_error=1 build-tsan/bin/tasks_test --gtest_brief=1 --gtest_filter='Prefetch*:*Threads*'
 
 echo "== long tests"
-ctest --test-dir build -L full --output-on-failure --no-tests=error | tail -n 8
+ctest --test-dir build -L full --output-on-failure --no-tests=error --no-label-summary | tail -n 8
 EIGSVC_SETTINGS_ROUNDS=1000 build/bin/zoo_test --gtest_filter="*SettingsFuzz*" --gtest_brief=1
 OMP_NUM_THREADS=1 "$EIGSVC_ORACLE_PYTHON" tests/conformance/run.py --all --check build/bin/conformance_check | tail -n 2
 tests/fuzz/run.sh 120
@@ -41,5 +41,5 @@ echo "== benchmarks, on small sizes"
 ninja -C build --quiet forward_bench kernels_bench
 "$EIGSVC_ORACLE_PYTHON" tests/bench/forward.py --bin build/bin --rounds 2 --quick
 "$EIGSVC_ORACLE_PYTHON" tests/bench/scripts.py --bin build/bin --device cpu --dtype float32 --steps 128 --rounds 2 --quick
-build/bin/kernels_bench 1 windows >/dev/null
+python3 tests/bench/race_kernels.py --bin build/bin --rounds 1 --quick >/dev/null
 echo "all in $((SECONDS - started)) s"

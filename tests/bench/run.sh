@@ -5,5 +5,5 @@
 #   tests/bench/run.sh BIN_DIR
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-OMP_NUM_THREADS=$(nproc) "$1/kernels_bench"
+OMP_NUM_THREADS=$(nproc) python3 tests/bench/race_kernels.py --bin "$1"
 exec "${EIGSVC_ORACLE_PYTHON:?run this through make bench}" tests/bench/forward.py --bin "$1"

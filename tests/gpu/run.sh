@@ -25,7 +25,7 @@ if [[ $steps == *" sanitize "* ]]; then
     EIGSVC_SMALL_KERNELS=1 compute-sanitizer --tool "$tool" --error-exitcode 9 "$build/bin/kernels_gpu_test" --gtest_brief=1
   done
 fi
-if [[ $steps == *" kernels "* ]]; then "$build/bin/kernels_bench"; fi
+if [[ $steps == *" kernels "* ]]; then python3 tests/bench/race_kernels.py --bin "$build/bin"; fi
 if [[ $steps == *" forward "* ]]; then python3 tests/bench/device.py --bin "$build/bin"; fi
 if [[ $steps == *" scripts "* ]]; then python3 tests/bench/scripts.py --bin "$build/bin"; fi
 if [[ $steps == *" training "* ]]; then python3 tests/bench/training.py --bin "$build/bin"; fi
