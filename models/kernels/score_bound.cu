@@ -12,6 +12,7 @@ namespace eigsvc {
 namespace {
 
 constexpr int kThreads = 256;
+constexpr int kFloorThreads = 1024;  // one block waits for memory: few rounds
 constexpr int kUnroll = 4;
 constexpr int64_t kMostShares = 32;  // a warp looks through those of a column
 
@@ -25,6 +26,15 @@ using kernels::Wide;
 __device__ __forceinline__ void StoreLarger(double* to, double x) {
   atomicMax(reinterpret_cast<unsigned long long*>(to),
             static_cast<unsigned long long>(__double_as_longlong(x)));
+}
+
+template <typename Sum>
+__device__ __forceinline__ Sum LargestOfWarp(Sum largest) {
+  for (int offset = 16; offset > 0; offset /= 2) {
+    const Sum other = __shfl_xor_sync(0xffffffffu, largest, offset);
+    largest = other > largest ? other : largest;
+  }
+  return largest;
 }
 
 // Block (x, y): a share of the rows of column y = row of the batch · (q.heads + k.heads) + head, whose
@@ -75,16 +85,13 @@ __global__ void __launch_bounds__(kThreads) NormKernel(const ScoreBoundProblem p
       largest = sums[u] > largest ? sums[u] : largest;
     }
   }
-  for (int offset = 16; offset > 0; offset /= 2) {
-    const Sum other = __shfl_xor_sync(0xffffffffu, largest, offset);
-    largest = other > largest ? other : largest;
-  }
+  largest = LargestOfWarp(largest);
   if (threadIdx.x % 32 == 0) StoreLarger(&block_largest, static_cast<double>(largest));
   __syncthreads();
   if (threadIdx.x == 0) problem.norms[blockIdx.x * int64_t{gridDim.y} + blockIdx.y] = block_largest;
 }
 
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kFloorThreads)
     FloorKernel(const ScoreBoundProblem problem, int64_t columns, int64_t shares) {
   __shared__ double found;
   if (threadIdx.x == 0) found = 0;
@@ -92,7 +99,7 @@ __global__ void __launch_bounds__(kThreads)
   int lanes = 1;
   while (lanes < shares) lanes *= 2;
   const int lane = static_cast<int>(threadIdx.x) % lanes;
-  for (int64_t first = 0; first < columns; first += kThreads / lanes) {  // whole warps
+  for (int64_t first = 0; first < columns; first += kFloorThreads / lanes) {  // whole warps
     const int64_t column = first + threadIdx.x / lanes;
     double largest = column < columns && lane < shares ? problem.norms[lane * columns + column] : 0;
     for (int offset = lanes / 2; offset > 0; offset /= 2) {
@@ -103,11 +110,12 @@ __global__ void __launch_bounds__(kThreads)
   }
   __syncthreads();
   double largest = 0;
-  for (int64_t i = threadIdx.x; i < problem.batch * problem.q.heads; i += kThreads) {
+  for (int64_t i = threadIdx.x; i < problem.batch * problem.q.heads; i += kFloorThreads) {
     const double bound = kernels::SquaredBound(problem, i);
     largest = bound > largest ? bound : largest;
   }
-  StoreLarger(&found, largest);
+  largest = LargestOfWarp(largest);
+  if (threadIdx.x % 32 == 0) StoreLarger(&found, largest);
   __syncthreads();
   if (threadIdx.x == 0) *problem.noise_floor = kernels::NoiseFloorOf(problem, found);
 }
@@ -132,7 +140,7 @@ void Launch(const ScoreBoundProblem& problem, cudaStream_t stream) {
   } else {
     NormKernel<T, false><<<grid, kThreads, 0, stream>>>(problem, lanes);
   }
-  FloorKernel<<<1, kThreads, 0, stream>>>(problem, problem.columns(), shares);
+  FloorKernel<<<1, kFloorThreads, 0, stream>>>(problem, problem.columns(), shares);
 }
 
 }  // namespace
