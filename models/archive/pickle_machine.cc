@@ -2,14 +2,17 @@
 // torch/serialization.py.
 #include "models/archive/pickle_machine.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 #include <string>
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "models/archive/file_bytes.h"
 #include "models/base/status_macros.h"
 
@@ -78,6 +81,42 @@ constexpr Callable kCallables[] = {
     {"datetime", "datetime", Role::kOpaque},
     {"datetime", "date", Role::kOpaque},
     {"datetime", "timedelta", Role::kOpaque},
+    {"pathlib", "Path", Role::kOpaque},
+    {"pathlib", "PosixPath", Role::kOpaque},
+    {"pathlib", "WindowsPath", Role::kOpaque},
+    {"pathlib", "PurePath", Role::kOpaque},
+    {"pathlib", "PurePosixPath", Role::kOpaque},
+    {"pathlib", "PureWindowsPath", Role::kOpaque},
+    {"pathlib._local", "PosixPath", Role::kOpaque},
+    {"pathlib._local", "WindowsPath", Role::kOpaque},
+    {"pathlib._local", "PurePosixPath", Role::kOpaque},
+    {"pathlib._local", "PureWindowsPath", Role::kOpaque},
+    {"omegaconf.dictconfig", "DictConfig", Role::kOpaque},
+    {"omegaconf.listconfig", "ListConfig", Role::kOpaque},
+    {"omegaconf.base", "ContainerMetadata", Role::kOpaque},
+    {"omegaconf.base", "Metadata", Role::kOpaque},
+    {"omegaconf.nodes", "AnyNode", Role::kOpaque},
+    {"omegaconf.nodes", "StringNode", Role::kOpaque},
+    {"omegaconf.nodes", "IntegerNode", Role::kOpaque},
+    {"omegaconf.nodes", "FloatNode", Role::kOpaque},
+    {"omegaconf.nodes", "BooleanNode", Role::kOpaque},
+    {"omegaconf.nodes", "EnumNode", Role::kOpaque},
+    {"omegaconf.nodes", "BytesNode", Role::kOpaque},
+    {"omegaconf.nodes", "PathNode", Role::kOpaque},
+    {"pytorch_lightning.utilities.parsing", "AttributeDict", Role::kOpaque},
+    {"lightning.pytorch.utilities.parsing", "AttributeDict", Role::kOpaque},
+    {"lightning.fabric.utilities.data", "AttributeDict", Role::kOpaque},
+    {"lightning_fabric.utilities.data", "AttributeDict", Role::kOpaque},
+    {"transformers.configuration_utils", "PretrainedConfig", Role::kOpaque},
+    {"transformers.configuration_utils", "PreTrainedConfig", Role::kOpaque},
+    {"transformers.generation.configuration_utils", "GenerationConfig", Role::kOpaque},
+    {"transformers.training_args", "TrainingArguments", Role::kOpaque},
+    {"transformers.training_args", "OptimizerNames", Role::kOpaque},
+    {"transformers.trainer_utils", "IntervalStrategy", Role::kOpaque},
+    {"transformers.trainer_utils", "SaveStrategy", Role::kOpaque},
+    {"transformers.trainer_utils", "SchedulerType", Role::kOpaque},
+    {"transformers.trainer_utils", "HubStrategy", Role::kOpaque},
+    {"transformers.trainer_pt_utils", "AcceleratorConfig", Role::kOpaque},
     {"numpy", "dtype", Role::kArrayType},
     {"numpy", "ndarray", Role::kOpaque},
     {"numpy.core.multiarray", "scalar", Role::kOpaque},
@@ -137,19 +176,25 @@ constexpr Callable kCallables[] = {
     {"torch", "QUInt2x4Storage", Role::kUnsupported},
 };
 
-// Packages whose classes are configuration: instances are ignored, never made.
-constexpr absl::string_view kOpaquePackages[] = {"omegaconf",        "pathlib",           "lightning",
-                                                 "lightning_fabric", "pytorch_lightning", "transformers"};
+// "transformers.models.NAME.configuration_NAME NAMEConfig": the class of a model's settings, one a family.
+bool IsTransformersConfig(absl::string_view module, absl::string_view name) {
+  const auto word = [](absl::string_view text) {
+    return !text.empty() && std::all_of(text.begin(), text.end(), [](char letter) {
+      return absl::ascii_isalnum(static_cast<unsigned char>(letter)) || letter == '_';
+    });
+  };
+  if (!absl::ConsumePrefix(&module, "transformers.models.")) return false;
+  const size_t dot = std::min(module.find('.'), module.size());
+  absl::string_view file = module.substr(dot);
+  return word(module.substr(0, dot)) && absl::ConsumePrefix(&file, ".configuration_") && word(file) &&
+         word(name) && absl::EndsWith(name, "Config");
+}
 
 Callable Look(absl::string_view module, absl::string_view name) {
   for (const Callable& callable : kCallables) {
     if (callable.module == module && callable.name == name) return callable;
   }
-  const absl::string_view package = module.substr(0, module.find('.'));
-  for (const absl::string_view opaque : kOpaquePackages) {
-    if (package == opaque) return {module, name, Role::kOpaque};
-  }
-  return {module, name, Role::kUnlisted};
+  return {module, name, IsTransformersConfig(module, name) ? Role::kOpaque : Role::kUnlisted};
 }
 
 // Opcodes by their byte; those that are refused by name only are in RefusedName.

@@ -3,7 +3,7 @@
 // storages, dictionaries, element types. Every other callable is refused by name when it is called; there is
 // nothing in this program it could be resolved to. numpy's arrays are read as well: data sets come in them.
 // Goals: linear time, memory under 48 MiB whatever the program, no recursion. Non-goals: objects. Instances
-// of a few known configuration classes (argparse, omegaconf, lightning, transformers, pathlib, numpy scalars)
+// of a table of configuration classes (argparse, omegaconf, lightning, transformers, pathlib, numpy scalars)
 // become opaque nodes, which hold nothing but their class's name. Thread rule: immutable after Run; share it
 // freely.
 #pragma once

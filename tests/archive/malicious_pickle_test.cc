@@ -156,6 +156,17 @@ std::vector<Malicious> Samples() {
       "builtins getattr");
   add("OpaqueResultCalled", PickleProgram().Global("pathlib", "Path").Raw(")R").Text(kCommand).Raw("\x85R"),
       "calls a value");
+  // What a package of harmless classes imports is not harmless.
+  add("ImportOfAListedPackage", Called("pathlib", "os.system"), "pathlib os.system");
+  add("ModuleOfAListedPackage", Called("transformers.utils.hub", "subprocess.call"),
+      "transformers.utils.hub subprocess.call");
+  add("FunctionBesideAConfiguration", Called("transformers.models.bert.configuration_bert", "exec"),
+      "configuration_bert exec");
+  add("DottedConfiguration", Called("transformers.models.bert.configuration_bert", "os.system.Config"),
+      "os.system.Config");
+  add("ConfigurationElsewhere", Called("transformers.models.bert.x.configuration_bert", "BertConfig"),
+      "x.configuration_bert BertConfig");
+  add("OmegaconfResolver", Called("omegaconf", "OmegaConf.register_new_resolver"), "register_new_resolver");
   add("StateOfAClass",
       PickleProgram().Global("os", "system").Dict().Text("__setstate__").Text(kCommand).Raw("sb"));
   add("StateOfATuple", PickleProgram().Raw(")").Text(kCommand).Raw("b"), "state of what is no dict");
@@ -229,6 +240,23 @@ std::string SampleName(const ::testing::TestParamInfo<Malicious>& info) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Samples, MaliciousPickleTest, ::testing::ValuesIn(Samples()), SampleName);
+
+TEST(MaliciousPickleTest, ClassesOfConfigurationsAreNotMade) {
+  PickleProgram program;
+  program.Dict().Text("w").Tensor({.count = 1, .shape = {1}, .strides = {1}}).SetItem();
+  int key = 0;
+  for (const auto& [module, name] : std::vector<std::pair<const char*, const char*>>{
+           {"pathlib", "PosixPath"},
+           {"omegaconf.dictconfig", "DictConfig"},
+           {"lightning.fabric.utilities.data", "AttributeDict"},
+           {"transformers.training_args", "TrainingArguments"},
+           {"transformers.models.falcon_h1.configuration_falcon_h1", "FalconH1Config"}}) {
+    program.Text(std::to_string(key++)).Global(module, name).Raw(")\x81").SetItem();
+  }
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Archive archive,
+                              OpenBytes(MakeTorchFile(program.Finish(), {{"0", BytesOf<float>({7})}})));
+  EXPECT_EQ(Values(archive.tensors().at("w")), std::vector<double>{7});
+}
 
 TEST(MaliciousPickleTest, NamingWithoutCallingIsHarmless) {
   // Lightning keeps activation classes among its hyperparameters; nothing is called, so nothing is refused.
