@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "models/base/status_macros.h"
 #include "models/zoo/rotary_settings.h"
 #include "models/zoo/settings_reader.h"
@@ -55,6 +56,7 @@ class LlamaReader {
 
   absl::StatusOr<LlamaSettings> Read(int64_t layers) {
     LlamaSettings result;
+    RequireConfiguration();
     result.layers = Size(kLayers, fresh_ ? 2 : layers, /*most=*/4096);
     ReadSizes(result);
     if (reader_.status().ok()) ReadAttention(result);
@@ -101,6 +103,27 @@ class LlamaReader {
   template <typename T>
   void Refuse(absl::StatusCode code, Name setting, const T& value, Name why) {
     reader_.Fail(absl::Status(code, absl::StrCat("setting \"", setting, "\" is ", value, "; ", why)));
+  }
+
+  // Published bases of rotary embeddings differ by a factor of 50 and more, and no tensor tells them. What a
+  // configuration leaves out is what its model_type means by default; weights that came without one mean
+  // nothing. Files of Meta's have no type: their own reader's defaults are meant.
+  void RequireConfiguration() {
+    if (fresh_ || meta_ || reader_.Has({"model_type"})) return;
+    std::vector<Name> missing;
+    if (!reader_.Has(InOrder(kHeads))) missing.push_back(InOrder(kHeads)[0]);
+    const bool has_base = reader_.Has({"rope_parameters", "rope_theta"}),
+               has_eps = reader_.Has({"rms_norm_eps", "norm_eps"});
+    if (has_base && has_eps) return;
+    if (!has_base) missing.push_back("rope_theta");
+    if (!has_eps) missing.push_back("rms_norm_eps");
+    const Name last = missing.back();
+    missing.pop_back();
+    reader_.Fail(absl::FailedPreconditionError(absl::StrCat(
+        "no configuration says the ", absl::StrJoin(missing, ", "), missing.empty() ? "" : " and ", last,
+        " of these weights, which no tensor tells: put the model's config.json beside them, or pass --config "
+        "with them, or with the model_type whose defaults they are, as '{\"model_type\": \"",
+        kin_.family, "\"}'")));
   }
 
   void ReadSizes(LlamaSettings& result) {

@@ -314,6 +314,15 @@ absl::StatusOr<ModelWeights> LoadWeights(const Archive& archive, const WeightPla
   return weights;
 }
 
+absl::StatusOr<ModelWeights> NamingSettings(absl::StatusOr<ModelWeights> weights, const Settings& settings) {
+  constexpr size_t kMostBytes = 3000;
+  if (!absl::IsFailedPrecondition(weights.status())) return weights;
+  std::string json = settings.ToJson();
+  if (json.size() > kMostBytes) json = absl::StrCat(json.substr(0, kMostBytes), " ...");
+  return absl::FailedPreconditionError(
+      absl::StrCat(weights.status().message(), "; they come to ", json, " here"));
+}
+
 std::optional<int64_t> StoredSize(const Archive& archive, const std::string& key, size_t dimension) {
   const auto found = archive.tensors().find(key);
   if (found == archive.tensors().end() || found->second.shape.size() <= dimension) return std::nullopt;

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "models/archive/archive.h"
+#include "models/base/settings.h"
 #include "models/mixers/weights.h"
 #include "models/zoo/registry.h"
 #include "models/zoo/sequence_model.h"
@@ -24,6 +25,10 @@ namespace eigsvc {
 // and shapes of all are checked here, and what is wrong with a layer's numbers is said when it is loaded.
 absl::StatusOr<ModelWeights> LoadWeights(const Archive& archive, const WeightPlan& plan,
                                          const std::vector<std::string>& ignored, const LoadOptions& options);
+
+// `weights`, or why there are none with the settings they were planned by, defaults included: what is
+// missing, unexpected or mis-shaped is so because of one of them.
+absl::StatusOr<ModelWeights> NamingSettings(absl::StatusOr<ModelWeights> weights, const Settings& settings);
 
 // A size of the tensor under `key`; nothing where the archive has no such key or dimension.
 std::optional<int64_t> StoredSize(const Archive& archive, const std::string& key, size_t dimension);

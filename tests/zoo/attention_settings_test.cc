@@ -167,19 +167,47 @@ at::Tensor Logits(const SequenceModel& model) {
 TEST(AttentionSettingsTest, LlamaNeedsTheNumberOfHeads) {
   const at::NoGradGuard no_grad;
   EIGSVC_ASSERT_OK_AND_ASSIGN(const Model model, Fresh("llama", "{}"));
-  EXPECT_THAT(LoadModel(InMemory(*model, "{}"), {}, {}),
+  const std::string untold = R"({"model_type": "llama"})";
+  EXPECT_THAT(LoadModel(InMemory(*model, untold), {}, {}),
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("n_heads")));
   Settings heads;
   heads.Set("num_attention_heads", int64_t{4});
-  EIGSVC_ASSERT_OK_AND_ASSIGN(const Model loaded, LoadModel(InMemory(*model, "{}"), heads, {}));
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Model loaded, LoadModel(InMemory(*model, untold), heads, {}));
   EXPECT_TRUE(at::equal(Logits(*loaded), Logits(*model)));
+}
+
+// Llama 2's rotary base is 10 000, Llama 3's 500 000, and the keys of both are the same.
+TEST(AttentionSettingsTest, WeightsWithoutAConfigurationAreNotRunByDefaults) {
+  const at::NoGradGuard no_grad;
+  for (const char* const family : {"llama", "qwen3", "olmo2"}) {
+    SCOPED_TRACE(family);
+    EIGSVC_ASSERT_OK_AND_ASSIGN(const Model model, Fresh(family, "{}"));
+    const auto load = [&](const std::string& typed) {
+      return LoadModel(InMemory(*model, "{}"), *Settings::Parse(typed, "--config"), {});
+    };
+    EXPECT_THAT(load("{}"), StatusIs(absl::StatusCode::kFailedPrecondition,
+                                     AllOf(HasSubstr("num_attention_heads, rope_theta and rms_norm_eps"),
+                                           HasSubstr("config.json"))));
+    EXPECT_THAT(load(R"({"num_attention_heads": 4, "rope_theta": 300})"),
+                StatusIs(absl::StatusCode::kFailedPrecondition,
+                         HasSubstr("no configuration says the rms_norm_eps of")));
+    EIGSVC_ASSERT_OK_AND_ASSIGN(
+        const Model stated, load(R"({"num_attention_heads": 4, "rope_theta": 300, "rms_norm_eps": 1e-5})"));
+    EIGSVC_ASSERT_OK_AND_ASSIGN(
+        const Model typed,
+        load(absl::StrCat(R"({"num_attention_heads": 4, "model_type": ")", family, "\"}")));
+    EXPECT_TRUE(at::equal(Logits(*typed), Logits(*model)));
+    EXPECT_GT(testing::MaxDifference(Logits(*stated), Logits(*model)), 1e-6);
+  }
 }
 
 TEST(AttentionSettingsTest, RotaryScalingIsReadFromOldAndNewSettings) {
   const at::NoGradGuard no_grad;
   EIGSVC_ASSERT_OK_AND_ASSIGN(const Model plain, Fresh("llama", "{}"));
   const auto load = [&](const std::string& rotary) {
-    return LoadModel(InMemory(*plain, absl::StrCat(R"({"num_attention_heads": 4, )", rotary, "}")), {}, {});
+    return LoadModel(
+        InMemory(*plain, absl::StrCat(R"({"model_type": "llama", "num_attention_heads": 4, )", rotary, "}")),
+        {}, {});
   };
   EIGSVC_ASSERT_OK_AND_ASSIGN(const Model old_style,
                               load(R"("rope_theta": 300, "rope_scaling": {"type": "linear", "factor": 3})"));
