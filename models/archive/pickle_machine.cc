@@ -399,7 +399,7 @@ class PickleMachine {
     return New(node);
   }
   Ref NewContainer(Kind kind, std::vector<Ref> items) {
-    memory_ += sizeof(items) + items.capacity() * sizeof(Ref);
+    memory_ += sizeof(std::vector<Ref>) + items.capacity() * sizeof(Ref);
     pickle_.items_.push_back(std::move(items));
     return NewIndexed(kind, pickle_.items_.size() - 1);
   }

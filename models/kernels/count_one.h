@@ -147,7 +147,7 @@ EIGSVC_COUNT int PhaseSlotOf(double log_magnitude, double phase) {
   const double wrapped = remainder(phase, 2 * kPi);
   if (wrapped == 0) return -1;
   const int bin =
-      static_cast<int>(floor((wrapped / kPi + 1) * (Spectrum::kPhaseBins / 2))) % Spectrum::kPhaseBins;
+      static_cast<int>(floor((wrapped / kPi + 1) * (0.5 * Spectrum::kPhaseBins))) % Spectrum::kPhaseBins;
   int octave = 0;
   if (log_magnitude != 0) {
     int exponent;

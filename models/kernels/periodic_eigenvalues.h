@@ -25,10 +25,11 @@ struct PeriodicProblem {
   EigenOutcome* outcomes = nullptr;  // [rows,windows,units]
 
   constexpr int64_t Count() const { return rows * window.Count(steps) * units; }
-  // Of product i, the first factor, and how far it is to the next.
+  // Of product i < Count(), so that there are windows, the first factor, and how far it is to the next.
   constexpr const double* Factors(int64_t i) const {
     const int64_t windows = window.Count(steps),
-                  step = i / units / windows * steps + i / units % windows * window.stride;
+                  step = i / units / windows * steps +  // NOLINT(clang-analyzer-core.DivideZero)
+                         i / units % windows * window.stride;
     return matrices + (step * units + i % units) * order * order;
   }
   constexpr int64_t Distance() const { return units * order * order; }

@@ -207,7 +207,7 @@ class SimdQr {
       const Mask small = (below <= kSmallest) |
                          ((below <= kEpsilon * around) &
                           (ba * (ab / safe) <= Largest(Splat(kSmallest), kEpsilon * (bb * (aa / safe)))));
-      start = small & (k <= high) ? k - Mask{} : start;
+      start = (small & (k <= high)) ? k - Mask{} : start;
     }
     return start;
   }
@@ -274,7 +274,7 @@ class SimdQr {
         const Mask chase = needed & (k > low);
         At(k, k - 1) = chase ? CopySign(length, x0) : At(k, k - 1);
         At(k + 1, k - 1) = chase ? Vector{} : At(k + 1, k - 1);
-        if (k + 2 <= n_) At(k + 2, k - 1) = chase & (k + 2 <= high) ? Vector{} : At(k + 2, k - 1);
+        if (k + 2 <= n_) At(k + 2, k - 1) = (chase & (k + 2 <= high)) ? Vector{} : At(k + 2, k - 1);
       }
       // Beyond a lane's own block these do no harm: only diagonal blocks have a say in eigenvalues.
       const int third = k + 2 <= n_ ? k + 2 : n_;
