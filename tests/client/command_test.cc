@@ -518,6 +518,10 @@ TEST_F(CommandTest, CatalogueCommandsShowWhatTheServerSays) {
   const Json model = Json::parse(Run({"models", "list", "-o", "json"}).out)["models"][0];
   EXPECT_EQ(model["trainable"], true);
   EXPECT_EQ(model["conformance"][0]["references"], "transformers 5.23.0");
+  EXPECT_EQ(model["conformance"][0]["logits_float32"], 2e-6);
+  // What was not run is no error of 0.
+  EXPECT_TRUE(model["conformance"][0]["logits_float64"].is_null());
+  EXPECT_TRUE(model["conformance"][1]["logits_float32"].is_null());
   EXPECT_THAT(Run({"models", "loaded"}).out, HasSubstr("70,144"));
   EXPECT_THAT(Run({"models", "load", "demo/mamba2.safetensors"}).out, HasSubstr("model-1"));
   EXPECT_EQ(Run({"models", "unload", "model-1"}).exit_code, 0);
