@@ -30,7 +30,8 @@ Json ModelOutlineObject(const v1::ModelOutline& model) {
                         {"eigenvalues_per_unit", mixer.eigenvalues_per_unit()},
                         {"multiplicity", mixer.multiplicity() == 0 ? Json() : Json(mixer.multiplicity())},
                         {"constant", mixer.constant()},
-                        {"transition", mixer.transition()}});
+                        {"transition", mixer.transition()},
+                        {"window", mixer.window() == 0 ? Json() : Json(mixer.window())}});
     }
     layers.push_back({{"mixers", std::move(mixers)}, {"parameters", layer.parameters()}});
   }
@@ -52,11 +53,12 @@ Json ModelOutlineObject(const v1::ModelOutline& model) {
           {"settings", ParsedOrNull(model.settings_json())}};
 }
 
-// "attention: scalar, 8 heads, 1 eigenvalue each of infinite multiplicity".
+// "attention: scalar, 8 heads, window 4096, 1 eigenvalue each of infinite multiplicity".
 std::string MixerText(const v1::MixerOutline& mixer) {
   return absl::StrCat(mixer.mixer(), ": ", mixer.transition(),
                       mixer.constant() ? ", the same at every step" : "", ", ", mixer.units(), " ",
-                      UnitName(mixer.unit_kind()), mixer.units() == 1 ? "" : "s", ", ",
+                      UnitName(mixer.unit_kind()), mixer.units() == 1 ? "" : "s",
+                      mixer.window() == 0 ? "" : absl::StrCat(", window ", mixer.window()), ", ",
                       mixer.eigenvalues_per_unit(),
                       mixer.eigenvalues_per_unit() == 1 ? " eigenvalue each" : " eigenvalues each",
                       mixer.multiplicity() == 1   ? ""

@@ -49,11 +49,13 @@ absl::Status ListModels(Session& session) {
   for (const v1::ModelFamily& model : response->models()) {
     Json conformance = Json::array();
     for (const v1::LayoutConformance& layout : model.conformance()) {
+      // 0 stands for what was not run, and would read as exact.
+      const auto found = [](double largest) { return largest == 0 ? Json() : Json(largest); };
       conformance.push_back({{"layout", layout.layout()},
                              {"cases", layout.cases()},
                              {"references", layout.references()},
-                             {"logits_float32", layout.logits_float32()},
-                             {"logits_float64", layout.logits_float64()}});
+                             {"logits_float32", found(layout.logits_float32())},
+                             {"logits_float64", found(layout.logits_float64())}});
     }
     listing.Add({{"name", model.name()},
                  {"summary", model.summary()},

@@ -101,6 +101,7 @@ v1::ModelOutline OutlineProto(const ModelOutline& outline, at::ScalarType dtype,
       proto->set_multiplicity(mixer.multiplicity);
       proto->set_constant(mixer.constant);
       proto->set_transition(std::string(TransitionFormName(mixer.form)));
+      proto->set_window(mixer.window);
       (mixer.constant ? constant : changing) += mixer.units * mixer.eigenvalues_per_unit;
     }
   }

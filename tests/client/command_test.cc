@@ -7,6 +7,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "absl/time/clock.h"
 #include "client/cli/analysis_json.h"
 #include "client/cli/call.h"
@@ -517,6 +518,10 @@ TEST_F(CommandTest, CatalogueCommandsShowWhatTheServerSays) {
   const Json model = Json::parse(Run({"models", "list", "-o", "json"}).out)["models"][0];
   EXPECT_EQ(model["trainable"], true);
   EXPECT_EQ(model["conformance"][0]["references"], "transformers 5.23.0");
+  EXPECT_EQ(model["conformance"][0]["logits_float32"], 2e-6);
+  // What was not run is no error of 0.
+  EXPECT_TRUE(model["conformance"][0]["logits_float64"].is_null());
+  EXPECT_TRUE(model["conformance"][1]["logits_float32"].is_null());
   EXPECT_THAT(Run({"models", "loaded"}).out, HasSubstr("70,144"));
   EXPECT_THAT(Run({"models", "load", "demo/mamba2.safetensors"}).out, HasSubstr("model-1"));
   EXPECT_EQ(Run({"models", "unload", "model-1"}).exit_code, 0);
@@ -886,6 +891,31 @@ TEST(InspectTest, TheWorkerSaysWhatTheModelWouldBe) {
   EXPECT_EQ(json["model"]["layers"][2]["mixers"][0]["transition"], "diagonal");
   EXPECT_TRUE(json["model"]["layers"][0]["mixers"][0]["multiplicity"].is_null());
   EXPECT_EQ(json["model"]["departures"], Json::array({"E1", "E9"}));
+}
+
+TEST(InspectTest, LayersOfDifferentWindowsAreTold) {
+  const TemporaryDirectory directory;
+  const std::string layer = R"({"mixers": [{"mixer": "attention", "unitKind": "UNIT_KIND_HEAD", "units": 2,
+                                            "eigenvaluesPerUnit": 1, "transition": "scalar"}]})";
+  const std::string window = absl::StrReplaceAll(layer, {{"\"scalar\"", "\"scalar\", \"window\": 4096"}});
+  const std::string shorter = absl::StrReplaceAll(window, {{"4096", "128"}});
+  const std::string worker =
+      FakeWorker(directory,
+                 absl::StrCat(R"({"family": "mixed", "layout": "x", "layers": 4, "model": {"layers": [)",
+                              window, ", ", layer, ", ", window, ", ", shorter, "]}}"),
+                 0);
+  const CliSetup setup = {.env = {{"EIGSVC_WORKER", worker}}};
+  const CliResult table = RunCli({"inspect", "m.pt"}, setup);
+  ASSERT_EQ(table.exit_code, 0) << table.err;
+  for (const char* line : {"layers 0, 2: attention: scalar, 2 heads, window 4096, 1 eigenvalue each",
+                           "layer 1: attention: scalar, 2 heads, 1 eigenvalue each",
+                           "layer 3: attention: scalar, 2 heads, window 128, 1 eigenvalue each"}) {
+    EXPECT_THAT(table.out, HasSubstr(line));
+  }
+  const Json json = Json::parse(RunCli({"inspect", "m.pt", "-o", "json"}, setup).out);
+  EXPECT_EQ(json["model"]["layers"][0]["mixers"][0]["window"], 4096);
+  EXPECT_TRUE(json["model"]["layers"][1]["mixers"][0]["window"].is_null());
+  EXPECT_EQ(json["model"]["layers"][3]["mixers"][0]["window"], 128);
 }
 
 TEST(InspectTest, AWorkersErrorIsThisProgramsOwn) {

@@ -89,6 +89,7 @@ TEST_P(OutlineTest, SaysWhatTheModelReports) {
       EXPECT_EQ(mixer->units(), found.log_magnitude.size(2));
       EXPECT_EQ(mixer->eigenvalues_per_unit(), found.log_magnitude.size(3));
       EXPECT_EQ(mixer->transition(), TransitionFormName(FormOf(report.transition.kind)));
+      EXPECT_EQ(mixer->window(), model_->description().mixers[layer][mixer - mixers.begin()].window);
       (mixer->constant() ? constant : changing) += found.log_magnitude.size(2) * found.log_magnitude.size(3);
     }
     EXPECT_EQ(static_cast<size_t>(outline.layers(layer).mixers_size()), reported.size());
@@ -151,6 +152,20 @@ TEST_F(InspectTest, ACheckpointThatItsFamilyCannotRunSaysWhy) {
   EXPECT_EQ(inspection.family(), "llama");
   EXPECT_THAT(inspection.problem(), HasSubstr("hidden_act"));
   EXPECT_FALSE(inspection.has_model());
+}
+
+TEST_F(InspectTest, ASlidingWindowIsItsLayers) {
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const FamilyEntry* family, FindFamily("ministral"));
+  const auto settings = Settings::Parse(R"({"layout": "huggingface", "sliding_window": 3,
+      "num_hidden_layers": 2, "layer_types": ["full_attention", "sliding_attention"]})",
+                                        "test");
+  EIGSVC_ASSERT_OK(settings);
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const auto sliding, InitializeModel(*family, *settings, 1, {}));
+  EIGSVC_ASSERT_OK(SaveModel(*sliding, sliding->weights(), {}, path_));
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const v1::CheckpointInspection inspection, InspectWithModel(path_, "", {}));
+  ASSERT_EQ(inspection.model().layers_size(), 2) << inspection.problem();
+  EXPECT_EQ(inspection.model().layers(0).mixers(0).window(), 0);
+  EXPECT_EQ(inspection.model().layers(1).mixers(0).window(), 3);
 }
 
 TEST_F(InspectTest, AnUnknownCheckpointSaysHowItDiffersFromTheNearest) {

@@ -189,8 +189,15 @@ double LogDifference(const at::Tensor& a, const at::Tensor& b) {
   return at::where(a == b, 0, a - b).abs().max().item<double>();
 }
 
+// Mixers whose state is a sum once the normaliser has left it (gauge raw): softmax, linear, norm and Based's
+// attention. RWKV-4's and mLSTM's keep a decay of their own there, and all others have no normaliser.
+bool OnlySumsWhenRaw(const std::string& mixer) {
+  return mixer == "attention" || mixer == "linear_attention" || mixer == "norm_attention" || mixer == "based";
+}
+
 // Each layer reports every mixer in each gauge and rotation that the model lists. A rotation in the state
-// turns eigenvalues and changes no modulus.
+// turns eigenvalues and changes no modulus. What only sums has λ = 1 exactly, and once, wherever its state
+// holds no normaliser, and only there.
 TEST_P(FamilyTest, ReportsInEveryConventionItLists) {
   EIGSVC_ASSERT_OK_AND_ASSIGN(const auto model, MakeTiny(GetParam()));
   const auto& mixers = model->description().mixers;
@@ -212,6 +219,13 @@ TEST_P(FamilyTest, ReportsInEveryConventionItLists) {
           ExpectPossible(form, found.log_magnitude);
           if (form != TransitionForm::kNilpotent)
             largest_so_turned = std::max(largest_so_turned, MaxMagnitude(found.log_magnitude));
+          if (!OnlySumsWhenRaw(seen.mixer)) continue;
+          const auto described = std::find_if(mixers[layer].begin(), mixers[layer].end(),
+                                              [&](const auto& mixer) { return mixer.mixer == seen.mixer; });
+          ASSERT_TRUE(described != mixers[layer].end()) << seen.mixer << " of layer " << layer;
+          const bool sums = gauge == Gauge::kRaw || described->constant;
+          EXPECT_EQ(seen.transition.constant, sums) << seen.mixer << " of layer " << layer;
+          EXPECT_EQ(MaxMagnitude(found.log_magnitude) == 0, sums) << seen.mixer << " of layer " << layer;
         }
       }
       if (rotation == rotations.front()) {
@@ -221,7 +235,7 @@ TEST_P(FamilyTest, ReportsInEveryConventionItLists) {
       }
     }
   }
-  // A normaliser that is no part of the state leaves softmax attention nothing but a sum.
+  // What the normaliser of softmax attention does is no matter of rounding.
   const bool all_attention = std::all_of(mixers.begin(), mixers.end(), [](const auto& layer) {
     return layer.size() == 1 && layer[0].mixer == "attention";
   });
