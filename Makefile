@@ -7,13 +7,12 @@ CACHE := $(or $(EIGSVC_CACHE),$(HOME)/.cache/eigsvc)
 export EIGSVC_PYTHON := $(or $(EIGSVC_PYTHON),$(CACHE)/torch-2.13.0/bin/python3)
 export EIGSVC_ORACLE_PYTHON := $(or $(EIGSVC_ORACLE_PYTHON),$(CACHE)/oracle/bin/python3)
 EIGSVC_SHARED_DIR ?= $(abspath ../shared)
+export EIGSVC_SHARED_DIR
 BUF := $(CACHE)/buf-1.75.0/node_modules/.bin/buf
 SETUP := env $(if $(filter $(CACHE)/%,$(EIGSVC_PYTHON)),-u EIGSVC_PYTHON) deploy/setup.sh
 # Objects are shared between clones: paths are taken relative to the tree.
 export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
-# Only a changed set-up configures again; CMake itself notices changed lists.
-configure = [ -f $(1)/build.ninja ] || cmake --preset $(2) -DEIGSVC_SHARED_DIR=$(EIGSVC_SHARED_DIR) >$(1).log 2>&1 || { cat $(1).log; exit 1; }; rm -f $(1).log
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -24,31 +23,31 @@ setup-test:
 	@$(SETUP) test
 
 build: setup  ## Build eigsvc, eigsvcd, eigsvc-worker into build/bin
-	@$(call configure,build,dev)
+	@deploy/configure.sh build dev
 	@ninja -C build --quiet eigsvc eigsvcd eigsvc-worker
 
 demo: build  ## Analyse a trained Mamba-2 and its untrained twin on MQAR through a daemon
 	@deploy/demo/demo.sh build/bin
 
 test: setup-test  ## Every test of an unchanged tree once; FORCE=1 runs them again
-	@BUF=$(BUF) EIGSVC_SHARED_DIR=$(EIGSVC_SHARED_DIR) tests/run.sh $(if $(FORCE),--force)
+	@BUF=$(BUF) tests/run.sh $(if $(FORCE),--force)
 
 test-full: test  ## Sanitizers, training, every conformance case, longer fuzzing
-	@BUF=$(BUF) EIGSVC_SHARED_DIR=$(EIGSVC_SHARED_DIR) tests/run_full.sh
+	@BUF=$(BUF) tests/run_full.sh
 
 conformance: setup-test  ## Every family against independent implementations (SEED=, CASES=llama,mamba2)
-	@$(call configure,build,dev)
+	@deploy/configure.sh build dev
 	@ninja -C build --quiet conformance_check
-	@EIGSVC_SHARED_DIR=$(EIGSVC_SHARED_DIR) OMP_NUM_THREADS=1 $(EIGSVC_ORACLE_PYTHON) tests/conformance/run.py --seed $(or $(SEED),1) \
+	@OMP_NUM_THREADS=1 $(EIGSVC_ORACLE_PYTHON) tests/conformance/run.py --seed $(or $(SEED),1) \
 	  $(if $(CASES),--family $(CASES),--all) --check build/bin/conformance_check --report build/conformance.json $(if $(SEED),,--status)
 
 bench: setup-test  ## Ratios against public implementations, side by side in one run
-	@$(call configure,build-release,release)
+	@deploy/configure.sh build-release release
 	@ninja -C build-release --quiet forward_bench kernels_bench
 	@tests/bench/run.sh build-release/bin
 
 fuzz: setup-test  ## Fuzz the readers of untrusted files; SECONDS_EACH=600 for longer
-	@$(call configure,build-fuzz,fuzz)
+	@deploy/configure.sh build-fuzz fuzz
 	@ninja -C build-fuzz --quiet
 	@tests/fuzz/run.sh $(or $(SECONDS_EACH),60)
 

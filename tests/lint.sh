@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Proto rules (buf), style (clang-format), the image's recipe (hadolint), Prometheus rules (promtool); with --tidy also clang-tidy over
-# what is compiled, which takes half an hour where nothing was looked at before.
+# what is compiled for the CPU but for tests/, which takes half an hour where nothing was looked at before.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 (cd proto && "${BUF:?run this through make lint}" lint)

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""clang-tidy over what is compiled, unity files as a whole: tidy.py BUILD_DIR. A source that was clean is looked at again when
-its object is newer."""
+"""clang-tidy over what is compiled for the CPU but for tests/, unity files as a whole: tidy.py BUILD_DIR. A source that was clean
+is looked at again when its object is newer."""
 
 import concurrent.futures
 import json

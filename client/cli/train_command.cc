@@ -6,7 +6,9 @@
 #include <sstream>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_replace.h"
 #include "client/cli/analysis_json.h"
 #include "client/cli/commands.h"
@@ -219,6 +221,18 @@ absl::Status Train(Session& session, const TrainFlags& flags) {
                        result.last_sha256().empty() ? "" : flags.last_path());
 }
 
+// As CLI::Range, which would write 0 for the least rate and 1 for the largest beta2.
+CLI::Validator RealRange(double low, double high) {
+  const std::string range = absl::StrFormat("[%.12g - %.12g]", low, high);
+  return CLI::Validator(
+      [low, high, range](std::string& text) -> std::string {
+        double value = 0;
+        if (absl::SimpleAtod(text, &value) && value >= low && value <= high) return "";
+        return absl::StrCat("Value ", text, " not in range ", range);
+      },
+      absl::StrCat("FLOAT in ", range));
+}
+
 }  // namespace
 
 void AddTrainCommand(CLI::App& app, Command& chosen) {
@@ -233,20 +247,23 @@ void AddTrainCommand(CLI::App& app, Command& chosen) {
   command->add_option("--steps", flags->steps, "Optimiser steps (1000)")->check(steps);
   command->add_option("--batch-size", flags->batch_size, "Examples a step (64)")
       ->check(CLI::Range(int64_t{1}, kMaxBatchSize));
-  command->add_option("--learning-rate", flags->learning_rate, "Peak learning rate (0.001)")->check(rate);
-  command->add_option("--final-learning-rate", flags->final_learning_rate, "At the end of the cosine (0)")
+  command->add_option("--learning-rate", flags->learning_rate, "Peak learning rate (0.001)")
+      ->check(RealRange(kMinLearningRate, kMaxLearningRate));
+  command
+      ->add_option("--final-learning-rate", flags->final_learning_rate,
+                   "At the end of the cosine, at most --learning-rate (0)")
       ->check(rate);
-  command->add_option("--warmup-steps", flags->warmup_steps, "Steps of linear warm-up (0)")
+  command->add_option("--warmup-steps", flags->warmup_steps, "Steps of linear warm-up, at most --steps (0)")
       ->check(CLI::Range(int64_t{0}, kMaxTrainingSteps));
   command->add_option("--weight-decay", flags->weight_decay, "Decoupled weight decay (0.1)")
       ->check(CLI::Range(0.0, kMaxWeightDecay));
   command
       ->add_option("--recurrence-learning-rate", flags->recurrence_learning_rate,
-                   "Peak of what the eigenvalues are made of (--learning-rate)")
+                   "Peak of what the eigenvalues are made of, from 1e-12; 0: --learning-rate (0)")
       ->check(rate);
   command->add_flag("--decay-recurrence", flags->decay_recurrence, "Weight decay shrinks those too");
   command->add_option("--beta2", flags->beta2, "AdamW's decay rate of the second moment (0.999)")
-      ->check(CLI::Range(0.0, 1.0));
+      ->check(RealRange(0, kMaxBeta2));
   command->add_option("--gradient-clip", flags->gradient_clip, "Global norm of gradients; 0: off (1)")
       ->check(CLI::Range(0.0, kMaxGradientClip));
   command->add_option("--eval-every", flags->eval_every, "Steps between evaluations (200)")->check(steps);

@@ -11,6 +11,7 @@
 #include "absl/time/clock.h"
 #include "c10/core/GradMode.h"
 #include "models/analysis/labelled.h"
+#include "models/base/job_limits.h"
 #include "models/base/random.h"
 #include "models/base/status_macros.h"
 #include "models/base/status_util.h"
@@ -39,16 +40,17 @@ absl::Status CheckOptions(const TrainingOptions& o) {
   };
   EIGSVC_RETURN_IF_ERROR(check("steps", static_cast<double>(o.steps), 1, 1e9));
   EIGSVC_RETURN_IF_ERROR(check("batch_size", static_cast<double>(o.batch_size), 1, kMaxDraw));
-  EIGSVC_RETURN_IF_ERROR(check("learning_rate", o.learning_rate, 1e-12, 100));
+  EIGSVC_RETURN_IF_ERROR(check("learning_rate", o.learning_rate, kMinLearningRate, 100));
   EIGSVC_RETURN_IF_ERROR(check("final_learning_rate", o.final_learning_rate, 0, o.learning_rate));
   EIGSVC_RETURN_IF_ERROR(
       check("warmup_steps", static_cast<double>(o.warmup_steps), 0, static_cast<double>(o.steps)));
   EIGSVC_RETURN_IF_ERROR(check("weight_decay", o.weight_decay, 0, 100));
   if (o.recurrence_learning_rate != 0) {
-    EIGSVC_RETURN_IF_ERROR(check("recurrence_learning_rate", o.recurrence_learning_rate, 1e-12, 100));
+    EIGSVC_RETURN_IF_ERROR(
+        check("recurrence_learning_rate", o.recurrence_learning_rate, kMinLearningRate, 100));
   }
   EIGSVC_RETURN_IF_ERROR(check("beta1", o.beta1, 0, 1 - 1e-12));
-  EIGSVC_RETURN_IF_ERROR(check("beta2", o.beta2, 0, 1 - 1e-12));
+  EIGSVC_RETURN_IF_ERROR(check("beta2", o.beta2, 0, kMaxBeta2));
   EIGSVC_RETURN_IF_ERROR(check("epsilon", o.epsilon, 1e-30, 1));
   EIGSVC_RETURN_IF_ERROR(check("gradient_clip", o.gradient_clip, 0, 1e30));
   EIGSVC_RETURN_IF_ERROR(check("eval_every", static_cast<double>(o.eval_every), 1, 1e9));

@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "models/analysis/analysis.h"
+#include "models/base/job_limits.h"
 #include "models/base/stop_token.h"
 #include "models/tasks/task.h"
 #include "models/zoo/sequence_model.h"
@@ -17,10 +18,10 @@
 namespace eigsvc {
 
 struct TrainingOptions {
-  int64_t steps = 1000;
+  int64_t steps = kDefaultTrainingSteps;
   int64_t batch_size = 64;
-  double learning_rate = 1e-3;     // peak
-  double final_learning_rate = 0;  // at the last step of the cosine
+  double learning_rate = kDefaultLearningRate;  // peak
+  double final_learning_rate = 0;               // at the last step of the cosine
   int64_t warmup_steps = 0;
   double weight_decay = 0.1;  // of matrices; not of decay rates and the like
   // Of what the eigenvalues are made of (Parameter::recurrence): the peak, and whether they decay too.

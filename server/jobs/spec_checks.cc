@@ -8,6 +8,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "models/base/convention.h"
 #include "models/base/job_limits.h"
@@ -35,10 +36,11 @@ absl::Status CheckRange(absl::string_view field, int64_t value, int64_t low, int
   return absl::InvalidArgumentError(absl::StrCat(field, " ", value, " is not in [", low, ", ", high, "]"));
 }
 
-// Written so that NaN is out of range.
+// Written so that NaN is out of range. Twelve digits: StrCat's six would say 1 of what is next to it.
 absl::Status CheckReal(absl::string_view field, double value, double low, double high) {
   if (value >= low && value <= high) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(field, " ", value, " is not in [", low, ", ", high, "]"));
+  return absl::InvalidArgumentError(
+      absl::StrFormat("%s %.12g is not in [%.12g, %.12g]", field, value, low, high));
 }
 
 absl::Status CheckJsonObject(absl::string_view field, const std::string& text) {
@@ -150,6 +152,25 @@ absl::Status CheckWindow(const v1::AnalysisSpec& spec) {
                                                  spec.max_steps()));
 }
 
+// Numbers that bound one another, in range each. Unset ones read as 0, which no bound is below.
+absl::Status CheckSchedule(const v1::TrainingSpec& spec) {
+  const char* const given_rate = spec.has_learning_rate() ? "" : " (the default)";
+  const double rate = spec.has_learning_rate() ? spec.learning_rate() : kDefaultLearningRate;
+  if (spec.final_learning_rate() > rate) {
+    return absl::InvalidArgumentError(absl::StrCat("final_learning_rate ", spec.final_learning_rate(),
+                                                   " is above learning_rate ", rate, given_rate,
+                                                   "; lower it, or raise learning_rate"));
+  }
+  const char* const given_steps = spec.has_steps() ? "" : " (the default)";
+  const int64_t steps = spec.has_steps() ? spec.steps() : kDefaultTrainingSteps;
+  if (spec.warmup_steps() > steps) {
+    return absl::InvalidArgumentError(absl::StrCat("warmup_steps ", spec.warmup_steps(),
+                                                   " is more than steps ", steps, given_steps,
+                                                   "; lower it, or raise steps"));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status CheckSha256(absl::string_view field, absl::string_view sha256) {
@@ -231,8 +252,8 @@ absl::Status CheckSpec(const v1::TrainingSpec& spec, const Known& known) {
   const auto whole = [](bool set, absl::string_view field, int64_t value, int64_t low, int64_t high) {
     return set ? CheckRange(field, value, low, high) : absl::OkStatus();
   };
-  const auto real = [](bool set, absl::string_view field, double value, double high) {
-    return set ? CheckReal(field, value, 0, high) : absl::OkStatus();
+  const auto real = [](bool set, absl::string_view field, double value, double low, double high) {
+    return set ? CheckReal(field, value, low, high) : absl::OkStatus();
   };
   EIGSVC_RETURN_IF_ERROR(whole(spec.has_steps(), "steps", spec.steps(), 1, kMaxTrainingSteps));
   EIGSVC_RETURN_IF_ERROR(whole(spec.has_batch_size(), "batch_size", spec.batch_size(), 1, kMaxBatchSize));
@@ -241,17 +262,20 @@ absl::Status CheckSpec(const v1::TrainingSpec& spec, const Known& known) {
   EIGSVC_RETURN_IF_ERROR(whole(spec.has_eval_every(), "eval_every", spec.eval_every(), 1, kMaxTrainingSteps));
   EIGSVC_RETURN_IF_ERROR(
       whole(spec.has_eval_examples(), "eval_examples", spec.eval_examples(), 1, kMaxJobExamples));
-  EIGSVC_RETURN_IF_ERROR(
-      real(spec.has_learning_rate(), "learning_rate", spec.learning_rate(), kMaxLearningRate));
+  EIGSVC_RETURN_IF_ERROR(real(spec.has_learning_rate(), "learning_rate", spec.learning_rate(),
+                              kMinLearningRate, kMaxLearningRate));
   EIGSVC_RETURN_IF_ERROR(real(spec.has_final_learning_rate(), "final_learning_rate",
-                              spec.final_learning_rate(), kMaxLearningRate));
-  EIGSVC_RETURN_IF_ERROR(real(spec.has_recurrence_learning_rate(), "recurrence_learning_rate",
-                              spec.recurrence_learning_rate(), kMaxLearningRate));
-  EIGSVC_RETURN_IF_ERROR(real(spec.has_beta2(), "beta2", spec.beta2(), 1));
-  EIGSVC_RETURN_IF_ERROR(real(spec.has_weight_decay(), "weight_decay", spec.weight_decay(), kMaxWeightDecay));
+                              spec.final_learning_rate(), 0, kMaxLearningRate));
+  // 0 stands for learning_rate.
+  EIGSVC_RETURN_IF_ERROR(real(spec.recurrence_learning_rate() != 0, "recurrence_learning_rate",
+                              spec.recurrence_learning_rate(), kMinLearningRate, kMaxLearningRate));
+  EIGSVC_RETURN_IF_ERROR(real(spec.has_beta2(), "beta2", spec.beta2(), 0, kMaxBeta2));
   EIGSVC_RETURN_IF_ERROR(
-      real(spec.has_gradient_clip(), "gradient_clip", spec.gradient_clip(), kMaxGradientClip));
-  EIGSVC_RETURN_IF_ERROR(real(spec.has_stop_at_score(), "stop_at_score", spec.stop_at_score(), 1));
+      real(spec.has_weight_decay(), "weight_decay", spec.weight_decay(), 0, kMaxWeightDecay));
+  EIGSVC_RETURN_IF_ERROR(
+      real(spec.has_gradient_clip(), "gradient_clip", spec.gradient_clip(), 0, kMaxGradientClip));
+  EIGSVC_RETURN_IF_ERROR(real(spec.has_stop_at_score(), "stop_at_score", spec.stop_at_score(), 0, 1));
+  EIGSVC_RETURN_IF_ERROR(CheckSchedule(spec));
   return CheckDevice(spec.device(), known);
 }
 

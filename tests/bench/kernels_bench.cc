@@ -1,6 +1,6 @@
 // The batched kernels beside what else there is: LibTorch's eigvals on the host and the device (LAPACK,
-// cuSOLVER), its eigvalsh and histc, CUB. race_kernels.py runs it and prints tables of ratios; its own flags are
-// Google Benchmark's (--benchmark_filter, --benchmark_repetitions, ...).
+// cuSOLVER), its eigvalsh and histc, CUB. race_kernels.py runs it and prints tables of ratios; its own flags
+// are Google Benchmark's (--benchmark_filter, --benchmark_repetitions, ...).
 #include <string>
 
 #include "ATen/Parallel.h"

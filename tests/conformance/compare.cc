@@ -41,7 +41,10 @@ constexpr double kPi = 3.14159265358979323846;
 // Beyond it a general solver's eigenvalues say too little to be compared with.
 constexpr double kWorstCondition = 1e6;
 
-// DESIGN section 4, for a model in `dtype` against an oracle that ran in at least that.
+// ARCHITECTURE.md section 4, for a model in `dtype` against an oracle that ran in at least that, but for
+// softmax in float32: 5e-6·max(1, |LSE|) is wider than its max(5e-6, 4 ulp(max|score|)), which holds on the
+// same q and k, while here those are the model's own, rounded. The strict one is held in
+// tests/zoo/stories260k_test.cc and, of the log-sum-exp itself, in tests/tensor/attention_lse_test.cc.
 struct Tolerances {
   double logits;       // and activations, relative to the largest
   double closed;       // of log λ and arg λ, times max(1, |log λ|)

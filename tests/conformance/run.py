@@ -84,7 +84,7 @@ def make_case(name, make, seed, root):
     try:
         make(directory, np.random.default_rng(entropy))
     except case.SharedDataMissing as missing:
-        print(f"skipped {name}: {missing} is not there")
+        print(f"[  SKIPPED ] 1 test: {name}: {missing} is not there")  # in the words that tests/run.sh looks for
         directory.rmdir()
         return False
     family, layout, _ = name.split("/")

@@ -116,6 +116,11 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def has_shared():
+    """As tests/testing/paths.h."""
+    return (options.shared / "data" / "PROVENANCE.md").exists()
+
+
 def sha256(data):
     return hashlib.sha256(data).hexdigest()
 
@@ -144,6 +149,12 @@ def main():
     sys.modules["harness"].options = options
     directory = _generate()
     try:
-        unittest.main(module="__main__", argv=[sys.argv[0], *rest], verbosity=2)
+        result = unittest.main(module="__main__", argv=[sys.argv[0], *rest], verbosity=2, exit=False).result
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+    if result.skipped:  # in GoogleTest's words, which tests/run.sh counts and tests/skipped.sh looks for
+        count = len(result.skipped)
+        print(f"[  SKIPPED ] {count} test{'s' if count > 1 else ''}, listed below:")
+        for test, reason in result.skipped:
+            print(f"[  SKIPPED ] {test}: {reason}")
+    sys.exit(not result.wasSuccessful())

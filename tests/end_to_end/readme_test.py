@@ -31,6 +31,8 @@ class ReadmeTest(unittest.TestCase):
         (cls.root / "build" / "bin").symlink_to(harness.options.bin)
         for name in ("deploy", "models", "README.md"):
             (cls.root / name).symlink_to(harness.options.source / name)
+        if not harness.has_shared():
+            return
         shared = harness.options.shared / "data" / "checkpoints" / "stories260K"
         (cls.root / "llama").mkdir()
         shutil.copy(shared / "stories260K.safetensors", cls.root / "llama" / "model.safetensors")
@@ -54,6 +56,8 @@ class ReadmeTest(unittest.TestCase):
         try:
             for command in readme_commands():
                 with self.subTest(command):
+                    if ("llama/" in command or "ids.npy" in command) and not harness.has_shared():
+                        self.skipTest("no shared data: configure with -DEIGSVC_SHARED_DIR=/path/to/shared")
                     if command == "make demo":  # its set-up and build are what built these programs
                         self.check_demo(self.run_command("deploy/demo/demo.sh build/bin"))
                     elif command.startswith("build/bin/eigsvc train"):  # the whole recipe: recipe_test.py

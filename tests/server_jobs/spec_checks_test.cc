@@ -197,6 +197,24 @@ TEST_F(SpecChecksTest, BadTrainingsNameTheFault) {
       {[](auto& s) { s.set_gradient_clip(-1); }, "gradient_clip -1"},
       {[](auto& s) { s.set_recurrence_learning_rate(-1); }, "recurrence_learning_rate -1"},
       {[](auto& s) { s.set_beta2(1.5); }, "beta2 1.5"},
+      {[](auto& s) { s.set_beta2(1); }, "beta2 1 is not in [0, 0.999999999999]"},
+      {[](auto& s) { s.set_learning_rate(0); }, "learning_rate 0 is not in [1e-12, 10]"},
+      {[](auto& s) { s.set_recurrence_learning_rate(1e-13); }, "recurrence_learning_rate 1e-13 is not in"},
+      {[=](auto& s) { s.set_recurrence_learning_rate(nan); }, "recurrence_learning_rate nan"},
+      {[](auto& s) { s.set_final_learning_rate(0.002); },
+       "final_learning_rate 0.002 is above learning_rate 0.001 (the default); lower it"},
+      {[](auto& s) {
+         s.set_learning_rate(0.25);
+         s.set_final_learning_rate(0.5);
+       },
+       "final_learning_rate 0.5 is above learning_rate 0.25; lower it, or raise learning_rate"},
+      {[](auto& s) { s.set_warmup_steps(1001); },
+       "warmup_steps 1001 is more than steps 1000 (the default); lower it"},
+      {[](auto& s) {
+         s.set_steps(10);
+         s.set_warmup_steps(11);
+       },
+       "warmup_steps 11 is more than steps 10; lower it, or raise steps"},
       {[](auto& s) { s.set_stop_at_score(1.5); }, "stop_at_score 1.5"},
   };
   for (const Case& c : cases) {
@@ -204,6 +222,28 @@ TEST_F(SpecChecksTest, BadTrainingsNameTheFault) {
     c.spoil(spec);
     EXPECT_THAT(CheckSpec(spec, known_), StatusIs(kInvalid, HasSubstr(c.words)));
   }
+}
+
+// Unset numbers stand for their defaults, and 0 of the recurrence for the other rate.
+TEST_F(SpecChecksTest, TrainingsAtTheEndsOfTheirRangesPass) {
+  v1::TrainingSpec low = training_;
+  low.set_steps(1);
+  low.set_warmup_steps(1);
+  low.set_learning_rate(1e-12);
+  low.set_final_learning_rate(1e-12);
+  low.set_recurrence_learning_rate(0);
+  low.set_beta2(0);
+  EIGSVC_EXPECT_OK(CheckSpec(low, known_));
+  v1::TrainingSpec high = training_;
+  high.set_learning_rate(10);
+  high.set_final_learning_rate(10);
+  high.set_recurrence_learning_rate(10);
+  high.set_beta2(1 - 1e-12);
+  EIGSVC_EXPECT_OK(CheckSpec(high, known_));
+  v1::TrainingSpec unset = training_;
+  unset.set_final_learning_rate(0.001);
+  unset.set_warmup_steps(1000);
+  EIGSVC_EXPECT_OK(CheckSpec(unset, known_));
 }
 
 TEST_F(SpecChecksTest, WithoutACatalogNamesAreLeftToTheWorker) {
