@@ -6,40 +6,55 @@
 namespace eigsvc {
 namespace {
 
-constexpr int kThreads = 128, kRun = 16;
-static_assert(ShortConvolutionProblem::kMostSteps == 65535 * kRun);
+constexpr int kThreads = 128;
+// Steps of a run: more where enough threads are left, as each begins by fetching its channels' weights.
+constexpr int kShortestRun = 16, kLongestRun = 64, kBlocksWanted = 2048;
+static_assert(ShortConvolutionProblem::kMostSteps == 65535 * kShortestRun);
 
 template <typename T, int kTaps, int kSize>
-__global__ void __launch_bounds__(kThreads) ConvolutionKernel(const ShortConvolutionProblem p) {
+__global__ void __launch_bounds__(kThreads) ConvolutionKernel(const ShortConvolutionProblem p, int run) {
   using Pack = kernels::Pack<T, kSize>;
   const int64_t channel = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kSize;
   if (channel >= p.channels) return;
-  const int64_t row = blockIdx.z, begin = static_cast<int64_t>(blockIdx.y) * kRun;
-  const int64_t end = begin + kRun < p.steps ? begin + kRun : p.steps;
-  const T* const x = static_cast<const T*>(p.x) + row * p.row_stride + channel;
-  T* const y = static_cast<T*>(p.y) + row * p.steps * p.channels + channel;
+  const int64_t row = blockIdx.z, begin = static_cast<int64_t>(blockIdx.y) * run;
+  const int64_t end = begin + run < p.steps ? begin + run : p.steps;
+  // Not of the same memory, so that reads may go ahead of writes.
+  const T* __restrict__ const x = static_cast<const T*>(p.x) + row * p.row_stride + channel;
+  T* __restrict__ const y = static_cast<T*>(p.y) + row * p.steps * p.channels + channel;
   float weight[kTaps][kSize], bias[kSize], window[kTaps][kSize];
+  // As one, where that is what a vector takes.
+  constexpr bool kVector = kSize > 1 && (kTaps & (kTaps - 1)) == 0;
+  using Taps = kernels::Pack<float, kVector ? kTaps : 1>;
 #pragma unroll
   for (int i = 0; i < kSize; ++i) {
     bias[i] = p.bias == nullptr ? 0.0f : p.bias[channel + i];
+    constexpr int kAtOnce = sizeof(Taps) / sizeof(float);
 #pragma unroll
-    for (int j = 0; j < kTaps; ++j) weight[j][i] = p.weight[(channel + i) * kTaps + j];
+    for (int j = 0; j < kTaps; j += kAtOnce) {
+      const Taps taps = Taps::Load(p.weight + (channel + i) * kTaps + j);
+#pragma unroll
+      for (int t = 0; t < kAtOnce; ++t) weight[j + t][i] = taps.values[t];
+    }
   }
   const auto load = [&](int64_t step, float* to) {
-    if (step >= 0) {
-      const Pack pack = Pack::Load(x + step * p.step_stride);
+    const Pack pack = Pack::Load(x + step * p.step_stride);
 #pragma unroll
-      for (int i = 0; i < kSize; ++i) to[i] = kernels::Wide(pack.values[i]);
-    } else {
-#pragma unroll
-      for (int i = 0; i < kSize; ++i)
-        to[i] = p.before == nullptr
-                    ? 0.0f
-                    : p.before[(row * (kTaps - 1) + kTaps - 1 + step) * p.channels + channel + i];
-    }
+    for (int i = 0; i < kSize; ++i) to[i] = kernels::Wide(pack.values[i]);
   };
 #pragma unroll
-  for (int j = 0; j < kTaps - 1; ++j) load(begin - kTaps + 1 + j, window[j]);
+  for (int j = 0; j < kTaps - 1; ++j) {
+    const int64_t step = begin - kTaps + 1 + j;
+    if (step >= 0) {
+      load(step, window[j]);
+      continue;
+    }
+#pragma unroll
+    for (int i = 0; i < kSize; ++i)
+      window[j][i] = p.before == nullptr
+                         ? 0.0f
+                         : p.before[(row * (kTaps - 1) + kTaps - 1 + step) * p.channels + channel + i];
+  }
+#pragma unroll 4
   for (int64_t step = begin; step < end; ++step) {
     load(step, window[kTaps - 1]);
     Pack out;
@@ -60,17 +75,21 @@ template <typename T, int kTaps>
 absl::Status Launch(const ShortConvolutionProblem& p, cudaStream_t stream) {
   constexpr int kMany = 16 / sizeof(T);
   const bool packs = p.channels % kMany == 0 && p.row_stride % kMany == 0 && p.step_stride % kMany == 0 &&
-                     reinterpret_cast<uintptr_t>(p.x) % (kMany * sizeof(T)) == 0;
-  const int64_t size = packs ? kMany : 1, runs = (p.steps + kRun - 1) / kRun;
+                     reinterpret_cast<uintptr_t>(p.x) % (kMany * sizeof(T)) == 0 &&
+                     reinterpret_cast<uintptr_t>(p.weight) % (kTaps * sizeof(float)) == 0;
+  const int64_t size = packs ? kMany : 1;
   if (p.steps > ShortConvolutionProblem::kMostSteps || p.rows > ShortConvolutionProblem::kMostRows)
     return absl::InvalidArgumentError(absl::StrCat("short convolution: ", p.rows, " rows of ", p.steps,
                                                    " steps are too many for one call"));
-  const dim3 grid(static_cast<unsigned>((p.channels / size + kThreads - 1) / kThreads),
-                  static_cast<unsigned>(runs), static_cast<unsigned>(p.rows));
+  const int64_t across = (p.channels / size + kThreads - 1) / kThreads;
+  int run = kShortestRun;
+  while (run < kLongestRun && across * p.rows * (p.steps / (2 * run)) >= kBlocksWanted) run *= 2;
+  const dim3 grid(static_cast<unsigned>(across), static_cast<unsigned>((p.steps + run - 1) / run),
+                  static_cast<unsigned>(p.rows));
   if (packs) {
-    ConvolutionKernel<T, kTaps, kMany><<<grid, kThreads, 0, stream>>>(p);
+    ConvolutionKernel<T, kTaps, kMany><<<grid, kThreads, 0, stream>>>(p, run);
   } else {
-    ConvolutionKernel<T, kTaps, 1><<<grid, kThreads, 0, stream>>>(p);
+    ConvolutionKernel<T, kTaps, 1><<<grid, kThreads, 0, stream>>>(p, run);
   }
   return kernels::LaunchStatus("short convolution");
 }

@@ -58,25 +58,39 @@ __global__ void __launch_bounds__(kThreads) MixKernel(const SsdBlocks blocks) {
     dt[q] = place.Step(s) >= s.steps ? 0.0f : blocks.dt == nullptr ? 1.0f : blocks.dt[place.Dt(blocks)];
   }
   __syncthreads();
-  const float* const scores = blocks.scores + (head / s.heads * s.groups + h / (s.heads / s.groups)) * size;
-  T* const mixing = static_cast<T*>(blocks.mixing) + head * size;
-  for (unsigned index = threadIdx.x * kSize; index < size; index += kThreads * kSize) {
-    const int l = static_cast<int>(index / width), first = static_cast<int>(index % width);
-    Pack<T, kSize> out;
-    if (first <= l) {
-      const Pack<float, kSize> score = Pack<float, kSize>::Load(scores + index);
+  const float* __restrict__ const scores =
+      blocks.scores + (head / s.heads * s.groups + h / (s.heads / s.groups)) * size;
+  T* __restrict__ const mixing = static_cast<T*>(blocks.mixing) + head * size;
+  // A thread keeps to its columns, whose steps it has in registers: neighbours would ask shared memory for
+  // the same banks in every row.
+  const unsigned columns = width / kSize, lanes = columns < kThreads ? columns : kThreads,
+                 rows_at_once = kThreads / lanes, first_row = threadIdx.x / lanes;
+  if (first_row >= rows_at_once) return;
+  for (unsigned column = threadIdx.x % lanes; column < columns; column += lanes) {
+    const unsigned first = column * kSize;
+    double from[kSize];
+    float step[kSize];
 #pragma unroll
-      for (int i = 0; i < kSize; ++i) {
-        const int k = first + i;
-        // Of later steps the difference is positive and may be large: not to be looked at.
-        const float decay = k <= l ? expf(static_cast<float>(running[l] - running[k])) * dt[k] : 0.0f;
-        out.values[i] = kernels::Narrow<T>(k <= l ? decay * score.values[i] : 0.0f);
+    for (int i = 0; i < kSize; ++i) from[i] = running[first + i], step[i] = dt[first + i];
+#pragma unroll 2
+    for (unsigned l = first_row; l < width; l += rows_at_once) {
+      Pack<T, kSize> out;
+      if (first <= l) {
+        const Pack<float, kSize> score = Pack<float, kSize>::Load(scores + l * width + first);
+        const double to = running[l];
+#pragma unroll
+        for (int i = 0; i < kSize; ++i) {
+          // Of later steps the difference is positive and may be large: not to be looked at.
+          const bool seen = first + i <= l;
+          const float decay = seen ? expf(static_cast<float>(to - from[i])) * step[i] : 0.0f;
+          out.values[i] = kernels::Narrow<T>(seen ? decay * score.values[i] : 0.0f);
+        }
+      } else {
+#pragma unroll
+        for (int i = 0; i < kSize; ++i) out.values[i] = kernels::Narrow<T>(0);
       }
-    } else {
-#pragma unroll
-      for (int i = 0; i < kSize; ++i) out.values[i] = kernels::Narrow<T>(0);
+      out.Store(mixing + l * width + first);
     }
-    out.Store(mixing + index);
   }
 }
 
