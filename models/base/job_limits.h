@@ -1,5 +1,5 @@
-// What a job may ask for at most: the client's flags, the daemon's checks and what runs the job hold to the
-// same numbers.
+// What a job may ask for at most: the client's flags and the daemon's checks hold to the same numbers, within
+// those that the library itself takes.
 #pragma once
 
 #include <cstdint>

@@ -11,6 +11,10 @@ constexpr int kThreads = 128;
 constexpr int kShortestRun = 16, kLongestRun = 64, kBlocksWanted = 2048;
 static_assert(ShortConvolutionProblem::kMostSteps == 65535 * kShortestRun);
 
+// A channel's weights are fetched as one where that is what a vector takes.
+template <int kTaps, int kSize>
+using Taps = kernels::Pack<float, (kSize > 1 && (kTaps & (kTaps - 1)) == 0) ? kTaps : 1>;
+
 template <typename T, int kTaps, int kSize>
 __global__ void __launch_bounds__(kThreads) ConvolutionKernel(const ShortConvolutionProblem p, int run) {
   using Pack = kernels::Pack<T, kSize>;
@@ -22,16 +26,14 @@ __global__ void __launch_bounds__(kThreads) ConvolutionKernel(const ShortConvolu
   const T* __restrict__ const x = static_cast<const T*>(p.x) + row * p.row_stride + channel;
   T* __restrict__ const y = static_cast<T*>(p.y) + row * p.steps * p.channels + channel;
   float weight[kTaps][kSize], bias[kSize], window[kTaps][kSize];
-  // As one, where that is what a vector takes.
-  constexpr bool kVector = kSize > 1 && (kTaps & (kTaps - 1)) == 0;
-  using Taps = kernels::Pack<float, kVector ? kTaps : 1>;
+  using Taken = Taps<kTaps, kSize>;
 #pragma unroll
   for (int i = 0; i < kSize; ++i) {
     bias[i] = p.bias == nullptr ? 0.0f : p.bias[channel + i];
-    constexpr int kAtOnce = sizeof(Taps) / sizeof(float);
+    constexpr int kAtOnce = sizeof(Taken) / sizeof(float);
 #pragma unroll
     for (int j = 0; j < kTaps; j += kAtOnce) {
-      const Taps taps = Taps::Load(p.weight + (channel + i) * kTaps + j);
+      const Taken taps = Taken::Load(p.weight + (channel + i) * kTaps + j);
 #pragma unroll
       for (int t = 0; t < kAtOnce; ++t) weight[j + t][i] = taps.values[t];
     }
@@ -76,7 +78,7 @@ absl::Status Launch(const ShortConvolutionProblem& p, cudaStream_t stream) {
   constexpr int kMany = 16 / sizeof(T);
   const bool packs = p.channels % kMany == 0 && p.row_stride % kMany == 0 && p.step_stride % kMany == 0 &&
                      reinterpret_cast<uintptr_t>(p.x) % (kMany * sizeof(T)) == 0 &&
-                     reinterpret_cast<uintptr_t>(p.weight) % (kTaps * sizeof(float)) == 0;
+                     reinterpret_cast<uintptr_t>(p.weight) % sizeof(Taps<kTaps, kMany>) == 0;
   const int64_t size = packs ? kMany : 1;
   if (p.steps > ShortConvolutionProblem::kMostSteps || p.rows > ShortConvolutionProblem::kMostRows)
     return absl::InvalidArgumentError(absl::StrCat("short convolution: ", p.rows, " rows of ", p.steps,

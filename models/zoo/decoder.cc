@@ -176,9 +176,8 @@ std::vector<Sublayer> MixerAndNetwork(Branch mixer, Branch network) {
 absl::StatusOr<std::shared_ptr<const SequenceModel>> LoadDecoder(DecoderSpec spec, const Archive& archive,
                                                                  const LoadOptions& options) {
   WeightPlan plan = DecoderPlan(spec);
-  EIGSVC_ASSIGN_OR_RETURN(
-      ModelWeights weights,
-      NamingSettings(LoadWeights(archive, plan, spec.ignored_keys, options), spec.description.settings));
+  EIGSVC_ASSIGN_OR_RETURN(ModelWeights weights,
+                          LoadWeights(archive, plan, spec.ignored_keys, spec.description.settings, options));
   return std::make_shared<Decoder>(std::move(spec), std::move(plan), std::move(weights), options.dtype);
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <initializer_list>
 #include <optional>
 #include <utility>
 
@@ -56,7 +57,6 @@ class LlamaReader {
 
   absl::StatusOr<LlamaSettings> Read(int64_t layers) {
     LlamaSettings result;
-    RequireConfiguration();
     result.layers = Size(kLayers, fresh_ ? 2 : layers, /*most=*/4096);
     ReadSizes(result);
     if (reader_.status().ok()) ReadAttention(result);
@@ -103,27 +103,6 @@ class LlamaReader {
   template <typename T>
   void Refuse(absl::StatusCode code, Name setting, const T& value, Name why) {
     reader_.Fail(absl::Status(code, absl::StrCat("setting \"", setting, "\" is ", value, "; ", why)));
-  }
-
-  // Published bases of rotary embeddings differ by a factor of 50 and more, and no tensor tells them. What a
-  // configuration leaves out is what its model_type means by default; weights that came without one mean
-  // nothing. Files of Meta's have no type: their own reader's defaults are meant.
-  void RequireConfiguration() {
-    if (fresh_ || meta_ || reader_.Has({"model_type"})) return;
-    std::vector<Name> missing;
-    if (!reader_.Has(InOrder(kHeads))) missing.push_back(InOrder(kHeads)[0]);
-    const bool has_base = reader_.Has({"rope_parameters", "rope_theta"}),
-               has_eps = reader_.Has({"rms_norm_eps", "norm_eps"});
-    if (has_base && has_eps) return;
-    if (!has_base) missing.push_back("rope_theta");
-    if (!has_eps) missing.push_back("rms_norm_eps");
-    const Name last = missing.back();
-    missing.pop_back();
-    reader_.Fail(absl::FailedPreconditionError(absl::StrCat(
-        "no configuration says the ", absl::StrJoin(missing, ", "), missing.empty() ? "" : " and ", last,
-        " of these weights, which no tensor tells: put the model's config.json beside them, or pass --config "
-        "with them, or with the model_type whose defaults they are, as '{\"model_type\": \"",
-        kin_.family, "\"}'")));
   }
 
   void ReadSizes(LlamaSettings& result) {
@@ -320,10 +299,35 @@ bool IsSilentOnRotary(const Settings& settings) {
   return !settings.Has("rope_parameters") && old.ok() && old->empty();
 }
 
+// Published bases of rotary embeddings differ by a factor of 50 and more, and no tensor tells them. What a
+// configuration leaves out is what its class means by default; weights that came without one mean nothing.
+absl::Status CheckConfigured(const LlamaKin& kin, const Settings& settings, bool meta) {
+  if (settings.Has("model_type") || (meta && (settings.Has("dim") || settings.Has("n_layers"))))
+    return absl::OkStatus();
+  const auto stated = [&](std::initializer_list<absl::string_view> names) {
+    return std::any_of(names.begin(), names.end(),
+                       [&](absl::string_view name) { return settings.Has(name); });
+  };
+  std::vector<absl::string_view> missing;
+  if (!stated({"rope_theta", "rotary_emb_base", "rope_parameters.rope_theta", "rope_scaling.rope_theta",
+               "rope_parameters.full_attention.rope_theta"})) {
+    missing.push_back("rope_theta");
+  }
+  if (!stated({"rms_norm_eps", "norm_eps"})) missing.push_back(meta ? "norm_eps" : "rms_norm_eps");
+  if (missing.empty()) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(
+      "no configuration says the ", absl::StrJoin(missing, " and "),
+      " of these weights, which no tensor tells: put the model's ", meta ? "params.json" : "config.json",
+      meta ? " beside them as config.json" : " beside them",
+      ", or pass --config with them and the number of ", "heads (", kin.family, "'s class has ",
+      kin.rotary_base, " and ", kin.norm_eps, " by default, its published models often others)"));
+}
+
 }  // namespace
 
 absl::StatusOr<LlamaSettings> ReadLlama(const LlamaKin& kin, const Settings& settings, const Settings& typed,
                                         const std::string& layout, const Archive* archive, int64_t layers) {
+  if (archive != nullptr) EIGSVC_RETURN_IF_ERROR(CheckConfigured(kin, settings, layout == "meta"));
   if (kin.silent_rotary.empty() || !IsSilentOnRotary(settings)) {
     return LlamaReader(kin, settings, typed, layout, archive).Read(layers);
   }

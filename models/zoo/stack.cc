@@ -144,9 +144,8 @@ absl::StatusOr<Pooling> PoolingOf(const std::string& name, const std::vector<Poo
 absl::StatusOr<std::shared_ptr<const SequenceModel>> LoadStack(StackSpec spec, const Archive& archive,
                                                                const LoadOptions& options) {
   WeightPlan plan = StackPlan(spec);
-  EIGSVC_ASSIGN_OR_RETURN(
-      ModelWeights weights,
-      NamingSettings(LoadWeights(archive, plan, spec.ignored_keys, options), spec.description.settings));
+  EIGSVC_ASSIGN_OR_RETURN(ModelWeights weights,
+                          LoadWeights(archive, plan, spec.ignored_keys, spec.description.settings, options));
   return std::make_shared<Stack>(std::move(spec), std::move(plan), std::move(weights), options.dtype);
 }
 

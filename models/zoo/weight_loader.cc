@@ -4,6 +4,7 @@
 #include <cmath>
 #include <map>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
 
@@ -26,7 +27,7 @@
 namespace eigsvc {
 namespace {
 
-constexpr size_t kListed = 8;
+constexpr size_t kListed = 4;
 constexpr int64_t kBlockElements = int64_t{1} << 22;  // milliseconds of copying between looks at the token
 
 std::string ShapeText(const std::vector<int64_t>& shape) {
@@ -42,8 +43,22 @@ void AppendList(absl::string_view kind, const std::vector<std::string>& keys,
                                absl::StrJoin(first, ", "), keys.size() > kListed ? ", ..." : ""));
 }
 
+// "hidden_size 64, attention_bias true": numbers and switches alone, which decide shapes, as far as an error
+// message has room.
+std::string Sizes(const Settings& settings) {
+  constexpr size_t kMostBytes = 400;
+  std::string text;
+  for (const auto& [name, value] : settings.object().items()) {
+    if (!value.is_number_integer() && !value.is_boolean()) continue;
+    const std::string part = absl::StrCat(text.empty() ? "" : ", ", name, " ", value.dump());
+    if (text.size() + part.size() > kMostBytes) return absl::StrCat(text, ", ...");
+    text += part;
+  }
+  return text;
+}
+
 absl::Status CheckKeys(const Archive& archive, const WeightPlan& plan,
-                       const std::vector<std::string>& ignored) {
+                       const std::vector<std::string>& ignored, const Settings& settings) {
   std::vector<std::string> missing, unexpected, misshaped, not_float;
   std::set<std::string> planned;
   for (const WeightSpec& spec : plan) {
@@ -81,9 +96,10 @@ absl::Status CheckKeys(const Archive& archive, const WeightPlan& plan,
   AppendList("mis-shaped", misshaped, parts);
   AppendList("not floating-point", not_float, parts);
   if (parts.empty()) return absl::OkStatus();
-  return absl::FailedPreconditionError(absl::StrCat(
-      archive.name(), " does not hold the weights its settings describe: ", absl::StrJoin(parts, "; "),
-      ". Check the settings (config.json, or --config) and that the file is whole"));
+  return absl::FailedPreconditionError(
+      absl::StrCat(archive.name(), " does not hold the weights its settings (", Sizes(settings),
+                   ") describe: ", absl::StrJoin(parts, "; "),
+                   ". Check the settings (config.json, or --config) and that the file is whole"));
 }
 
 absl::Status NotFinite(const std::string& key, const at::Tensor& tensor) {
@@ -295,9 +311,9 @@ absl::StatusOr<at::Tensor> DrawOne(const WeightSpec& spec, const Weights& earlie
 }  // namespace
 
 absl::StatusOr<ModelWeights> LoadWeights(const Archive& archive, const WeightPlan& plan,
-                                         const std::vector<std::string>& ignored,
+                                         const std::vector<std::string>& ignored, const Settings& settings,
                                          const LoadOptions& options) {
-  EIGSVC_RETURN_IF_ERROR(CheckKeys(archive, plan, ignored));
+  EIGSVC_RETURN_IF_ERROR(CheckKeys(archive, plan, ignored, settings));
   ModelWeights weights;
   for (const WeightSpec& spec : plan) Place(spec, weights);  // as many layers as there are
   if (options.residency == Residency::kNone) return weights;
@@ -312,15 +328,6 @@ absl::StatusOr<ModelWeights> LoadWeights(const Archive& archive, const WeightPla
     EIGSVC_ASSIGN_OR_RETURN(weights.layers[layer], loader->Load(static_cast<int>(layer), *options.stop));
   }
   return weights;
-}
-
-absl::StatusOr<ModelWeights> NamingSettings(absl::StatusOr<ModelWeights> weights, const Settings& settings) {
-  constexpr size_t kMostBytes = 3000;
-  if (!absl::IsFailedPrecondition(weights.status())) return weights;
-  std::string json = settings.ToJson();
-  if (json.size() > kMostBytes) json = absl::StrCat(json.substr(0, kMostBytes), " ...");
-  return absl::FailedPreconditionError(
-      absl::StrCat(weights.status().message(), "; they come to ", json, " here"));
 }
 
 std::optional<int64_t> StoredSize(const Archive& archive, const std::string& key, size_t dimension) {

@@ -17,6 +17,7 @@
 
 namespace eigsvc {
 
+// `settings`: what the plan was made by, defaults included; told where keys or shapes do not fit it.
 // Strict: every key of the plan is there with its shape, and nothing else, except keys that match a pattern
 // of `ignored` (buffers that the forward pass recomputes). Weights on the CPU that need no conversion stay
 // views of the archive's bytes. FAILED_PRECONDITION: lists missing, unexpected and mis-shaped keys, the
@@ -24,11 +25,8 @@ namespace eigsvc {
 // Inf, naming key and element. CANCELLED, DEADLINE_EXCEEDED: told to stop. Of options.residency kLayer, keys
 // and shapes of all are checked here, and what is wrong with a layer's numbers is said when it is loaded.
 absl::StatusOr<ModelWeights> LoadWeights(const Archive& archive, const WeightPlan& plan,
-                                         const std::vector<std::string>& ignored, const LoadOptions& options);
-
-// `weights`, or why there are none with the settings they were planned by, defaults included: what is
-// missing, unexpected or mis-shaped is so because of one of them.
-absl::StatusOr<ModelWeights> NamingSettings(absl::StatusOr<ModelWeights> weights, const Settings& settings);
+                                         const std::vector<std::string>& ignored, const Settings& settings,
+                                         const LoadOptions& options);
 
 // A size of the tensor under `key`; nothing where the archive has no such key or dimension.
 std::optional<int64_t> StoredSize(const Archive& archive, const std::string& key, size_t dimension);

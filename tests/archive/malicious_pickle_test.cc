@@ -248,7 +248,7 @@ TEST(MaliciousPickleTest, ClassesOfConfigurationsAreNotMade) {
   for (const auto& [module, name] : std::vector<std::pair<const char*, const char*>>{
            {"pathlib", "PosixPath"},
            {"omegaconf.dictconfig", "DictConfig"},
-           {"lightning.fabric.utilities.data", "AttributeDict"},
+           {"transformers.training_args_seq2seq", "Seq2SeqTrainingArguments"},
            {"transformers.training_args", "TrainingArguments"},
            {"transformers.models.falcon_h1.configuration_falcon_h1", "FalconH1Config"}}) {
     program.Text(std::to_string(key++)).Global(module, name).Raw(")\x81").SetItem();

@@ -53,7 +53,7 @@ Work CountOurs(const at::Tensor& values) {
   problem.step_stride = problem.value_stride = 1;
   problem.slots = reinterpret_cast<uint64_t*>(table.mutable_data_ptr<int64_t>());
   return {static_cast<double>(sizeof(T)) * kCount,
-          [values, table, floor, problem] { (void)CountOnCuda(problem, CurrentStream()); }};
+          [values, table, floor, problem] { Check(CountOnCuda(problem, CurrentStream())); }};
 }
 
 // CUB's, of float32, into `kBins` between levels of equal distance or, with `levels`, between those.

@@ -60,8 +60,10 @@ with daemon(one) as first, daemon(all_of_them) as shared:
         for server in (first, shared):
             analyze(server, model, 32 * count)
         seconds, ratios = {first: [], shared: []}, []
-        for _ in range(arguments.rounds):
-            results = {server: analyze(server, model, arguments.examples) for server in (first, shared)}
+        for number in range(arguments.rounds):
+            # In turns: what comes second finds the device hotter.
+            order = (first, shared) if number % 2 else (shared, first)
+            results = {server: analyze(server, model, arguments.examples) for server in order}
             if results[first]["sites"] != results[shared]["sites"]:
                 raise SystemExit(f"{model}: the devices' spectra differ")
             for server, result in results.items():

@@ -54,7 +54,7 @@ void Register(const char* type_name, int64_t order) {
     const Buffers buffers = MakeBuffers(host_count, order, type, c10::kCPU);
     return Work{static_cast<double>(host_count), [=] {
                   InParallel(host_count, 64, [&](int64_t begin, int64_t end) {
-                    (void)EigenvaluesOnCpu(buffers.Problem<T>(begin, end - begin));
+                    Check(EigenvaluesOnCpu(buffers.Problem<T>(begin, end - begin)));
                   });
                 }};
   });
@@ -73,7 +73,7 @@ void Register(const char* type_name, int64_t order) {
     const int64_t count = std::min<int64_t>(1 << 20, (int64_t{1} << 28) / (order * order));
     const Buffers buffers = MakeBuffers(count, order, type, device);
     return Work{static_cast<double>(count),
-                [=] { (void)EigenvaluesOnCuda(buffers.Problem<T>(0, count), CurrentStream()); }};
+                [=] { Check(EigenvaluesOnCuda(buffers.Problem<T>(0, count), CurrentStream())); }};
   });
   Race(row + "cuSOLVER", [=] {  // takes one matrix at a time
     constexpr int64_t kFew = 64;

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <thread>
+#include <future>
 #include <utility>
 #include <vector>
 
@@ -59,15 +59,19 @@ void* CurrentStream() {
 // at::parallel_for is serial in code that is not compiled with OpenMP.
 void InParallel(int64_t count, int64_t block, const std::function<void(int64_t, int64_t)>& body) {
   std::atomic<int64_t> next = 0;
-  std::vector<std::jthread> threads;
+  std::vector<std::future<void>> threads;
   for (int i = 0; i < at::get_num_threads(); ++i) {
-    threads.emplace_back([&] {
+    threads.push_back(std::async(std::launch::async, [&] {
       const at::NoGradGuard no_grad;
       at::set_num_threads(1);
       for (int64_t at = block * next++; at < count; at = block * next++)
         body(at, std::min(at + block, count));
-    });
+    }));
   }
+  for (std::future<void>& thread : threads) thread.wait();
+  for (std::future<void>& thread : threads) thread.get();
 }
+
+void Check(const absl::Status& status) { TORCH_CHECK(status.ok(), std::string(status.message())); }
 
 }  // namespace eigsvc::bench

@@ -5,6 +5,7 @@
 #include <functional>
 #include <string>
 
+#include "absl/status/status.h"
 #include "benchmark/benchmark.h"
 
 namespace eigsvc::bench {
@@ -22,8 +23,11 @@ void Race(const std::string& name, std::function<Work()> make);
 
 bool HasCuda();
 void* CurrentStream();  // a cudaStream_t of the first device
+// Throws what ends a benchmark with an error: work that was not done takes no time.
+void Check(const absl::Status& status);
 
 // Deals blocks [begin, end) of [0, count) out to as many threads as LibTorch uses, each with a BLAS of one.
+// Throws what one of them threw.
 void InParallel(int64_t count, int64_t block, const std::function<void(int64_t, int64_t)>& body);
 
 void RegisterEigenvalues();

@@ -28,7 +28,9 @@ def measure(row, runners):
     """{runner: rates}, {counter: text} and the context of all runners of a row, whose name has nothing special to a pattern."""
     done = subprocess.run([program, f"--benchmark_filter=^{row}/", f"--benchmark_repetitions={arguments.rounds}",
                            "--benchmark_enable_random_interleaving=true", "--benchmark_min_time=0.05",
-                           "--benchmark_format=json"], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+                           "--benchmark_format=json"], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise SystemExit(f"kernels_bench ended with {done.returncode} at {row}:\n{done.stderr[-2000:]}")
     answer = json.loads(done.stdout)
     rates, counters = {}, {}
     for run in answer["benchmarks"]:

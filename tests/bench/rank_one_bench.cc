@@ -60,7 +60,7 @@ void Register(const char* type_name, int64_t order) {
     const Buffers buffers = MakeBuffers(host_count, order, type, c10::kCPU);
     return Work{static_cast<double>(host_count), [=] {
                   InParallel(host_count, 32, [&](int64_t begin, int64_t end) {
-                    (void)RankOneEigenvaluesOnCpu(buffers.Problem<T>(begin, end - begin));
+                    Check(RankOneEigenvaluesOnCpu(buffers.Problem<T>(begin, end - begin)));
                   });
                 }};
   });
@@ -79,7 +79,7 @@ void Register(const char* type_name, int64_t order) {
     const int64_t count = (int64_t{1} << 24) / order;
     const Buffers buffers = MakeBuffers(count, order, type, device);
     return Work{static_cast<double>(count),
-                [=] { (void)RankOneEigenvaluesOnCuda(buffers.Problem<T>(0, count), CurrentStream()); }};
+                [=] { Check(RankOneEigenvaluesOnCuda(buffers.Problem<T>(0, count), CurrentStream())); }};
   });
   Race(row + "cuSOLVER", [=] {
     constexpr int64_t kFew = 1024;

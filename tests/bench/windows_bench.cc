@@ -53,7 +53,7 @@ at::Tensor MakeMatrices(const char* kind, int order, int64_t length, int64_t cou
 
 void SolveOnHost(const Buffers& buffers) {
   InParallel(buffers.matrices.size(0), 1, [&](int64_t begin, int64_t end) {
-    (void)PeriodicEigenvaluesOnCpu(buffers.Problem(), begin, end - begin);
+    Check(PeriodicEigenvaluesOnCpu(buffers.Problem(), begin, end - begin));
   });
 }
 
@@ -106,8 +106,8 @@ void Register(const char* kind, int order, int64_t length) {
     const int64_t each = PeriodicWorkspace(buffers.Problem()), slots = std::min(kMany, kElements / each);
     const at::Tensor work = at::empty({slots * each}, buffers.matrices.options());
     return Work{static_cast<double>(kMany), [=] {
-                  (void)PeriodicEigenvaluesOnCuda(buffers.Problem(), work.mutable_data_ptr<double>(), slots,
-                                                  CurrentStream());
+                  Check(PeriodicEigenvaluesOnCuda(buffers.Problem(), work.mutable_data_ptr<double>(), slots,
+                                                  CurrentStream()));
                 }};
   });
 #endif

@@ -23,7 +23,11 @@ done)
 export PATH=$root/bin
 unset CUDACXX CUDA_PATH CUDA_HOME
 if command -v nvcc; then echo "there is an nvcc on the PATH still"; exit 1; fi
-"$source/deploy/nvcc.sh" "$root/venv/bin/python3" || exit 77
+if ! "$source/deploy/nvcc.sh" "$root/venv/bin/python3"; then
+  if "$root/venv/bin/python3" -m pip index versions nvidia-cuda-nvcc >/dev/null 2>&1; then exit 1; fi
+  echo "the package index is not there or has no nvcc: models/kernels/*.cu were not compiled"
+  exit 77
+fi
 cmake -S "$source" -B "$root/build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DBUILD_TESTING=OFF \
   -DEIGSVC_PYTHON="$root/venv/bin/python3" >"$root/log" 2>&1 || { tail -n 30 "$root/log"; exit 1; }
 used=$(sed -n 's/^CMAKE_CUDA_COMPILER:.*=//p' "$root/build/CMakeCache.txt")

@@ -189,6 +189,11 @@ TEST_P(SettingsFuzzTest, ACheckpointLoadsOrTheFieldIsNamed) {
     const auto model = LoadModel(archive, change.settings, {});
     if (model.ok()) {
       Run(**model, change.text);
+    } else if (absl::StrContains(model.status().message(), "does not hold the weights its settings")) {
+      // That one lists the sizes that the settings come to, and keys with both shapes.
+      EXPECT_TRUE(absl::StrContains(model.status().message(), "settings (") &&
+                  absl::StrContains(model.status().message(), ") describe: "))
+          << model.status();
     } else {
       EXPECT_TRUE(Names(model.status(), change)) << change.text << "\n" << model.status();
     }

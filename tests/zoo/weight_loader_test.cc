@@ -50,7 +50,7 @@ absl::btree_map<std::string, ArchiveTensor> SmallTensors() {
 
 absl::StatusOr<ModelWeights> Load(absl::btree_map<std::string, ArchiveTensor> tensors,
                                   LoadOptions options = {}, std::vector<std::string> ignored = {}) {
-  return LoadWeights(Archive(std::move(tensors), {}, "small.safetensors"), SmallPlan(), ignored, options);
+  return LoadWeights(Archive(std::move(tensors), {}, "small.safetensors"), SmallPlan(), ignored, {}, options);
 }
 
 TEST(WeightLoaderTest, TransposesTiesAndKeepsRatesWide) {
@@ -138,7 +138,8 @@ TEST(WeightLoaderTest, LargeWeightsAreConvertedWholly) {
     const std::vector<int64_t> shape = transposed ? std::vector{kColumns, kRows} : stored;
     const WeightPlan plan = {{WeightSpec::kOuter, "w", "w", shape, DrawConstant(0), transposed}};
     const auto load = [&](c10::ScalarType dtype) {
-      return LoadWeights(Archive({{"w", Floats(stored, values)}}, {}, "large"), plan, {}, {.dtype = dtype});
+      return LoadWeights(Archive({{"w", Floats(stored, values)}}, {}, "large"), plan, {}, {},
+                         {.dtype = dtype});
     };
     EIGSVC_ASSERT_OK_AND_ASSIGN(const ModelWeights wide, load(c10::kDouble));
     const at::Tensor loaded = transposed ? wide.outer["w"].t().contiguous() : wide.outer["w"];
@@ -167,7 +168,7 @@ TEST(WeightLoaderTest, LoadingStopsInTime) {
     const WeightPlan plan = {{WeightSpec::kOuter, "w", "w", shape, DrawConstant(0), transposed}};
     const testing::Stopped stopped =
         testing::CancelAfter(absl::Milliseconds(100), [&](const StopToken& stop) {
-          return LoadWeights(archive, plan, {}, {.dtype = c10::kBFloat16, .stop = &stop}).status();
+          return LoadWeights(archive, plan, {}, {}, {.dtype = c10::kBFloat16, .stop = &stop}).status();
         });
     EXPECT_THAT(stopped.status, StatusIs(absl::StatusCode::kCancelled, ::testing::_));
     EXPECT_LT(stopped.took, testing::kStopLimit);
