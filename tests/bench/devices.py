@@ -7,13 +7,14 @@ MQAR of 2048 steps, models with fresh weights in bfloat16; weights are loaded be
 """
 
 import argparse
-import contextlib
 import json
 import pathlib
 import statistics
 import subprocess
-import tempfile
-import time
+import sys
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "testing"))
+from device_daemon import daemon  # noqa: E402
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--bin", type=pathlib.Path, required=True)
@@ -27,23 +28,6 @@ MODELS = {
 }
 
 
-@contextlib.contextmanager
-def daemon(devices):
-    with tempfile.TemporaryDirectory() as directory:
-        address = f"unix:{directory}/socket"
-        process = subprocess.Popen([arguments.bin / "eigsvcd", "--listen", address, "--http-listen", "", "--state-dir",
-                                    directory + "/state", "--devices", devices], stderr=subprocess.DEVNULL)
-        try:
-            while not pathlib.Path(directory, "socket").exists():
-                if process.poll() is not None:
-                    raise SystemExit(f"eigsvcd --devices {devices} ended with {process.returncode}")
-                time.sleep(0.1)
-            yield address
-        finally:
-            process.terminate()
-            process.wait()
-
-
 def analyze(server, model, examples):
     config = json.dumps({**MODELS[model], "vocab_size": 8192})
     command = [arguments.bin / "eigsvc", "analyze", "--server", server, "--model", model, "--init-seed", "3", "--config", config,
@@ -55,7 +39,7 @@ def analyze(server, model, examples):
 count = len(arguments.devices.split("+"))
 one, all_of_them = arguments.devices.split("+")[0], arguments.devices
 print(f"| model | examples | {one} s | {all_of_them} s | faster (min..max) | of {count} times |\n|---|---|---|---|---|---|")
-with daemon(one) as first, daemon(all_of_them) as shared:
+with daemon(arguments.bin, one) as first, daemon(arguments.bin, all_of_them) as shared:
     for model in MODELS:
         for server in (first, shared):
             analyze(server, model, 32 * count)

@@ -2,14 +2,15 @@
 
 import argparse
 import concurrent.futures
-import contextlib
 import json
 import math
 import pathlib
 import subprocess
-import tempfile
-import time
+import sys
 import unittest
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "testing"))
+from device_daemon import daemon  # noqa: E402
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--bin", type=pathlib.Path, required=True)
@@ -41,22 +42,6 @@ def analyze(arguments, device, *more):
     return json.loads(done.stdout)
 
 
-@contextlib.contextmanager
-def daemon(devices):
-    """A server's address, while it runs with these devices."""
-    with tempfile.TemporaryDirectory() as directory:
-        server = f"unix:{directory}/socket"
-        process = subprocess.Popen([options.bin / "eigsvcd", "--listen", server, "--http-listen", "", "--state-dir",
-                                    directory + "/state", "--devices", devices], stderr=subprocess.DEVNULL)
-        try:
-            while not pathlib.Path(directory, "socket").exists() and process.poll() is None:
-                time.sleep(0.1)
-            yield server
-        finally:
-            process.terminate()
-            process.wait()
-
-
 class DeviceTest(unittest.TestCase):
     def setUp(self):
         listed = subprocess.run([options.bin / "eigsvc-worker", "--list-devices"], capture_output=True, text=True)
@@ -85,7 +70,7 @@ class DeviceTest(unittest.TestCase):
 
     def test_two_devices_work_side_by_side_with_the_same_bits(self):
         self.require_two_alike()
-        with concurrent.futures.ThreadPoolExecutor() as pool, daemon("cuda:0,cuda:1") as server:
+        with concurrent.futures.ThreadPoolExecutor() as pool, daemon(options.bin, "cuda:0,cuda:1") as server:
             for name, arguments in CASES.items():
                 with self.subTest(name):
                     first, second = pool.map(lambda device: analyze(arguments, device, "--server", server),
@@ -97,10 +82,10 @@ class DeviceTest(unittest.TestCase):
     def test_two_devices_share_an_analysis_with_the_bits_of_one(self):
         self.require_two_alike()
         alone = {}
-        with daemon("cuda:0") as server:
+        with daemon(options.bin, "cuda:0") as server:
             for name, arguments in CASES.items():
                 alone[name] = analyze(arguments, "cuda:0", "--server", server)
-        with daemon("cuda:0+cuda:1") as server:
+        with daemon(options.bin, "cuda:0+cuda:1") as server:
             for name, arguments in CASES.items():
                 with self.subTest(name):
                     both = analyze(arguments, "cuda:0+cuda:1", "--server", server)
