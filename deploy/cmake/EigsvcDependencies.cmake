@@ -19,10 +19,6 @@ function(eigsvc_header_library library)
   endif()
 endfunction()
 eigsvc_header_library(json)
-if(EIGSVC_FUZZ)
-  return()  # the rooms that parse untrusted bytes need no more
-endif()
-
 find_package(PNG REQUIRED)
 find_library(EIGSVC_SECCOMP seccomp REQUIRED)
 find_package(Protobuf REQUIRED)
@@ -35,6 +31,9 @@ find_path(EIGSVC_BEAST_INCLUDE boost/beast/core.hpp REQUIRED)
 eigsvc_header_library(cli11)
 eigsvc_header_library(beast)
 
+if(EIGSVC_FUZZ)
+  return()  # the rooms that parse untrusted bytes need no LibTorch
+endif()
 add_library(eigsvc_torch INTERFACE)
 # The wheel's include folder also holds copies of protobuf and fmt, other versions than ours, which a file that
 # includes both would find first. Only LibTorch's own folders are shown.

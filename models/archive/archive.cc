@@ -1,9 +1,8 @@
-// Opening checkpoints: files are found, read and hashed; their format is told from their first bytes; the
-// readers' tensors are merged, and wrappers' prefixes dropped.
+// Opening checkpoints: files are found, read and hashed; what they hold is found out (contents.h) and merged,
+// and wrappers' prefixes are dropped.
 #include "models/archive/archive.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
 #include <utility>
@@ -11,10 +10,9 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "models/archive/checkpoint_files.h"
+#include "models/archive/contents.h"
 #include "models/archive/file_bytes.h"
-#include "models/archive/pickle_machine.h"
 #include "models/archive/safetensors.h"
-#include "models/archive/torch_zip.h"
 #include "models/base/sha256.h"
 #include "models/base/status_macros.h"
 #include "models/base/status_util.h"
@@ -22,101 +20,33 @@
 namespace eigsvc {
 namespace {
 
-// A format known by its first bytes that is not read, and what to do about it.
-struct ForeignFormat {
-  absl::string_view magic;
-  size_t offset;
-  absl::string_view what;
-};
-constexpr ForeignFormat kForeignFormats[] = {
-    {absl::string_view("\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e", 15), 0,
-     "is a legacy torch file (before PyTorch 1.6); load it and save it again with torch.save of a newer "
-     "PyTorch"},
-    {absl::string_view("ustar", 5), 257,
-     "is a tar file, perhaps of a very old PyTorch; load it and save it again with torch.save of a newer "
-     "PyTorch"},
-    {absl::string_view("GGUF", 4), 0, "is a GGUF file, which is quantised; use the model's safetensors"},
-    {absl::string_view("\x89HDF", 4), 0, "is an HDF5 file; save the weights as safetensors"},
-    {absl::string_view("\x1f\x8b", 2), 0, "is compressed with gzip; decompress it first"},
-    {absl::string_view("version https://git-lfs", 23), 0,
-     "is a Git LFS pointer, not the file itself; run `git lfs pull`"},
-};
-
-absl::string_view Text(absl::Span<const std::byte> bytes) {
-  return absl::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-}
-
 struct Parsed {
+  FileContents contents;
   absl::btree_map<std::string, ArchiveTensor> tensors;
-  Settings settings;
-  std::string format;
 };
-
-// `bytes`: the whole file, or its head alone, with `on_demand` the file that has the rest.
-absl::StatusOr<Parsed> ParseSafetensors(const FileBytes& bytes, const OpenedFile& file,
-                                        const std::shared_ptr<const OpenedFile>& on_demand) {
-  EIGSVC_ASSIGN_OR_RETURN(const SafetensorsHeader header, ParseSafetensorsHeader(bytes.bytes, file.size()));
-  Parsed parsed;
-  for (const auto& [key, entry] : header.tensors) {
-    ArchiveTensor tensor{entry.type, entry.shape, std::vector<int64_t>(entry.shape.size())};
-    if (on_demand != nullptr) {
-      tensor.file = on_demand;
-      tensor.file_begin = entry.begin;
-      tensor.file_end = entry.end;
-    } else {
-      tensor.storage = bytes.bytes.subspan(entry.begin, entry.end - entry.begin);
-      tensor.owner = bytes.owner;
-    }
-    int64_t stride = 1;
-    for (size_t d = tensor.shape.size(); d-- > 0;) {
-      tensor.strides[d] = stride;
-      stride *= std::max<int64_t>(tensor.shape[d], 1);
-    }
-    parsed.tensors.emplace(key, std::move(tensor));
-  }
-  nlohmann::json metadata = nlohmann::json::object();
-  for (const auto& [key, value] : header.metadata) metadata[key] = value;
-  parsed.settings = LiftConfig(Settings(std::move(metadata), absl::StrCat("the metadata of ", file.name())));
-  parsed.format = "safetensors";
-  return parsed;
-}
-
-absl::StatusOr<Parsed> ParseWhole(const FileBytes& bytes, const OpenedFile& file, const StopToken& stop) {
-  const absl::string_view text = Text(bytes.bytes);
-  if (absl::StartsWith(text, "PK\x03\x04")) {
-    EIGSVC_ASSIGN_OR_RETURN(TorchZip zip, ReadTorchZip(bytes, file.name(), stop));
-    return Parsed{std::move(zip.tensors), std::move(zip.settings), "torch-zip"};
-  }
-  for (const ForeignFormat& format : kForeignFormats) {
-    if (text.size() >= format.offset && absl::StartsWith(text.substr(format.offset), format.magic)) {
-      return absl::FailedPreconditionError(absl::StrCat("it ", format.what));
-    }
-  }
-  if (text.size() > 8 && text[8] == '{') return ParseSafetensors(bytes, file, nullptr);
-  if (text.size() > 2 && text[0] == '\x80' && text[1] <= 5) {
-    // Never a checkpoint; what it would have called is worth saying.
-    EIGSVC_RETURN_IF_ERROR(Pickle::Run(bytes.bytes, stop).status());
-    return absl::InvalidArgumentError(
-        "it is a bare pickle, not a file of torch.save; save model.state_dict() with torch.save");
-  }
-  return absl::InvalidArgumentError(
-      "it is neither a safetensors file nor a zip file of torch.save; export the weights as one of them");
-}
 
 // Sets `digest` to the SHA-256 of exactly the bytes that were parsed.
 absl::StatusOr<Parsed> ParseFile(const std::shared_ptr<const OpenedFile>& file, const ArchiveOptions& options,
                                  std::string& digest) {
+  std::optional<int64_t> head;
   if (options.on_demand && file->size() > 8) {
     EIGSVC_ASSIGN_OR_RETURN(const FileBytes first, file->ReadRange(0, 9, *options.stop));
-    if (const std::optional<int64_t> head = SafetensorsHeadBytes(first.bytes)) {
-      EIGSVC_ASSIGN_OR_RETURN(const FileBytes bytes, file->ReadHead(*head, *options.stop));
-      digest = bytes.sha256;
-      return ParseSafetensors(bytes, *file, file);
-    }
+    head = SafetensorsHeadBytes(first.bytes);
   }
-  EIGSVC_ASSIGN_OR_RETURN(const FileBytes bytes, file->Read(options.memory_map, *options.stop));
+  EIGSVC_ASSIGN_OR_RETURN(const FileBytes bytes, head ? file->ReadHead(*head, *options.stop)
+                                                      : file->Read(options.memory_map, *options.stop));
   digest = bytes.sha256;
-  return ParseWhole(bytes, *file, *options.stop);
+  Parsed parsed;
+  if (options.reader == nullptr) {
+    EIGSVC_ASSIGN_OR_RETURN(parsed.contents,
+                            ReadContents(bytes.bytes, file->name(), file->size(), *options.stop));
+  } else {
+    EIGSVC_ASSIGN_OR_RETURN(parsed.contents, options.reader->Read(*file, *options.stop));
+    EIGSVC_RETURN_IF_ERROR(CheckContents(parsed.contents, file->size()));
+    EIGSVC_RETURN_IF_ERROR(file->CheckUnchanged());  // it read the bytes that were hashed
+  }
+  parsed.tensors = head ? TensorsIn(parsed.contents, file) : TensorsIn(parsed.contents, bytes);
+  return parsed;
 }
 
 // Prefixes that wrappers put before every key: DataParallel, torch.compile, Lightning and training scripts.
@@ -173,8 +103,8 @@ absl::StatusOr<Archive> Archive::Open(const std::string& path, const ArchiveOpti
       }
       archive.tensors_.emplace(key, std::move(tensor));
     }
-    archive.settings_ = archive.settings_.MergedWith(parsed->settings);
-    archive.format_ = parsed->format;
+    archive.settings_ = archive.settings_.MergedWith(parsed->contents.settings);
+    archive.format_ = parsed->contents.format;
   }
   for (const auto& [key, file] : files.weight_map) {
     if (!archive.tensors_.contains(key)) {

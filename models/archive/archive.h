@@ -46,6 +46,7 @@ int64_t ElementBytes(ElementType type);
 // The safetensors spelling: "F32", "BF16", "F8_E4M3", "I64", "BOOL", "C64", ...
 absl::string_view ElementName(ElementType type);
 
+class ContentsReader;
 class OpenedFile;
 
 // A strided view of bytes that lie inside the archive (checked: every reachable element is inside `storage`).
@@ -76,6 +77,8 @@ struct ArchiveOptions {
   int64_t max_bytes = int64_t{1} << 40;
   // Looked at every few mebibytes while files are read, hashed and checked. Never null; outlives the call.
   const StopToken* stop = &StopToken::Never();
+  // Who finds out what the weight files hold (contents.h); null: this process does. Outlives the call.
+  const ContentsReader* reader = nullptr;
 };
 
 class Archive {

@@ -92,6 +92,10 @@ absl::StatusOr<OpenedFile> OpenedFile::Open(const std::string& path) {
   // O_NONBLOCK: opening a named pipe must not wait for its writer; it changes nothing for regular files.
   const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (descriptor < 0) return ErrnoStatus(errno, absl::StrCat("cannot open ", Quoted(name)));
+  return Adopt(descriptor, name);
+}
+
+absl::StatusOr<OpenedFile> OpenedFile::Adopt(int descriptor, const std::string& name) {
   OpenedFile file(descriptor);
   file.name_ = name;
   struct stat status;
@@ -157,17 +161,25 @@ absl::StatusOr<FileBytes> OpenedFile::ReadHead(int64_t size, const StopToken& st
   return head;
 }
 
+absl::StatusOr<FileBytes> OpenedFile::Map() const {
+  if (size_ == 0) return absl::DataLossError(absl::StrCat(Quoted(name_), " is empty"));
+  const size_t size = static_cast<size_t>(size_);
+  void* map = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, descriptor_, 0);
+  if (map == MAP_FAILED) return ErrnoStatus(errno, absl::StrCat("cannot map ", Quoted(name_)));
+  FileBytes result;
+  result.owner =
+      std::shared_ptr<const void>(map, [size](const void* at) { munmap(const_cast<void*>(at), size); });
+  result.bytes = absl::MakeConstSpan(static_cast<const std::byte*>(map), size);
+  return result;
+}
+
 absl::StatusOr<FileBytes> OpenedFile::Read(bool memory_map, const StopToken& stop) const {
   FileBytes result;
   if (size_ == 0) return absl::DataLossError(absl::StrCat(Quoted(name_), " is empty"));
   const size_t size = static_cast<size_t>(size_);
   Sha256 hash;
   if (memory_map) {
-    void* map = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, descriptor_, 0);
-    if (map == MAP_FAILED) return ErrnoStatus(errno, absl::StrCat("cannot map ", Quoted(name_)));
-    result.owner =
-        std::shared_ptr<const void>(map, [size](const void* at) { munmap(const_cast<void*>(at), size); });
-    result.bytes = absl::MakeConstSpan(static_cast<const std::byte*>(map), size);
+    EIGSVC_ASSIGN_OR_RETURN(result, Map());
     for (size_t done = 0; done < size; done += kChunkBytes) {
       EIGSVC_RETURN_IF_ERROR(stop.Check());
       hash.Update(result.bytes.subspan(done, kChunkBytes));

@@ -1,4 +1,5 @@
-// FileBytes: all bytes of one regular file, read or mapped, with their SHA-256. Internal to this room.
+// FileBytes: all bytes of one regular file, read or mapped, with their SHA-256. Internal to this room and to
+// server/reader.
 #pragma once
 
 #include <cstddef>
@@ -26,25 +27,31 @@ class OpenedFile {
   // NOT_FOUND; PERMISSION_DENIED; INVALID_ARGUMENT for what is no regular file (a pipe does not block the
   // caller); UNAVAILABLE for other errors. Every message names the path's last part.
   static absl::StatusOr<OpenedFile> Open(const std::string& path);
+  // Takes over a descriptor opened for reading, of a regular file of this name. Errors as Open.
+  static absl::StatusOr<OpenedFile> Adopt(int descriptor, const std::string& name);
   OpenedFile(OpenedFile&& other) noexcept;
   OpenedFile& operator=(OpenedFile&&) = delete;
   ~OpenedFile();
 
   const std::string& name() const { return name_; }  // last part of the path
   int64_t size() const { return size_; }
+  int descriptor() const { return descriptor_; }  // for reading; stays this object's
   // DATA_LOSS when the file shrinks meanwhile; RESOURCE_EXHAUSTED when memory does not suffice; CANCELLED,
   // DEADLINE_EXCEEDED.
   absl::StatusOr<FileBytes> Read(bool memory_map, const StopToken& stop = StopToken::Never()) const;
+  // Mapped, without a digest. DATA_LOSS when empty; RESOURCE_EXHAUSTED.
+  absl::StatusOr<FileBytes> Map() const;
   // The first bytes alone, at most `size` of them, with the digest of the whole file. Errors as Read.
   absl::StatusOr<FileBytes> ReadHead(int64_t size, const StopToken& stop) const;
   // Bytes [begin, end), without a digest. Errors as Read; DATA_LOSS when the file was written to since it was
   // opened.
   absl::StatusOr<FileBytes> ReadRange(int64_t begin, int64_t end, const StopToken& stop) const;
+  // DATA_LOSS when the file was written to since it was opened.
+  absl::Status CheckUnchanged() const;
 
  private:
   explicit OpenedFile(int descriptor) : descriptor_(descriptor) {}
   absl::Status ReadAt(int64_t offset, absl::Span<std::byte> out, const StopToken& stop) const;
-  absl::Status CheckUnchanged() const;
 
   int descriptor_;
   std::string name_;

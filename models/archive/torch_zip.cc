@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
+#include "models/archive/file_bytes.h"
 #include "models/archive/pickle_machine.h"
 #include "models/archive/zip_directory.h"
 #include "models/base/status_macros.h"
@@ -31,7 +32,6 @@ constexpr absl::string_view kConfigKeys[] = {"args",       "hyper_parameters", "
 constexpr int kMaxSettingsDepth = 16;
 constexpr size_t kMaxNesting = 4;  // of dicts around the state dict
 constexpr size_t kShownNames = 8;
-constexpr int64_t kMaxExpansion = int64_t{64} << 20;  // bytes that zero strides may add, over the whole file
 
 // Pickled values as JSON. Values may share and contain one another without end, so work is paid for in
 // advance: what an entry may cost, and what all entries together may cost, is limited.
@@ -107,7 +107,7 @@ class PlainValues {
 
 class TorchZipReader {
  public:
-  TorchZipReader(const FileBytes& file, ZipDirectory zip, Pickle pickle, std::string folder, std::string name,
+  TorchZipReader(absl::Span<const std::byte> file, ZipDirectory zip, Pickle pickle, std::string folder, std::string name,
                  const StopToken& stop)
       : file_(file),
         zip_(std::move(zip)),
@@ -116,7 +116,7 @@ class TorchZipReader {
         name_(std::move(name)),
         stop_(stop) {}
 
-  absl::StatusOr<TorchZip> Read() {
+  absl::StatusOr<FileContents> Read() {
     nlohmann::json beside = nlohmann::json::object();
     PlainValues plain(pickle_);
     EIGSVC_ASSIGN_OR_RETURN(const std::vector<Ref> path, FindStateDict());
@@ -132,6 +132,7 @@ class TorchZipReader {
         }
       }
     }
+    result_.format = "torch-zip";
     result_.settings = LiftConfig(Settings(std::move(beside), absl::StrCat("the pickle of ", name_)));
     return std::move(result_);
   }
@@ -204,7 +205,7 @@ class TorchZipReader {
     if (key.size() > 1024)
       return absl::InvalidArgumentError(
           absl::StrCat("tensor name ", Quoted(key), " is longer than 1024 bytes"));
-    absl::StatusOr<ArchiveTensor> view = View(tensor);
+    absl::StatusOr<FileContents::Tensor> view = View(tensor);
     if (!view.ok()) return Annotate(view.status(), absl::StrCat("tensor ", Quoted(key)));
     if (!result_.tensors.emplace(std::string(key), *std::move(view)).second) {
       return absl::DataLossError(absl::StrCat("tensor ", Quoted(key), " occurs twice in the pickle"));
@@ -212,7 +213,7 @@ class TorchZipReader {
     return absl::OkStatus();
   }
 
-  absl::StatusOr<ArchiveTensor> View(const PickleTensor& tensor) {
+  absl::StatusOr<FileContents::Tensor> View(const PickleTensor& tensor) {
     const PickleStorage& storage = pickle_.storages()[tensor.storage];
     EIGSVC_ASSIGN_OR_RETURN(const absl::Span<const std::byte> record, Record(storage.key));
     const int64_t element_bytes = ElementBytes(tensor.type),
@@ -223,47 +224,9 @@ class TorchZipReader {
                                               storage.count, " elements of ", unit,
                                               " bytes, but its record has ", record_bytes, " bytes"));
     }
-    ArchiveTensor view{tensor.type, tensor.shape, tensor.strides, tensor.offset, record, file_.owner};
-    const int64_t capacity = record_bytes / element_bytes;
-    if (view.shape.size() != view.strides.size()) {
-      return absl::DataLossError(
-          absl::StrCat("it has ", view.shape.size(), " sizes but ", view.strides.size(), " strides"));
-    }
-    // The product is of all sizes that are not zero: it stays below 2^63 in whatever order it is multiplied
-    // later.
-    __int128 count = 1, last = tensor.offset;
-    bool empty = false;
-    for (size_t d = 0; d < view.shape.size(); ++d) {
-      if (view.shape[d] < 0 || view.strides[d] < 0) {
-        return absl::DataLossError(absl::StrCat("its dimension ", d, " has size ", view.shape[d],
-                                                " and stride ", view.strides[d],
-                                                "; neither may be negative"));
-      }
-      if (view.shape[d] == 0) {
-        empty = true;
-        continue;
-      }
-      count *= view.shape[d];
-      last += static_cast<__int128>(view.shape[d] - 1) * view.strides[d];
-      if (count > INT64_MAX / element_bytes || last > INT64_MAX)
-        return absl::DataLossError(
-            absl::StrCat("its shape [", absl::StrJoin(view.shape, ", "), "] is too large"));
-    }
-    if (tensor.offset < 0 || tensor.offset > capacity || (!empty && last >= capacity)) {
-      return absl::DataLossError(absl::StrCat(
-          "shape [", absl::StrJoin(view.shape, ", "), "], strides [", absl::StrJoin(view.strides, ", "),
-          "] and offset ", tensor.offset, " reach outside its storage of ", capacity, " elements"));
-    }
-    // A zero stride (expand) repeats elements; a dense copy of it must stay within reason.
-    if (!empty && count > capacity) {
-      expansion_ += (count - capacity) * element_bytes;
-      if (expansion_ > kMaxExpansion) {
-        return absl::DataLossError(absl::StrCat("its shape [", absl::StrJoin(view.shape, ", "),
-                                                "] repeats a storage of only ", capacity,
-                                                " elements; call contiguous() before saving"));
-      }
-    }
-    return view;
+    const int64_t begin = record.data() - file_.data();
+    return FileContents::Tensor{tensor.type,   tensor.shape, tensor.strides,
+                                tensor.offset, begin,        begin + record_bytes};
   }
 
   // Each record is read, and its checksum compared, once.
@@ -280,14 +243,13 @@ class TorchZipReader {
     return record;
   }
 
-  const FileBytes& file_;
+  const absl::Span<const std::byte> file_;
   const ZipDirectory zip_;
   const Pickle pickle_;
   const std::string folder_, name_;
   const StopToken& stop_;
   absl::btree_map<std::string, absl::Span<const std::byte>> records_;
-  __int128 expansion_ = 0;
-  TorchZip result_;
+  FileContents result_;
 };
 
 // "archive/" of "archive/data.pkl": the one folder all records are in.
@@ -329,8 +291,9 @@ Settings LiftConfig(const Settings& settings) {
   return Settings(std::move(object), settings.origin());
 }
 
-absl::StatusOr<TorchZip> ReadTorchZip(const FileBytes& file, const std::string& name, const StopToken& stop) {
-  EIGSVC_ASSIGN_OR_RETURN(ZipDirectory zip, ZipDirectory::Parse(file.bytes));
+absl::StatusOr<FileContents> ReadTorchZip(absl::Span<const std::byte> file, const std::string& name,
+                                          const StopToken& stop) {
+  EIGSVC_ASSIGN_OR_RETURN(ZipDirectory zip, ZipDirectory::Parse(file));
   EIGSVC_ASSIGN_OR_RETURN(std::string folder, FindFolder(zip));
   const auto code = zip.entries().lower_bound(absl::StrCat(folder, "code/"));
   if (zip.entries().contains(absl::StrCat(folder, "constants.pkl")) ||

@@ -85,8 +85,8 @@ absl::Status SaveLast(const SequenceModel& model, const ModelWeights& weights, c
 }
 
 absl::StatusOr<ResumedTraining> LoadLast(const SequenceModel& model, const std::string& path,
-                                         const StopToken& stop) {
-  EIGSVC_ASSIGN_OR_RETURN(const Archive archive, Archive::Open(path, {.stop = &stop}));
+                                         const ContentsReader* reader, const StopToken& stop) {
+  EIGSVC_ASSIGN_OR_RETURN(const Archive archive, Archive::Open(path, {.stop = &stop, .reader = reader}));
   const LoadOptions load{
       .device = model.weights().Distinct().front().device(), .dtype = model.dtype(), .stop = &stop};
   EIGSVC_ASSIGN_OR_RETURN(const std::shared_ptr<const SequenceModel> stored,

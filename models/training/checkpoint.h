@@ -36,8 +36,8 @@ struct ResumedTraining {
   TrainingRecord record;
 };
 // FAILED_PRECONDITION: a checkpoint of another architecture than `model`, or without an optimiser's state.
-// CANCELLED, DEADLINE_EXCEEDED.
+// CANCELLED, DEADLINE_EXCEEDED. `reader`: as in ArchiveOptions.
 absl::StatusOr<ResumedTraining> LoadLast(const SequenceModel& model, const std::string& path,
-                                         const StopToken& stop);
+                                         const ContentsReader* reader, const StopToken& stop);
 
 }  // namespace eigsvc

@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "models/analysis/analysis.h"
+#include "models/archive/archive.h"
 #include "models/base/job_limits.h"
 #include "models/base/stop_token.h"
 #include "models/tasks/task.h"
@@ -36,6 +37,7 @@ struct TrainingOptions {
   std::string output_path;      // of the best checkpoint, by evaluation score; empty: not written
   std::string last_path;        // of the last one, with the optimiser's state; empty: not written
   std::string resume_path;      // an earlier run's last one: optimiser state and step are restored from it
+  const ContentsReader* reader = nullptr;  // who takes that file apart, as in ArchiveOptions
 };
 
 struct TrainingProgress {

@@ -14,6 +14,7 @@
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <cstdio>
+#include <memory>
 #include <string>
 #include <thread>
 
@@ -24,6 +25,7 @@
 #include "models/tensor/attention_lse.h"
 #include "models/tensor/device.h"
 #include "models/tensor/torch_call.h"
+#include "server/reader/reader.h"
 #include "server/worker/device_info.h"
 #include "server/worker/headless.h"
 #include "server/worker/outline.h"
@@ -87,7 +89,7 @@ absl::StatusOr<std::string> SelfTest(const std::vector<c10::Device>& devices) {
   return report;
 }
 
-int Serve(const Options& options, const std::vector<c10::Device>& devices) {
+int Serve(const Options& options, const std::vector<c10::Device>& devices, const ContentsReader& reader) {
   // sun_path holds 108 bytes with its terminator; gRPC's own message does not name the path.
   if (options.socket.size() > 107) {
     return Fail(absl::InvalidArgumentError(
@@ -101,6 +103,7 @@ int Serve(const Options& options, const std::vector<c10::Device>& devices) {
   const absl::StatusOr<std::string> self_test = SelfTest(devices);
   if (!self_test.ok()) return Fail(self_test.status());
   service_options.self_test = *self_test;
+  service_options.reader = &reader;
   Confine();
 
   WorkerService service(std::move(service_options));
@@ -132,10 +135,10 @@ void PrintEvent(const v1::AnalysisEvent& event) {
   }
 }
 
-int Analyze(const Options& options, const std::vector<c10::Device>& devices) {
+int Analyze(const Options& options, const std::vector<c10::Device>& devices, const ContentsReader& reader) {
   if (const auto self_test = SelfTest(devices); !self_test.ok()) return Fail(self_test.status());
   Confine();
-  ModelPool pool(devices, options.device, options.model_memory_bytes);
+  ModelPool pool(devices, options.device, options.model_memory_bytes, &reader);
   static StopToken stop;  // the thread below ends with the process
   std::thread([] {
     int signal = 0;
@@ -214,23 +217,27 @@ int Main(int argc, char** argv) {
     for (const std::string& name : DeviceNames()) std::printf("%s\n", name.c_str());
     return 0;
   }
+  // Before LibTorch or gRPC start threads: it forks.
+  const absl::StatusOr<std::unique_ptr<ConfinedReader>> reader = ConfinedReader::Start();
+  if (!reader.ok()) return Fail(reader.status());
   if (inspect->parsed()) {
     Confine();
     options.inspect.archive.on_demand = true;
+    options.inspect.archive.reader = reader->get();
     return Inspect(options);
   }
   const absl::StatusOr<std::vector<c10::Device>> devices = ParseDevices(options.device);
   if (!devices.ok()) return Fail(devices.status());
   RequireFullFloat32();
   if (options.threads > 0) at::set_num_threads(options.threads);
-  if (analyze->parsed()) return Analyze(options, *devices);
+  if (analyze->parsed()) return Analyze(options, *devices, **reader);
   if (options.socket.empty()) {
     std::fprintf(stderr, "eigsvc-worker: give --socket PATH to serve, or the analyze command; see --help\n");
     return kExitUsage;
   }
   if (!DieWithParent(parent))
     return Fail(absl::UnavailableError("the parent process ended while this one started"));
-  return Serve(options, *devices);
+  return Serve(options, *devices, **reader);
 }
 
 }  // namespace

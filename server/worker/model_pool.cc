@@ -62,8 +62,12 @@ v1::LoadedModel LoadedModelProto(const PooledModel& model, absl::Time last_use) 
   return out;
 }
 
-ModelPool::ModelPool(std::vector<c10::Device> devices, std::string device_name, int64_t budget_bytes)
-    : devices_(std::move(devices)), device_name_(std::move(device_name)), budget_bytes_(budget_bytes) {}
+ModelPool::ModelPool(std::vector<c10::Device> devices, std::string device_name, int64_t budget_bytes,
+                     const ContentsReader* reader)
+    : devices_(std::move(devices)),
+      device_name_(std::move(device_name)),
+      budget_bytes_(budget_bytes),
+      reader_(reader) {}
 
 absl::StatusOr<ModelPool::Handle> ModelPool::Acquire(const worker::v1::ResolvedCheckpoint& checkpoint,
                                                      const std::string& dtype, const StopToken& stop,
@@ -130,7 +134,8 @@ absl::StatusOr<ModelPool::Handle> ModelPool::AcquireTrained(const worker::v1::Re
     EIGSVC_ASSIGN_OR_RETURN(const Archive archive,
                             Archive::Open(checkpoint.path(), {.memory_map = checkpoint.immutable(),
                                                               .on_demand = !checkpoint.immutable(),
-                                                              .stop = options.stop}));
+                                                              .stop = options.stop,
+                                                              .reader = reader_}));
     EIGSVC_ASSIGN_OR_RETURN(const ModelOutline outline, DescribeModel(archive, overrides));
     options.residency = residency.value_or(Residency::kAll);
     if (!residency && WeightBytes(outline.plan, options) > budget_bytes_)

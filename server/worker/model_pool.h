@@ -19,6 +19,7 @@
 #include "c10/core/Device.h"
 #include "eigsvc/v1/catalog_service.pb.h"
 #include "eigsvc/worker/v1/worker_service.pb.h"
+#include "models/archive/contents.h"
 #include "models/base/settings.h"
 #include "models/base/stop_token.h"
 #include "models/zoo/registry.h"
@@ -42,8 +43,11 @@ class ModelPool {
   using Handle = std::shared_ptr<const PooledModel>;
 
   // `device_name` as results name it: "cpu", "cuda:0", "cuda:0+cuda:1". Models lie on the first device, with
-  // copies of their weights on the others. `budget_bytes` is of each. REQUIRES a device.
-  ModelPool(std::vector<c10::Device> devices, std::string device_name, int64_t budget_bytes);
+  // copies of their weights on the others. `budget_bytes` is of each. `reader`: as in ArchiveOptions.
+  // REQUIRES a device.
+  ModelPool(std::vector<c10::Device> devices, std::string device_name, int64_t budget_bytes,
+            const ContentsReader* reader = nullptr);
+  const ContentsReader* reader() const { return reader_; }
 
   // The model that `checkpoint` names, loaded or initialised if it is not here yet. `dtype` and `residency`
   // as in AnalysisSpec. Errors as Archive::Open, LoadModel, FindFamily and ParseDtype; INVALID_ARGUMENT for
@@ -84,6 +88,7 @@ class ModelPool {
   const std::vector<c10::Device> devices_;
   const std::string device_name_;
   const int64_t budget_bytes_;
+  const ContentsReader* const reader_;
 
   mutable absl::Mutex mutex_;
   bool loading_ ABSL_GUARDED_BY(mutex_) = false;

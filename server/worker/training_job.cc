@@ -13,7 +13,7 @@ namespace eigsvc {
 namespace {
 
 // Unset numbers keep the defaults of TrainingOptions, which the contract repeats.
-TrainingOptions Options(const worker::v1::RunTrainingRequest& request) {
+TrainingOptions Options(const worker::v1::RunTrainingRequest& request, const ContentsReader* reader) {
   const v1::TrainingSpec& spec = request.spec();
   TrainingOptions options;
   options.seed = spec.task().seed();
@@ -33,6 +33,7 @@ TrainingOptions Options(const worker::v1::RunTrainingRequest& request) {
   options.output_path = request.output_path();
   options.last_path = request.last_path();
   if (spec.resume()) options.resume_path = request.start().path();
+  options.reader = reader;
   return options;
 }
 
@@ -72,7 +73,7 @@ absl::Status Run(const worker::v1::RunTrainingRequest& request, ModelPool& pool,
     on_event(std::move(response));
   };
   EIGSVC_ASSIGN_OR_RETURN(const TrainingResult result,
-                          RunTraining(*model->model, *task, Options(request), on_progress, stop));
+                          RunTraining(*model->model, *task, Options(request, pool.reader()), on_progress, stop));
 
   worker::v1::RunTrainingResponse ended = new_event();
   *ended.mutable_event()->mutable_result() = ResultProto(result);

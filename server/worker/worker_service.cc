@@ -43,7 +43,7 @@ absl::Time Deadline(const grpc::CallbackServerContext& context) {
 WorkerService::WorkerService(WorkerServiceOptions options)
     : options_(std::move(options)),
       device_description_(DescribeDevices(options_.devices)),
-      pool_(options_.devices, options_.device_name, options_.model_memory_bytes) {}
+      pool_(options_.devices, options_.device_name, options_.model_memory_bytes, options_.reader) {}
 
 template <typename Response, typename Job>
 grpc::ServerWriteReactor<Response>* WorkerService::StartJob(grpc::CallbackServerContext* context, Job job) {
@@ -127,7 +127,7 @@ grpc::ServerWriteReactor<worker::v1::RunTrainingResponse>* WorkerService::RunTra
 grpc::ServerUnaryReactor* WorkerService::Inspect(grpc::CallbackServerContext* context,
                                                  const worker::v1::InspectRequest* request,
                                                  worker::v1::InspectResponse* response) {
-  const auto inspect = [request, response](const StopToken& stop) -> absl::Status {
+  const auto inspect = [this, request, response](const StopToken& stop) -> absl::Status {
     const worker::v1::ResolvedCheckpoint& checkpoint = request->checkpoint();
     if (checkpoint.path().empty()) {
       return absl::InvalidArgumentError("there is no file to inspect; name a checkpoint, not an initializer");
@@ -136,6 +136,7 @@ grpc::ServerUnaryReactor* WorkerService::Inspect(grpc::CallbackServerContext* co
     options.archive.memory_map = checkpoint.immutable();
     options.archive.on_demand = true;
     options.archive.stop = &stop;
+    options.archive.reader = options_.reader;
     options.dtype = request->dtype();
     options.steps = request->steps();
     EIGSVC_ASSIGN_OR_RETURN(*response->mutable_inspection(),

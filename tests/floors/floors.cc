@@ -44,7 +44,9 @@ const std::map<std::string, Rooms, std::less<>>& Arrows() {
       {"models/analysis", models},
       {"models/training", with(models, {"models/analysis"})},
       {"server/inspection", {"models/base", "models/archive", "models/spectrum"}},
-      {"server/worker", with(models, {"models/analysis", "models/training", "server/inspection"})},
+      {"server/reader", {"models/base", "models/archive"}},
+      {"server/worker",
+       with(models, {"models/analysis", "models/training", "server/inspection", "server/reader"})},
       // house: rpc and http both call jobs, never each other
       {"server/config", {"models/base"}},
       {"server/metrics", {"models/base"}},

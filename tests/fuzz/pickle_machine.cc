@@ -1,13 +1,11 @@
 // Any bytes as the pickle of a file of torch.save with three storages: tensors whose every element can be
 // read, or a Status that says why not.
-#include "models/archive/pickle_machine.h"
-
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <string>
 
-#include "models/archive/torch_zip.h"
+#include "models/archive/contents.h"
 #include "tests/archive/hostile_files.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
@@ -15,12 +13,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string program(reinterpret_cast<const char*>(data), size);
   const std::string file = eigsvc::testing::MakeTorchFile(
       program, {{"0", std::string(96, 'a')}, {"1", std::string(16, 'b')}, {"2", std::string(8, 'c')}});
-  const absl::StatusOr<eigsvc::TorchZip> zip = eigsvc::ReadTorchZip({AsBytes(file), nullptr, ""}, "fuzz");
+  const absl::StatusOr<eigsvc::FileContents> zip =
+      eigsvc::ReadContents(AsBytes(file), "fuzz", static_cast<int64_t>(file.size()));
   if (!zip.ok()) {
     if (zip.status().message().empty()) std::abort();
     return 0;
   }
-  for (const auto& [name, tensor] : zip->tensors) {
+  for (const auto& [name, tensor] : eigsvc::TensorsIn(*zip, {AsBytes(file), nullptr, ""})) {
     const int64_t count = tensor.ElementCount();
     for (int64_t i = 0; i < std::min<int64_t>(count, 256); ++i) eigsvc::ElementAsDouble(tensor, i);
     if (count > 0) eigsvc::ElementAsDouble(tensor, count - 1);

@@ -10,10 +10,22 @@ mkdir -p "$findings"
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 failed=0
-for target in safetensors_header zip_directory pickle_machine data_readers; do
+# A whole file may be of any format, so its seeds and words are those of the formats.
+parts() {
+  case $1 in
+    checkpoint_file) echo safetensors_header zip_directory pickle_machine ;;
+    *) echo "$1" ;;
+  esac
+}
+for target in safetensors_header zip_directory pickle_machine checkpoint_file data_readers requests http_framing; do
   mkdir "$scratch/$target"
-  # The first folder takes new inputs, the second is only read. -rss_limit_mb: memory is part of what must hold.
-  if "$build/bin/fuzz_$target" "$scratch/$target" "tests/fuzz/corpus/$target" -dict="tests/fuzz/$target.dict" \
+  set --
+  for part in $(parts "$target"); do
+    cat "tests/fuzz/$part.dict" >>"$scratch/$target.dict"
+    set -- "$@" "tests/fuzz/corpus/$part"
+  done
+  # The first folder takes new inputs, the others are only read. -rss_limit_mb: memory is part of what must hold.
+  if "$build/bin/fuzz_$target" "$scratch/$target" "$@" -dict="$scratch/$target.dict" \
       -max_total_time="$seconds" -timeout=5 -rss_limit_mb=1024 -max_len=8192 -print_final_stats=1 \
       -artifact_prefix="$findings/$target-" >"$scratch/$target.log" 2>&1; then
     runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$scratch/$target.log")

@@ -99,6 +99,14 @@ TEST(WorkerProcessTest, ServesBehindAFilterOfSystemCalls) {
   EXPECT_THAT(ended.output, AllOf(HasSubstr("NoNewPrivs:\t1"), HasSubstr("Seccomp:\t2")));
 }
 
+TEST(WorkerProcessTest, FilesAreTakenApartByAConfinedProcess) {
+  TempDir dir;
+  const Ended ended = Shell(absl::StrCat(
+      "S=", dir.Path("w"), "; $W --socket $S & P=$!; while [ ! -S $S ]; do sleep 0.05; done; ",
+      "cat /proc/$P/task/$P/children | xargs -n1 -I{} cat /proc/{}/comm; kill -TERM $P; wait $P; echo \"ended $?\""));
+  EXPECT_THAT(ended.output, AllOf(HasSubstr("eigsvc-keeper"), HasSubstr("ended 0")));
+}
+
 TEST(WorkerProcessTest, DiesWithItsParent) {
   TempDir dir;
   const Ended ended = Shell(absl::StrCat("S=", dir.Path("w"),
