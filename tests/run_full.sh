@@ -51,6 +51,7 @@ suite 8 --test-dir build -L full
 EIGSVC_SETTINGS_ROUNDS=1000 build/bin/zoo_test --gtest_filter="*SettingsFuzz*" --gtest_brief=1
 OMP_NUM_THREADS=1 ending 2 "$EIGSVC_ORACLE_PYTHON" tests/conformance/run.py --all --check build/bin/conformance_check
 tests/fuzz/run.sh 120
+tests/fuzz/coverage.sh 60
 
 echo "== benchmarks, on small sizes"
 ninja -C build --quiet forward_bench kernels_bench

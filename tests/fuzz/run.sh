@@ -1,10 +1,15 @@
 #!/bin/sh
-# tests/fuzz/run.sh SECONDS [BUILD_DIR]: runs each libFuzzer target for SECONDS from its committed corpus and prints one
-# line a target. Fails on any finding, whose input it leaves in BUILD_DIR/fuzz-findings. New inputs are not kept.
+# tests/fuzz/run.sh SECONDS [BUILD_DIR [TARGET ...]]: runs each libFuzzer target, or those named, for SECONDS from its
+# committed corpus and prints one line a target. Fails on any finding, whose input it leaves in BUILD_DIR/fuzz-findings. New
+# inputs are not kept.
 set -eu
 cd "$(dirname "$0")/../.."
 seconds=${1:?usage: tests/fuzz/run.sh SECONDS [BUILD_DIR]}
 build=${2:-build-fuzz}
+[ $# -lt 2 ] || shift
+shift
+[ $# -gt 0 ] || set -- safetensors_header zip_directory pickle_machine checkpoint_file data_readers requests http_framing
+targets=$*
 findings=$build/fuzz-findings
 mkdir -p "$findings"
 scratch=$(mktemp -d)
@@ -17,7 +22,7 @@ parts() {
     *) echo "$1" ;;
   esac
 }
-for target in safetensors_header zip_directory pickle_machine checkpoint_file data_readers requests http_framing; do
+for target in $targets; do
   mkdir "$scratch/$target"
   set --
   for part in $(parts "$target"); do
