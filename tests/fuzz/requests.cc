@@ -20,7 +20,7 @@ namespace {
 const Known& TheKnown() {
   static const auto* const catalog = [] {
     auto* made = new worker::v1::GetCatalogResponse;
-    made->add_models()->set_family("mamba2");
+    made->add_models()->set_name("mamba2");
     made->add_tasks()->set_name("mqar");
     return made;
   }();
