@@ -15,10 +15,10 @@ mkdir -p "$findings"
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 failed=0
-# A whole file may be of any format, so its seeds and words are those of the formats.
+# A whole file may be of any format, so its seeds and words are those of the formats as well.
 parts() {
   case $1 in
-    checkpoint_file) echo safetensors_header zip_directory pickle_machine ;;
+    checkpoint_file) echo checkpoint_file safetensors_header zip_directory pickle_machine ;;
     *) echo "$1" ;;
   esac
 }
