@@ -1,5 +1,6 @@
 // Small files that ask for much: each is refused, within a tenth of a second and 64 MiB.
 #include <malloc.h>
+#include <time.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -9,7 +10,6 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -129,6 +129,13 @@ int64_t PeakMemory() {
   return std::stoll(status.substr(status.find("VmHWM:") + 6));
 }
 
+// Of this process: what else runs here takes time as well, and a refusal waits for nothing.
+absl::Duration ProcessorTime() {
+  timespec time;
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+  return absl::DurationFromTimespec(time);
+}
+
 TEST(BombsTest, EachIsRefusedSoonAndInLittleMemory) {
   std::vector<Bomb> bombs = OfSafetensors();
   for (std::vector<Bomb> more : {OfPickles(), OfZips()}) {
@@ -145,10 +152,10 @@ TEST(BombsTest, EachIsRefusedSoonAndInLittleMemory) {
     clear << "5" << std::flush;
     [[maybe_unused]] const int64_t before = PeakMemory();
     absl::Duration shortest = absl::InfiniteDuration();
-    for (int i = 0; i < 5; ++i) {  // what else runs here takes time as well
-      const absl::Time start = absl::Now();
+    for (int i = 0; i < 5; ++i) {
+      const absl::Duration start = ProcessorTime();
       EXPECT_FALSE(Archive::Open(folder.Path("bomb")).ok());
-      shortest = std::min(shortest, absl::Now() - start);
+      shortest = std::min(shortest, ProcessorTime() - start);
     }
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
     EXPECT_LE(shortest, absl::Milliseconds(100));
