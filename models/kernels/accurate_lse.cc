@@ -41,7 +41,8 @@ void RefineLsePlainly(const LseProblem& problem) {
       }
       const double lse = LogSumExp(scores);
       if (!std::isfinite(lse)) continue;
-      problem.lse[row * problem.lse_batch_stride + head * problem.lse_head_stride + t] =
+      problem
+          .lse[row * problem.lse_batch_stride + head * problem.lse_head_stride + t * problem.lse_row_stride] =
           static_cast<float>(lse);
     }
   }

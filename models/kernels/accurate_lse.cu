@@ -171,7 +171,8 @@ __global__ void __launch_bounds__(Tile<T>::kThreads, 2) LseKernel(const LseProbl
   const int64_t rows[2] = {warp_row + lane / 4, warp_row + lane / 4 + 8};
   float base[2];
 #pragma unroll
-  for (int i = 0; i < 2; ++i) base[i] = rows[i] < q.rows ? static_cast<float>(lse[rows[i]] * kLog2E) : 0.0f;
+  for (int i = 0; i < 2; ++i)
+    base[i] = rows[i] < q.rows ? static_cast<float>(lse[rows[i] * problem.lse_row_stride] * kLog2E) : 0.0f;
   // This lane's row of the matrices it loads: rows 0-7 and 8-15 of q at elements 0-7, then at 8-15; keys 0-7
   // at elements 0-7 and 8-15, then keys 8-15.
   const Part* const query_row = query_tile + (warp * kWarpRows + lane % 16) * stride + lane / 16 * kChunk;
@@ -230,7 +231,7 @@ __global__ void __launch_bounds__(Tile<T>::kThreads, 2) LseKernel(const LseProbl
       const double sink = problem.sinks[head], larger = answer > sink ? answer : sink;
       answer = larger + log1p(exp(-fabs(answer - sink)));
     }
-    if (isfinite(answer)) lse[rows[i]] = static_cast<float>(answer);
+    if (isfinite(answer)) lse[rows[i] * problem.lse_row_stride] = static_cast<float>(answer);
   }
 }
 

@@ -25,10 +25,10 @@ struct LseProblem {
   const double* squared_norms = nullptr;
   // A head whose bound on |score|, scale·max‖q‖·max‖k‖, is not above this or not finite keeps what it has.
   double least_bound = 0;
-  // [B,q.heads,q.rows], a head's rows side by side, natural logarithms: an operator's before (not off by more
-  // than a few ones), the answer afterwards. What is not finite stays.
+  // [B,q.heads,q.rows], natural logarithms: an operator's before (not off by more than a few ones), the
+  // answer afterwards. Where that is not finite, what was there stays.
   float* lse = nullptr;
-  int64_t lse_batch_stride = 0, lse_head_stride = 0;
+  int64_t lse_batch_stride = 0, lse_head_stride = 0, lse_row_stride = 1;
 
   // `squared_norms`: the product of a query head's and its key head's.
   constexpr bool Takes(double squared_norms_of_head) const {
