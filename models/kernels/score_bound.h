@@ -1,5 +1,6 @@
 // How exactly the log-sum-exps of attention scores are known: from a bound on |score|, scale·max‖q‖·max‖k‖
-// over the heads. One pass over q and k and one number out, which stays on the device.
+// over the heads. One pass over q and k, of which one number and the norms of the heads come out. They stay
+// on the device.
 #pragma once
 
 #include <cstdint>
