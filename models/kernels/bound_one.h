@@ -15,12 +15,13 @@
 
 namespace eigsvc::kernels {
 
-// |score|² of query head i of all is at most this over the scale's square.
-EIGSVC_BOUND double SquaredBound(const ScoreBoundProblem& problem, int64_t i) {
-  const int64_t width = problem.q.heads + problem.k.heads, row = i / problem.q.heads,
-                head = i % problem.q.heads;
-  const double* const norms = problem.norms + row * width;
-  return norms[head] * norms[problem.q.heads + head / (problem.q.heads / problem.k.heads)];
+// |score|² of query head i of all is at most this times the scale's square; `squared_norms`
+// [B,query_heads+key_heads].
+EIGSVC_BOUND double SquaredBound(const double* squared_norms, int64_t query_heads, int64_t key_heads,
+                                 int64_t i) {
+  const int64_t row = i / query_heads, head = i % query_heads;
+  const double* const norms = squared_norms + row * (query_heads + key_heads);
+  return norms[head] * norms[query_heads + head / (query_heads / key_heads)];
 }
 
 EIGSVC_BOUND double NoiseFloorOf(const ScoreBoundProblem& problem, double squared_bound) {

@@ -26,7 +26,7 @@ void BoundPlainly(const ScoreBoundProblem& problem) {
   }
   double largest = 0;
   for (int64_t i = 0; i < problem.batch * problem.q.heads; ++i)
-    largest = std::max(largest, kernels::SquaredBound(problem, i));
+    largest = std::max(largest, kernels::SquaredBound(problem.norms, problem.q.heads, problem.k.heads, i));
   *problem.noise_floor = kernels::NoiseFloorOf(problem, largest);
 }
 

@@ -111,7 +111,7 @@ __global__ void __launch_bounds__(kFloorThreads)
   __syncthreads();
   double largest = 0;
   for (int64_t i = threadIdx.x; i < problem.batch * problem.q.heads; i += kFloorThreads) {
-    const double bound = kernels::SquaredBound(problem, i);
+    const double bound = kernels::SquaredBound(problem.norms, problem.q.heads, problem.k.heads, i);
     largest = bound > largest ? bound : largest;
   }
   largest = LargestOfWarp(largest);

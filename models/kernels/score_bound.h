@@ -1,5 +1,6 @@
 // How exactly the log-sum-exps of attention scores are known: from a bound on |score|, scale·max‖q‖·max‖k‖
-// over the heads. One pass over q and k and one number out, which stays on the device.
+// over the heads. One pass over q and k, of which one number and the norms of the heads come out. They stay
+// on the device.
 #pragma once
 
 #include <cstdint>
@@ -24,9 +25,10 @@ struct ScoreBoundProblem {
   double cap = 0;                 // |score| stays below it; 0: none
   double least = 0;               // what the noise floor is at least
   double ulps = 0;                // times the largest power of two that is not above the bound
-  double* norms = nullptr;        // NormRoom() numbers, for use meanwhile
+  double* norms = nullptr;        // NormRoom() numbers, the first columns() of them for good
   double* noise_floor = nullptr;  // one number; `least` where the bound is 0 or not finite
 
+  // Largest squared norms are found, [B,q.heads+k.heads].
   int64_t columns() const { return batch * (q.heads + k.heads); }
   int64_t NormRoom() const { return columns() > 4096 ? columns() : 4096; }
 };

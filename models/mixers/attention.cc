@@ -163,19 +163,20 @@ absl::StatusOr<at::Tensor> AttendAndReport(const LayerCall& call, const std::str
   const int64_t steps = q.size(1);
   at::Tensor& last = call.state.tensors[name + "lse"];
   const at::Tensor previous = last;
-  const bool asked = (previous.defined() || steps > 1) && !call.departs() && call.Wants(kAttentionMixer);
+  const bool wanted = !call.departs() && call.Wants(kAttentionMixer);
   const bool summing = call.context.convention.gauge == Gauge::kRaw;
-  at::Tensor noise_floor;
-  if (asked && !summing) {  // now, while a device's cache holds what it is about to attend with
-    noise_floor = SoftmaxNoiseFloor(queries, keys, options.scale, options.cap, options.sinks);
+  ScoreBounds bounds;
+  if (wanted && !summing) {  // now, while a device's cache holds what it is about to attend with
+    bounds = BoundScores(queries, keys, options.scale, options.cap, options.sinks);
   }
   EIGSVC_ASSIGN_OR_RETURN(const AttentionOutput attention, CausalAttention(queries, keys, values, options));
+  if (wanted && !summing) RefineLse(attention.lse, queries, keys, options, bounds);
   last = attention.lse.narrow(-1, steps - 1, 1);
-  if (asked) {
-    EIGSVC_RETURN_IF_ERROR(
-        call.Report(kAttentionMixer, UnitKind::kHead,
-                    summing ? SummingTransition(queries.size(1), /*multiplicity=*/0)
-                            : SoftmaxTransition(attention.lse, previous, call.state.position, noise_floor)));
+  if (wanted && (previous.defined() || steps > 1)) {
+    EIGSVC_RETURN_IF_ERROR(call.Report(
+        kAttentionMixer, UnitKind::kHead,
+        summing ? SummingTransition(queries.size(1), /*multiplicity=*/0)
+                : SoftmaxTransition(attention.lse, previous, call.state.position, bounds.noise_floor)));
   }
   return attention.output.transpose(1, 2).flatten(-2);
 }

@@ -179,8 +179,8 @@ absl::Status NormalizedAttention::ReportDeparting(const LayerCall& call, const a
       EIGSVC_ASSIGN_OR_RETURN(
           const at::Tensor log_normalizer,
           CompatLogSoftmaxNormaliser(queries, keys, call.state.length, departures, call.context.stop));
-      const at::Tensor floor = SoftmaxNoiseFloor(queries, keys, departures.unscaled_scores ? 1 : scale());
-      return Report(call, log_normalizer.transpose(1, 2), floor.item<double>());
+      const ScoreBounds bounds = BoundScores(queries, keys, departures.unscaled_scores ? 1 : scale());
+      return Report(call, log_normalizer.transpose(1, 2), bounds.noise_floor.item<double>());
     }
     case Kind::kLinear: {
       at::Tensor& sum = State(call, "departing_keys");

@@ -99,10 +99,10 @@ TEST(SoftmaxTransitionTest, AChunkContinuesWhereTheLastOneEnded) {
 double FloorOf(double largest, c10::ScalarType type, double cap = 0, const at::Tensor& sinks = {}) {
   const at::Tensor q = at::tensor({0.0, largest / -0.5}, at::kDouble).view({1, 1, 1, 2}).to(type),
                    k = at::tensor({0.0, 1.0}, at::kDouble).view({1, 1, 1, 2}).to(type);
-  return SoftmaxNoiseFloor(q, k, -0.5, cap, sinks).item<double>();
+  return BoundScores(q, k, -0.5, cap, sinks).noise_floor.item<double>();
 }
 
-TEST(SoftmaxNoiseFloorTest, GrowsWithTheScores) {
+TEST(BoundScoresTest, TheNoiseFloorGrowsWithTheScores) {
   EXPECT_EQ(FloorOf(3, c10::kFloat), 5e-6);
   EXPECT_EQ(FloorOf(360, c10::kFloat), 4 * std::ldexp(1.0, 8 - 23));
   EXPECT_EQ(FloorOf(360, c10::kBFloat16), 4 * std::ldexp(1.0, 8 - 23));
@@ -115,7 +115,7 @@ TEST(SoftmaxNoiseFloorTest, GrowsWithTheScores) {
 
 // Grouped heads, strided rows and every element type against the plain form of the kernel, whose answer is
 // the power of two below the largest ‖q‖‖k‖.
-TEST(SoftmaxNoiseFloorTest, EqualsTheKernelsPlainForm) {
+TEST(BoundScoresTest, TheNoiseFloorEqualsTheKernelsPlainForm) {
   Random random({5});
   for (const auto& [type, element] : {std::pair(at::kFloat, Element::kFloat32),
                                       {at::kDouble, Element::kFloat64},
@@ -134,7 +134,7 @@ TEST(SoftmaxNoiseFloorTest, EqualsTheKernelsPlainForm) {
     problem.norms = norms.data();
     problem.noise_floor = &floor;
     BoundPlainly(problem);
-    EXPECT_EQ(SoftmaxNoiseFloor(q, k, -0.3).item<double>(), floor) << c10::toString(type);
+    EXPECT_EQ(BoundScores(q, k, -0.3).noise_floor.item<double>(), floor) << c10::toString(type);
     if (!full) {
       EXPECT_GT(floor, 5e-6);
     }
