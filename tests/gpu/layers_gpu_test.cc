@@ -159,7 +159,7 @@ TEST(LayerKernelsGpuTest, StateSpaceDualForm) {
   const at::NoGradGuard no_grad;
   for (const c10::ScalarType type : {at::kFloat, at::kBFloat16}) {
     for (const auto& [batch, steps, heads, groups, width, order] :
-         {std::tuple(1, 1, 1, 1, 1, 1), std::tuple(2, 50, 4, 2, 3, 5), std::tuple(1, 256, 3, 1, 64, 128),
+         {std::tuple(8, 1, 2, 1, 1, 1), std::tuple(2, 50, 4, 2, 3, 5), std::tuple(1, 256, 3, 1, 64, 128),
           std::tuple(2, 1000, 4, 2, 16, 24), std::tuple(1, 130, 2, 1, 20, 7)}) {
       const auto normal = [&](at::IntArrayRef sizes) { return at::randn(sizes, at::kFloat); };
       const at::Tensor dt = at::rand({batch, steps, heads}, at::kFloat) * 0.3;
