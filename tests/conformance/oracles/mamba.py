@@ -2,9 +2,9 @@
 model's dtype); those of state-spaces/mamba and flash-linear-attention against a float64 NumPy twin, written one step at a
 time from arXiv 2312.00752 and the references' module definitions.
 
-Checked by hand against state-spaces/mamba e9594ce, mamba_ssm/modules/mamba_simple.py with its selective_scan_ref, float64 inside too, in
-a stack of norms and residuals written out: logits of the four cases of both layouts differ by 4e-15 of the largest at most. fla's own
-layer was not run."""
+held_to/state_spaces_mamba.py compares it with state-spaces/mamba e9594ce, the whole model with its selective_scan_ref, float64
+inside too: logits of the four cases of both layouts with seeds 1 to 5 differ by 2.2e-14 of the largest at most. fla's own layer
+was not run."""
 
 import functools
 import json
@@ -21,7 +21,7 @@ import case
 import hugging_face
 from mamba2 import double, draw, linear, norm, save_torch, silu, softplus
 
-TWIN = case.held_to("float64 NumPy twin, step by step (oracles/mamba.py)", "mixers of state-spaces/mamba e9594ce", "4e-15")
+TWIN = case.held_to("float64 NumPy twin, step by step (oracles/mamba.py)", "state-spaces/mamba e9594ce", "3e-14")
 
 
 # --- transformers ---

@@ -1,11 +1,11 @@
 """Mamba-2: Hugging Face's layout against transformers; those of state-spaces/mamba and flash-linear-attention, transformers'
 older gated norm and the block of arXiv 2510.09379 against a float64 NumPy twin, written one step at a time from the references' sources.
 
-Checked by hand, in float64, with a plain loop in place of the scan's kernel: against state-spaces/mamba e9594ce,
-mamba_ssm/modules/mamba2.py with its gated norm written out, in a stack of norms and residuals written out, logits of the cases of
-state-spaces' and fla's layouts and of the older norm differ by 3e-15 of the largest at most (fla's own layer was not run); against
-IntelligentControlSystems/Task-Level-Insights-from-Eigenvalues-across-Sequence-Models 67d8254, models/mamba.py, those of all six cases of
-the paper's by 9e-16."""
+held_to/state_spaces_mamba.py compares it with state-spaces/mamba e9594ce, the whole model in float64 with its
+ssd_selective_scan and rms_norm_ref: logits of the cases of state-spaces' and fla's layouts and of the older norm with seeds 1
+to 5 differ by 3.8e-15 of the largest at most (fla's own layer was not run). Checked by hand, in float64, with a plain loop in
+place of the scan's kernel, against IntelligentControlSystems/Task-Level-Insights-from-Eigenvalues-across-Sequence-Models
+67d8254, models/mamba.py: those of all six cases of the paper's differ by 9e-16."""
 
 import functools
 import json
@@ -21,7 +21,7 @@ import case
 import hugging_face
 
 NAME = "float64 NumPy twin, step by step (oracles/mamba2.py)"
-TWIN = case.held_to(NAME, "mixers of state-spaces/mamba e9594ce", "3e-15")
+TWIN = case.held_to(NAME, "state-spaces/mamba e9594ce", "4e-15")
 PAPER_TWIN = case.held_to(NAME, "Task-Level-Insights-from-Eigenvalues-across-Sequence-Models 67d8254", "9e-16")
 
 # --- transformers ---
