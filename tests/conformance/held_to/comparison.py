@@ -123,6 +123,7 @@ def stand_in(name, **members):
         if i > 1:
             setattr(sys.modules[".".join(parts[:i - 1])], parts[i - 1], module)
     vars(module).update(members)
+    return module
 
 
 def replace(package, **functions):
@@ -153,9 +154,11 @@ def main(load, run, precision="float64"):
         case = Case(directory)
         with torch.no_grad():
             logits, transitions = run(project, case)
-        eigenvalues = [of_eigenvalues(case, site, found, precision == "float64") for site, found in transitions.items()]
+        exact = precision == "float64" and "float64" in case.facts["dtypes"]
+        eigenvalues = [of_eigenvalues(case, site, found, exact) for site, found in transitions.items()]
         results.append({"name": case.name, "reference": case.facts["reference"], "commit": commit or "no git",
                         "logits": float(of_logits(case.expected["logits"], logits)), "sites": len(case.sites()),
-                        "compared": len(transitions), "eigenvalues": float(max((worst for worst, _ in eigenvalues), default=0)),
+                        "exact": exact, "compared": len(transitions),
+                        "eigenvalues": float(max((worst for worst, _ in eigenvalues), default=0)),
                         "share": float(max((share for _, share in eigenvalues), default=0))})
     arguments.results.write_text(json.dumps(results))

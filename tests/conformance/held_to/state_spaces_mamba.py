@@ -4,6 +4,7 @@ transformers' older norm are handed to it under its own names. log λ is the arg
 Needs triton, which its modules import.
 """
 
+import functools
 import sys
 from unittest import mock
 
@@ -32,7 +33,7 @@ def load(checkout):
         assert seq_idx is None and cu_seqlens is None and not return_final_states and not return_varlen_states
         return ssd_combined.ssd_selective_scan(*arguments, **options)
 
-    replace("mamba_ssm", layer_norm_fn=norm, rms_norm_fn=lambda *arguments, **options: norm(*arguments, is_rms_norm=True, **options),
+    replace("mamba_ssm", layer_norm_fn=norm, rms_norm_fn=functools.partial(norm, is_rms_norm=True),
             rmsnorm_fn=layernorm_gated.rms_norm_ref, mamba_chunk_scan_combined=scan,
             selective_scan_fn=selective_scan_interface.selective_scan_ref)
     return mamba_ssm
