@@ -25,7 +25,7 @@ import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 # Name -> the file that loads and runs it.
-PROJECTS = {"mamba": "state_spaces_mamba", "paper": "eigenvalue_paper", "minimal-lru": "minimal_lru"}
+PROJECTS = {"mamba": "state_spaces_mamba", "paper": "eigenvalue_paper", "minimal-lru": "minimal_lru", "rwkv-lm": "rwkv_lm"}
 
 
 def conformance_run():

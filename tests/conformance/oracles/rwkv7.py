@@ -1,9 +1,9 @@
 """RWKV-7 against a float64 NumPy twin of arXiv 2503.14456, step by step with every Λ_i as a matrix, in the three layouts.
 
-Checked by hand: against RWKV-LM 524481d, RWKV-v7/rwkv_v7_demo.py without its kernels and in float64, logits differ by 3e-14
-at most; of its toy models, RWKV-v8/251105_reverse_run.py without its kernels and in float64 (260123_reverse_L2_only_rwkv7.pth,
-whose logits reach 52, and drawn weights, with the ROSA branch off), by 4e-13; against flash-linear-attention bc3b101,
-RWKV7ForCausalLM in float32 on Triton's interpreter, by 9e-6."""
+held_to/rwkv_lm.py compares it with RWKV-LM 524481d in float64 without kernels: with RWKV-v7/rwkv_v7_demo.py, logits with seeds
+1 to 5 differ by 1.4e-14 of the largest at most; of its toy models, with RWKV-v8/251105_reverse_run.py and its ROSA branch
+off, by 1e-14. Checked by hand: 260123_reverse_L2_only_rwkv7.pth, whose logits reach 52, by 4e-13; against
+flash-linear-attention bc3b101, RWKV7ForCausalLM in float32 on Triton's interpreter, by 9e-6."""
 
 import functools
 import json
