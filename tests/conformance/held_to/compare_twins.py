@@ -25,7 +25,9 @@ import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 # Name -> the file that loads and runs it.
-PROJECTS = {"mamba": "state_spaces_mamba", "paper": "eigenvalue_paper", "minimal-lru": "minimal_lru", "rwkv-lm": "rwkv_lm"}
+PROJECTS = {"mamba": "state_spaces_mamba", "paper": "eigenvalue_paper", "minimal-lru": "minimal_lru", "rwkv-lm": "rwkv_lm",
+            "fla": "flash_linear_attention", "mingru": "mingru_pytorch", "xlstm": "nx_ai_xlstm", "zoology": "hazyresearch_zoology",
+            "ssm-benchmark": "ssm_benchmark", "recurrentgemma": "deepmind_recurrentgemma"}
 
 
 def conformance_run():

@@ -8,6 +8,7 @@ import pathlib
 import subprocess
 import sys
 import types
+from unittest import mock
 
 import numpy as np
 import torch
@@ -106,6 +107,56 @@ def of_eigenvalues(case, site, found, exact):
             unit, allowed = np.maximum(1, np.abs(np.where(same, 0, theirs))), 1e-12 if exact else 1e-5
         worst, share = max(worst, (off / unit).max()), max(share, (off / unit).max() / allowed)
     return worst, share
+
+
+def fit(model, weights, may_miss=()):
+    """Gives a model its weights, whatever the sizes of those it was made with; the missing ones become 0."""
+    parameters = dict(model.named_parameters())
+    assert set(weights) <= set(parameters), set(weights) - set(parameters)
+    for name, parameter in parameters.items():
+        assert name in weights or name.endswith(may_miss), name
+        parameter.data = weights.get(name, torch.zeros_like(parameter))
+    return model.eval()
+
+
+class RecordedAttention:
+    """While entered, keeps log λ of every attention that calls torch.softmax on scores [B,H,T,T], or sums q·k in the einsum that
+    the authors of arXiv 2510.09379 write, or norms by an exponential (behind after_norm, a hook)."""
+
+    def __init__(self):
+        self.seen, self.patches = [], []
+
+    def __enter__(self):
+        softmax, einsum, exp = torch.softmax, torch.einsum, torch.exp
+
+        def record_softmax(scores, *arguments, **options):
+            if scores.ndim == 4:
+                self.seen.append(of_softmax(scores))
+            return softmax(scores, *arguments, **options)
+
+        def record_einsum(equation, *operands):
+            result = einsum(equation, *operands)
+            if equation.replace(" ", "") == "bshd,bshd->bsh":  # linear attention's normaliser, before it is inverted
+                self.seen.append((result[:, :-1].log() - result[:, 1:].log())[..., None])
+            return result
+
+        def record_exp(x):
+            self.exponent = x
+            return exp(x)
+
+        self.patches = [mock.patch.object(torch, name, function) for name, function in
+                        (("softmax", record_softmax), ("einsum", record_einsum), ("exp", record_exp))]
+        for patch in self.patches:
+            patch.start()
+        return self
+
+    def __exit__(self, *_):
+        for patch in self.patches:
+            patch.stop()
+
+    def after_norm(self, *_):
+        """The last exponential of norm attention is that of -f(a)."""
+        self.seen.append((self.exponent[:, 1:] - self.exponent[:, :-1])[..., None])
 
 
 # --- what needs a GPU ---

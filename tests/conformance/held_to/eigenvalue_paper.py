@@ -81,39 +81,8 @@ def mamba_configuration(case, weights):
                      "token_embedding": tokens}
 
 
-class Recorder:
-    """Keeps what the attention functions of one call hand to softmax, einsum and exp, and what the scan is given."""
-
-    def __init__(self):
-        self.seen = []
-
-    def patches(self):
-        softmax, einsum, exp = torch.softmax, torch.einsum, torch.exp
-
-        def record_softmax(scores, *arguments, **options):
-            self.seen.append(of_softmax(scores))
-            return softmax(scores, *arguments, **options)
-
-        def record_einsum(equation, *operands):
-            result = einsum(equation, *operands)
-            if equation.replace(" ", "") == "bshd,bshd->bsh":  # linear attention's normaliser, before it is inverted
-                self.seen.append((result[:, :-1].log() - result[:, 1:].log())[..., None])
-            return result
-
-        def record_exp(x):
-            self.exponent = x
-            return exp(x)
-
-        return (mock.patch.object(torch, "softmax", record_softmax), mock.patch.object(torch, "einsum", record_einsum),
-                mock.patch.object(torch, "exp", record_exp))
-
-    def after_norm(self, *_):
-        """A hook: the last exponential of norm attention is that of -f(a)."""
-        self.seen.append((self.exponent[:, 1:] - self.exponent[:, :-1])[..., None])
-
-
 def run_torch(released, case):
-    weights, recorder = case.weights(), Recorder()
+    weights, recorder = case.weights(), RecordedAttention()
     mamba = case.name.startswith("mamba2/")
     config = (mamba_configuration if mamba else transformer_configuration)(case, weights)
     models = sys.modules["models.mamba"], sys.modules["models.transformer"]
@@ -132,14 +101,8 @@ def run_torch(released, case):
         for module in model.modules():
             if type(module).__name__ == "SelfNormAttention":
                 module.register_forward_hook(recorder.after_norm)
-        patches = recorder.patches()
-        for patch in patches:
-            patch.start()
-        try:
+        with recorder:
             logits = model(case.inputs())
-        finally:
-            for patch in patches:
-                patch.stop()
     found = {site: {"log_magnitude": values} for site, values in zip(case.sites(), recorder.seen, strict=True)}
     if case.facts.get("departures") is None:
         return logits, found

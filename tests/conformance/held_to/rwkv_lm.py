@@ -45,16 +45,6 @@ class Sizes(types.SimpleNamespace):
         pass
 
 
-def fit(model, weights, may_miss=()):
-    """Gives a model its weights, whatever the sizes of those it was made with; the missing ones become 0."""
-    parameters = dict(model.named_parameters())
-    assert set(weights) <= set(parameters), set(weights) - set(parameters)
-    for name, parameter in parameters.items():
-        assert name in weights or name.endswith(may_miss), name
-        parameter.data = weights.get(name, torch.zeros_like(parameter))
-    return model.eval()
-
-
 def load(checkout):
     return checkout
 
