@@ -25,9 +25,10 @@ import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 # Name -> the file that loads and runs it.
-PROJECTS = {"mamba": "state_spaces_mamba", "paper": "eigenvalue_paper", "minimal-lru": "minimal_lru", "rwkv-lm": "rwkv_lm",
-            "fla": "flash_linear_attention", "mingru": "mingru_pytorch", "xlstm": "nx_ai_xlstm", "zoology": "hazyresearch_zoology",
-            "ssm-benchmark": "ssm_benchmark", "recurrentgemma": "deepmind_recurrentgemma"}
+PROJECTS = {"mamba": "state_spaces_mamba", "paper": "eigenvalue_paper", "rwkv-lm": "rwkv_lm", "fla": "flash_linear_attention",
+            "s4": "state_spaces_s4", "minimal-lru": "minimal_lru", "mingru": "mingru_pytorch", "xlstm": "nx_ai_xlstm",
+            "zoology": "hazyresearch_zoology", "ssm-benchmark": "ssm_benchmark", "based": "hazyresearch_based",
+            "recurrentgemma": "deepmind_recurrentgemma"}
 
 
 def conformance_run():

@@ -1,6 +1,7 @@
 """What the comparisons of this folder share: the files of a case, differences, and stand-ins for what needs a GPU."""
 
 import argparse
+import ast
 import importlib.machinery
 import json
 import math
@@ -63,7 +64,9 @@ def of_softmax(scores):
 
 
 def array(x):
-    return x.detach().double().numpy() if torch.is_tensor(x) else np.asarray(x)
+    if not torch.is_tensor(x):
+        return np.asarray(x)
+    return x.detach().numpy() if x.is_complex() else x.detach().double().numpy()
 
 
 def of_logits(expected, logits):
@@ -107,6 +110,25 @@ def of_eigenvalues(case, site, found, exact):
             unit, allowed = np.maximum(1, np.abs(np.where(same, 0, theirs))), 1e-12 if exact else 1e-5
         worst, share = max(worst, (off / unit).max()), max(share, (off / unit).max() / allowed)
     return worst, share
+
+
+class WithoutAsserts(ast.NodeTransformer):
+    def visit_Assert(self, node):
+        return ast.copy_location(ast.Pass(), node)
+
+
+def definitions(path, imports=True, **given):
+    """What a script imports and defines, also under conditions on `given`, without running the rest of it and without asserts."""
+    wanted = []
+    for node in ast.parse(path.read_text()).body:
+        conditional = isinstance(node, ast.If) and any(isinstance(part, ast.Name) and part.id in given
+                                                       for part in ast.walk(node.test))
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) or conditional or (
+                imports and isinstance(node, (ast.Import, ast.ImportFrom))):
+            wanted.append(WithoutAsserts().visit(node))
+    namespace = {"__name__": path.stem, **given}
+    exec(compile(ast.Module(wanted, []), str(path), "exec"), namespace)
+    return namespace
 
 
 def fit(model, weights, may_miss=()):

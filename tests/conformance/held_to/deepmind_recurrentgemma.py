@@ -1,5 +1,5 @@
-"""google-deepmind/recurrentgemma: its PyTorch Griffin in float64, also where it computes in float32 whatever its type; log λ from the
-decays that its scan is given and the scores of its softmax. Needs jaxtyping."""
+"""google-deepmind/recurrentgemma: its PyTorch Griffin in float64, also where it computes in float32 whatever its type; log λ
+from the decays that its scan is given and the scores of its softmax. Needs jaxtyping."""
 
 import sys
 from unittest import mock
@@ -18,7 +18,8 @@ def load(checkout):
         stand_in(name).__path__ = [str(checkout / place)]
     from recurrentgemma import common
     from recurrentgemma.torch import griffin, layers
-    layers.rnn_scan.__defaults__ = tuple(torch.float64 if value is torch.float32 else value for value in layers.rnn_scan.__defaults__)
+    layers.rnn_scan.__defaults__ = tuple(torch.float64 if value is torch.float32 else value
+                                         for value in layers.rnn_scan.__defaults__)
     return common, griffin, layers
 
 

@@ -1,10 +1,10 @@
-"""fla-org/flash-linear-attention: its whole models in float64, with its own reference functions in place of its kernels: those of
-the norms, rotary embeddings, shifts, gates and, as naive recurrences, of its operators. Written out where it has none: SwiGLU, the
-short convolution, the norm of keys, flash attention.
+"""fla-org/flash-linear-attention: its whole models in float64, with its own reference functions in place of its kernels: those
+of the norms, rotary embeddings, shifts, gates and, as naive recurrences, of its operators. Written out where it has none:
+SwiGLU, the short convolution, the norm of keys, flash attention.
 
-Log-decays are what the operators are given; Λ of the delta rules and of RWKV-7 is what one step of the naive recurrence does to the
-identity; λ of RetNet and of normalised linear attention what theirs do to ones. Needs triton from 3.3 to 3.5, which its modules
-import.
+Log-decays are what the operators are given; Λ of the delta rules and of RWKV-7 is what one step of the naive recurrence does to
+the identity; λ of RetNet and of normalised linear attention what theirs do to ones. Needs triton from 3.3 on, which its modules
+import (3.5 does; 3.9 refuses what they ask of it).
 """
 
 import functools
@@ -30,8 +30,8 @@ def first_dimensions(function, *tensors, **options):
 
 
 def step_matrices(recurrence, k, *others):
-    """What a step of recurrence(q, k, v, *others, initial_state) -> (output, state), all [B,T,H,...], does to the identity where it
-    writes nothing: [B,T,H,K,K]."""
+    """What a step of recurrence(q, k, v, *others, initial_state) -> (output, state), all [B,T,H,...], does to the identity where
+    it writes nothing: [B,T,H,K,K]."""
     batch, steps, count, size = k.shape
     single = lambda x: x.reshape(batch * steps, 1, *x.shape[2:])
     identity = torch.eye(size).expand(batch * steps, count, size, size).clone()
@@ -199,7 +199,7 @@ def load(checkout):
 
 
 def translated(weights, shapes):
-    """Earlier releases' checkpoints: SwiGLU's two projections as one, the shifts of RWKV-7 as one, and other shapes of the same."""
+    """Earlier releases' checkpoints: SwiGLU's two projections as one, RWKV-7's shifts as one, and other shapes of the same."""
     found = {}
     for key, value in weights.items():
         if key.endswith("mlp.gate_proj.weight") and key in shapes and len(value) == 2 * shapes[key][0]:

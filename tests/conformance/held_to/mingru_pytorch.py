@@ -1,5 +1,5 @@
-"""lucidrains/minGRU-pytorch: its minLM in float64, its norms with the eps of the type that a case is in; log λ is what it hands to
-its scan in log space."""
+"""lucidrains/minGRU-pytorch: its minLM in float64, its norms with the eps of the type that a case is in; log λ is what it hands
+to its scan in log space."""
 
 import sys
 

@@ -8,7 +8,6 @@ of these.
 step of its loop does to the identity.
 """
 
-import ast
 import types
 from unittest import mock
 
@@ -18,24 +17,6 @@ from comparison import *
 from hugging_face import in_float64
 
 CASES = ["rwkv4/rwkv-lm", "rwkv6/rwkv-lm", "rwkv7/rwkv-lm", "rwkv7/rwkv-lm-demo"]
-
-
-class WithoutAsserts(ast.NodeTransformer):
-    def visit_Assert(self, node):
-        return ast.copy_location(ast.Pass(), node)
-
-
-def definitions(path, **given):
-    """What a script imports and defines, also under conditions on `given`, without running the rest of it."""
-    wanted = []
-    for node in ast.parse(path.read_text()).body:
-        conditional = isinstance(node, ast.If) and any(isinstance(part, ast.Name) and part.id in given
-                                                       for part in ast.walk(node.test))
-        if isinstance(node, (ast.Import, ast.ImportFrom, ast.ClassDef, ast.FunctionDef)) or conditional:
-            wanted.append(WithoutAsserts().visit(node))
-    namespace = {"__name__": path.stem, **given}
-    exec(compile(ast.Module(wanted, []), str(path), "exec"), namespace)
-    return namespace
 
 
 class Sizes(types.SimpleNamespace):

@@ -3,8 +3,8 @@
 held_to/rwkv_lm.py compares it with RWKV-LM 524481d in float64 without kernels: with RWKV-v7/rwkv_v7_demo.py, logits with seeds
 1 to 5 differ by 1.4e-14 of the largest at most; of its toy models, with RWKV-v8/251105_reverse_run.py and its ROSA branch
 off, by 1e-14. held_to/flash_linear_attention.py, with flash-linear-attention bc3b101, RWKV7ForCausalLM in float64 with
-dplr_recurrence: by 5.1e-15. Checked once by hand: 260123_reverse_L2_only_rwkv7.pth, whose logits reach 52, by 4e-13; fla's kernels,
-in float32 on Triton's interpreter, by 9e-6."""
+dplr_recurrence: by 5.1e-15. Checked once by hand: 260123_reverse_L2_only_rwkv7.pth, whose logits reach 52, by 4e-13; fla's
+kernels, in float32 on Triton's interpreter, by 9e-6."""
 
 import functools
 import json
