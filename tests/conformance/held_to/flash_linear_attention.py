@@ -3,13 +3,16 @@ of the norms, rotary embeddings, shifts, gates and, as naive recurrences, of its
 SwiGLU, the short convolution, the norm of keys, flash attention.
 
 Log-decays are what the operators are given; Λ of the delta rules and of RWKV-7 is what one step of the naive recurrence does to
-the identity; λ of RetNet and of normalised linear attention what theirs do to ones. Needs triton from 3.3 on, which its modules
-import (3.5 does; 3.9 refuses what they ask of it).
+the identity; λ of RetNet and of normalised linear attention what theirs do to ones. Of Mamba it is the path without kernels,
+Δ·A as it goes into an exponential or a cumulative sum; that of Mamba-2 repeats B and C of several groups in another order than
+the kernels, which is put right. Needs triton from 3.3 on, which its modules import (3.5 does; 3.9 refuses what they ask of it).
 """
 
+import contextlib
 import functools
 import json
 import sys
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +21,7 @@ from comparison import *
 from hugging_face import in_float64
 
 CASES = ["retnet/fla", "gla/fla", "hgrn/fla", "hgrn2/fla", "delta_net/fla", "gated_deltanet/fla", "kda/fla", "linear_attn/fla",
-         "rwkv6/fla", "rwkv7/fla"]
+         "rwkv6/fla", "rwkv7/fla", "mamba/fla", "mamba2/fla"]
 
 seen = []  # what the layers' transitions were, in order
 
@@ -43,7 +46,7 @@ def step_matrices(recurrence, k, *others):
 def load(checkout):
     sys.path.insert(0, str(checkout))
     import fla.models
-    from fla.modules import activations, layernorm, rotary, token_shift
+    from fla.modules import activations, layernorm, layernorm_gated, rotary, token_shift
     from fla.ops.delta_rule.naive import delta_rule_recurrence
     from fla.ops.gated_delta_rule import gate
     from fla.ops.gated_delta_rule.naive import naive_recurrent_gated_delta_rule
@@ -186,7 +189,8 @@ def load(checkout):
                  "gated_delta_rule": gated_delta_rule, "kda": kda, "linear_attn": linear_attention}
     replace("fla", layer_norm=functools.partial(norm, layernorm.layer_norm_ref), rms_norm=rms_norm, group_norm=group_norm,
             rms_norm_linear=rms_norm_linear, rms_norm_gated=rms_norm_gated, l2norm=l2norm, l2_norm=l2norm,
-            causal_conv1d=causal_conv1d, rotary_embedding=rotary_embedding, token_shift=shift, flash_attn_func=flash_attn_func,
+            rmsnorm_fn=layernorm_gated.rms_norm_ref, causal_conv1d=causal_conv1d, rotary_embedding=rotary_embedding,
+            token_shift=shift, flash_attn_func=flash_attn_func,
             swiglu=lambda x, y: F.silu(x) * y, swish=F.silu,
             swiglu_linear=lambda x, y, weight, bias: F.linear(F.silu(x) * y, weight, bias),
             fused_addcmul_rwkv7=fused_addcmul.torch_addcmul_rwkv7, fused_k_rwkv7=fused_k_update.k_update_ref,
@@ -211,22 +215,55 @@ def translated(weights, shapes):
     return {key: value.reshape(shapes[key]) if key in shapes else value for key, value in found.items()}
 
 
-def run(fla, case):
-    from transformers import AutoConfig
+@contextlib.contextmanager
+def recorded_mamba(steps):
+    """While entered, Mamba's Δ·A is kept, and groups are repeated as the kernels do."""
+    exp, cumsum, repeat = torch.exp, torch.cumsum, torch.Tensor.repeat
+
+    def recording_exp(x):
+        if x.ndim == 4 and x.shape[2] == steps:  # [B,channels,T,N]
+            seen.append({"log_magnitude": x.transpose(1, 2)})
+        return exp(x)
+
+    def recording_cumsum(x, dim):
+        if x.ndim == 4 and dim == -1:  # [B,H,chunks,chunk]
+            seen.append({"log_magnitude": x.flatten(2)[..., :steps].transpose(1, 2)[..., None]})
+        return cumsum(x, dim)
+
+    def interleaved(x, *times):
+        return x.repeat_interleave(times[2], 2) if len(times) == 4 and times[:2] == (1, 1) else repeat(x, *times)
+
+    with mock.patch.object(torch, "cumsum", recording_cumsum), mock.patch.object(torch.Tensor, "repeat", interleaved), \
+            mock.patch.object(torch, "exp", recording_exp):
+        yield
+
+
+def classes(fla, kind):
+    """Of a configuration and of its language model: transformers has a Mamba of its own by the same name."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+    if kind.startswith("mamba"):
+        name = kind.capitalize()
+        return getattr(fla.models, name + "Config"), getattr(fla.models, name + "ForCausalLM")
+    return CONFIG_MAPPING[kind], MODEL_FOR_CAUSAL_LM_MAPPING[CONFIG_MAPPING[kind]]
+
+
+def run(fla, case):
     config = json.loads((case.directory / "checkpoint/config.json").read_text())
     weights = case.weights()
     seen.clear()
     with in_float64():
         # Its list of tied weights is not what transformers takes today.
-        tied = config.pop("tie_word_embeddings")
-        config = AutoConfig.for_model(config.pop("model_type"), **config, tie_word_embeddings=False)
-        model = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config).eval()
+        tied, kind = config.pop("tie_word_embeddings"), config.pop("model_type")
+        config_class, model_class = classes(fla, kind)
+        model = model_class(config_class(**config, tie_word_embeddings=False)).eval()
         weights = translated(weights, {key: value.shape for key, value in model.state_dict().items()})
         if tied:
-            weights["lm_head.weight"] = weights["model.embeddings.weight"]
+            weights["lm_head.weight"] = next(value for key, value in weights.items() if key.endswith("embeddings.weight"))
         model.load_state_dict(weights)
-        logits = model(case.inputs(), use_cache=False).logits
+        x = case.inputs()
+        with recorded_mamba(x.shape[1]) if kind.startswith("mamba") else contextlib.nullcontext():
+            logits = model(x, use_cache=False).logits
     return logits, dict(zip(case.sites(), seen, strict=True))
 
 

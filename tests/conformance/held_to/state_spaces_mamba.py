@@ -1,7 +1,7 @@
 """state-spaces/mamba: MambaLMHeadModel in float64, its unfused path with selective_scan_ref, ssd_selective_scan and the norms'
-reference functions in place of the kernels. It runs the checkpoints of its own layout; those of flash-linear-attention and of
-transformers' older norm are handed to it under its own names. log λ is the argument of the exponential in selective_scan_ref.
-Needs triton, which its modules import.
+reference functions in place of the kernels. It runs the checkpoints of its own layout; the one of transformers' older norm is
+handed to it under its own names. log λ is the argument of the exponential in selective_scan_ref. Needs triton, which its modules
+import.
 """
 
 import functools
@@ -13,7 +13,7 @@ import torch
 from comparison import *
 from hugging_face import in_float64
 
-CASES = ["mamba/state-spaces", "mamba/fla", "mamba2/state-spaces", "mamba2/fla", "mamba2/huggingface/older_norm"]
+CASES = ["mamba/state-spaces", "mamba2/state-spaces", "mamba2/huggingface/older_norm"]
 
 
 def load(checkout):
@@ -40,26 +40,20 @@ def load(checkout):
 
 
 def configuration(case):
-    """That of its own layout, and of all norms eps, of the gated norm whether it spans all groups."""
+    """That of its own layout, and whether the gated norm spans all groups."""
     config = dict(case.config)
     if "ssm_cfg" in config:
-        return config, 1e-5, False
-    common = {"d_model": config["hidden_size"], "n_layer": config["num_hidden_layers"], "vocab_size": config["vocab_size"],
-              "pad_vocab_size_multiple": 1, "tie_embeddings": config["tie_word_embeddings"], "rms_norm": True}
-    eps = config.get("norm_eps", config.get("layer_norm_epsilon"))
-    order, taps = config["state_size"], config["conv_kernel"]
-    if config["model_type"] == "mamba":
-        own = {"layer": "Mamba1", "d_state": order, "d_conv": taps, "dt_rank": config["dt_rank"]}
-        return common | {"ssm_cfg": own}, eps, False
-    own = {"layer": "Mamba2", "d_state": order, "d_conv": taps, "headdim": config["head_dim"], "ngroups": config["n_groups"],
-           "dt_limit": config.get("dt_limit", config.get("time_step_limit")), "bias": config["use_bias"],
-           "rmsnorm": config.get("rmsnorm", True), "D_has_hdim": config.get("D_has_hdim", False),
-           "norm_before_gate": config.get("norm_before_gate", False)}
-    return common | {"ssm_cfg": own}, eps, case.settings.get("gated_norm_groups") == 1
+        return config, False
+    ssm = {"layer": "Mamba2", "d_state": config["state_size"], "d_conv": config["conv_kernel"], "headdim": config["head_dim"],
+           "ngroups": config["n_groups"], "dt_limit": config["time_step_limit"], "bias": config["use_bias"]}
+    assert config["layer_norm_epsilon"] == 1e-5  # its own
+    return {"d_model": config["hidden_size"], "n_layer": config["num_hidden_layers"], "vocab_size": config["vocab_size"],
+            "pad_vocab_size_multiple": 1, "tie_embeddings": config["tie_word_embeddings"], "rms_norm": True,
+            "ssm_cfg": ssm}, case.settings["gated_norm_groups"] == 1
 
 
 def run(mamba_ssm, case):
-    config, eps, ungrouped = configuration(case)
+    config, ungrouped = configuration(case)
     if config["ssm_cfg"].get("layer") == "Mamba2":
         config["ssm_cfg"] = config["ssm_cfg"] | {"use_mem_eff_path": False}
         limit = config["ssm_cfg"].get("dt_limit", (0.0, math.inf))
@@ -80,8 +74,6 @@ def run(mamba_ssm, case):
             weights["lm_head.weight"] = weights["backbone.embedding.weight"]
         model.load_state_dict(weights)
         for module in model.modules():
-            if hasattr(module, "eps"):
-                module.eps = eps
             if ungrouped and getattr(module, "group_size", None):
                 module.group_size = None
         with mock.patch.object(torch, "exp", recording):
