@@ -185,18 +185,17 @@ class RecordedAttention:
 
 
 def stand_in(name, **members):
-    """A module of that name, and those that it lies in."""
+    """A module of that name, and those that it lies in where there are none."""
     parts = name.split(".")
     for i in range(1, len(parts) + 1):
         full = ".".join(parts[:i])
-        module = sys.modules.setdefault(full, types.ModuleType(full))
-        module.__spec__ = importlib.machinery.ModuleSpec(full, None)
-        if not hasattr(module, "__path__"):
-            module.__path__ = []
+        if full not in sys.modules:
+            sys.modules[full] = types.ModuleType(full)
+            sys.modules[full].__path__, sys.modules[full].__spec__ = [], importlib.machinery.ModuleSpec(full, None)
         if i > 1:
-            setattr(sys.modules[".".join(parts[:i - 1])], parts[i - 1], module)
-    vars(module).update(members)
-    return module
+            setattr(sys.modules[".".join(parts[:i - 1])], parts[i - 1], sys.modules[full])
+    vars(sys.modules[name]).update(members)
+    return sys.modules[name]
 
 
 def replace(package, **functions):
