@@ -3,7 +3,7 @@ a float64 NumPy twin, written from the papers' equations and the keys of their a
 past is written out, nothing is recurrent.
 
 held_to/eigenvalue_paper.py compares the paper's cases with the authors' own modules in float64
-(IntelligentControlSystems/Task-Level-Insights-from-Eigenvalues-across-Sequence-Models 67d8254): logits with seeds 1 to 4 within
+(IntelligentControlSystems/Task-Level-Insights-from-Eigenvalues-across-Sequence-Models 67d8254): logits with seeds 1 to 5 within
 3.8e-15 of the largest. held_to/ssm_benchmark.py, the cases of ssm-benchmark's layout with jsie7/ssm-benchmark 3c4337f the same
 way: with seeds 1 to 5 within 7.9e-15.
 """

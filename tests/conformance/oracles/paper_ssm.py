@@ -6,7 +6,7 @@ Checkpoints go through models/recipes/export_orbax.py, from a tree as Orbax rest
 
 held_to/eigenvalue_paper.py and minimal_lru.py compare it with the authors' own flax modules in float64
 (IntelligentControlSystems/Task-Level-Insights-from-Eigenvalues-across-Sequence-Models 67d8254, NicolasZucchet/minimal-LRU
-bbd71b1; jax 0.10.2, flax 0.12.8): logits with seeds 1 to 4 within 6.1e-15 and 3.2e-15 of the largest.
+bbd71b1; jax 0.10.2, flax 0.12.8): logits with seeds 1 to 5 within 7.9e-15 and 3.2e-15 of the largest.
 """
 
 import functools
@@ -20,7 +20,7 @@ import numpy as np
 import case
 
 NAME = "float64 NumPy twin, step by step (oracles/paper_ssm.py)"
-REFERENCES = {"paper": case.held_to(NAME, "Task-Level-Insights-from-Eigenvalues-across-Sequence-Models 67d8254", "7e-15"),
+REFERENCES = {"paper": case.held_to(NAME, "Task-Level-Insights-from-Eigenvalues-across-Sequence-Models 67d8254", "8e-15"),
               "minimal-lru": case.held_to(NAME, "NicolasZucchet/minimal-LRU bbd71b1", "4e-15")}
 EXPORT = pathlib.Path(__file__).resolve().parents[3] / "models/recipes/export_orbax.py"
 
