@@ -40,7 +40,8 @@ def dense(matrices):
 
 
 def held_to(twin, project, within):
-    """A twin as a reference, and the project and commit whose own code on the same weights gave what differs by as much at most."""
+    """A twin as a reference, and the project and commit whose own code on the same weights gives logits that differ by as much of
+    the largest at most: held_to/compare_twins.py measures it."""
     return f"{twin}, held to {project} within {within}"
 
 

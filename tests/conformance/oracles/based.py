@@ -2,10 +2,9 @@
 attention within a window, against a float64 NumPy twin written from arXiv 2402.18668 and the keys of based/models; its linear attention
 is the sum over all pairs of steps, without a feature map.
 
-Checked by hand against HazyResearch/based 32c1bd4: its own GPTLMHeadModel with its mixers, MLPs and configuration, in float64 on a CPU,
-where what it imports from flash_attn, hydra and Triton (embedding, MHA, rotary embedding, windowed attention, RMSNorm) was written out
-plainly, and parallel_based is naive_parallel_based of flash-linear-attention bc3b101: logits of all four cases differ by 2e-15 of the
-largest at most."""
+held_to/hazyresearch_based.py compares it with HazyResearch/based 32c1bd4, GPTLMHeadModel with its mixers and MLPs in float64,
+where what it imports from flash_attn, hydra and flash-linear-attention (embedding, MHA, rotary embedding, windowed attention,
+parallel_based) is written out plainly: logits with seeds 1 to 5 differ by 2.1e-15 of the largest at most."""
 
 import functools
 import json
@@ -16,7 +15,7 @@ import torch
 import case
 from plain import *
 
-TWIN = case.held_to("float64 NumPy twin (oracles/based.py)", "HazyResearch/based 32c1bd4", "2e-15")
+TWIN = case.held_to("float64 NumPy twin (oracles/based.py)", "HazyResearch/based 32c1bd4", "3e-15")
 PACKAGE = "based.models.mixers."
 
 

@@ -1,8 +1,9 @@
 """RetNet, GLA, HGRN and HGRN2 against float64 NumPy twins, step by step with every Λ_i as a matrix, in
 flash-linear-attention's layout.
 
-Checked by hand against flash-linear-attention bc3b101 (the models themselves, float32, on Triton's interpreter, PyTorch's attention in
-hybrids): logits differ by 3e-5 of the largest logit at most."""
+held_to/flash_linear_attention.py compares it with flash-linear-attention bc3b101, the models themselves in float64 with their
+naive recurrences and reference functions: logits with seeds 1 to 5 differ by 3.3e-14 of the largest at most. With the kernels, in
+float32 on Triton's interpreter, checked once by hand: by 3e-5."""
 
 import functools
 
@@ -11,7 +12,7 @@ import numpy as np
 import case
 from fla_shell import *
 
-TWIN = case.held_to("float64 NumPy twin, step by step (oracles/fla_linear.py)", "flash-linear-attention bc3b101 in float32", "3e-5")
+TWIN = case.held_to("float64 NumPy twin, step by step (oracles/fla_linear.py)", "flash-linear-attention bc3b101", "4e-14")
 
 
 def grouped(x, size, config):

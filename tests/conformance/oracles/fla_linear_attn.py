@@ -1,8 +1,8 @@
 """flash-linear-attention's linear attention against a float64 NumPy twin: the sum over all pairs of steps, with feature maps written from
 the equations of arXiv 2006.16236, 2102.11174, 2103.13076 and 2402.04347 and the keys of fla/layers/linear_attn.py.
 
-Checked by hand against flash-linear-attention bc3b101: its own LinearAttention layer and feature maps with naive_recurrent_linear_attn, in
-float64, on inputs of unit size: outputs of every case's layers differ by 5e-15 of the largest at most."""
+held_to/flash_linear_attention.py compares it with flash-linear-attention bc3b101, the models themselves in float64 with
+naive_recurrent_linear_attn: logits with seeds 1 to 5 differ by 2.7e-14 of the largest at most."""
 
 import functools
 
@@ -11,7 +11,7 @@ import numpy as np
 import case
 from fla_shell import *
 
-TWIN = case.held_to("float64 NumPy twin (oracles/fla_linear_attn.py)", "layers of flash-linear-attention bc3b101", "5e-15")
+TWIN = case.held_to("float64 NumPy twin (oracles/fla_linear_attn.py)", "flash-linear-attention bc3b101", "3e-14")
 
 
 def softmax(x):

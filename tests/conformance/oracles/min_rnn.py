@@ -1,6 +1,6 @@
 """minGRU and minLSTM in the layout of lucidrains/minGRU-pytorch against a float64 NumPy model, written one step at a time from
-arXiv 2410.01201 (appendix B) and that repository's keys. Compared once with the repository itself at 38b26e1 in float64:
-largest difference of the logits 1.2e-14."""
+arXiv 2410.01201 (appendix B) and that repository's keys. held_to/mingru_pytorch.py compares it with the repository itself at
+38b26e1 in float64: logits with seeds 1 to 5 differ by 5.2e-15 of the largest at most."""
 
 import functools
 

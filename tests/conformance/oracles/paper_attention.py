@@ -2,10 +2,10 @@
 a float64 NumPy twin, written from the papers' equations and the keys of their authors' checkpoints: every sum over the
 past is written out, nothing is recurrent.
 
-Checked once against the authors' own modules on the same weights and inputs in float64
-(IntelligentControlSystems/Task-Level-Insights-from-Eigenvalues-across-Sequence-Models, commit 67d8254, CPU, 15
-configurations of all three kinds, convolutions, gates, mixers and poolings): logits within 2e-15 of the largest; the cases of
-ssm-benchmark's layout against jsie7/ssm-benchmark, commit 3c4337f, models/transformer.py, the same way: within 8e-15.
+held_to/eigenvalue_paper.py compares the paper's cases with the authors' own modules in float64
+(IntelligentControlSystems/Task-Level-Insights-from-Eigenvalues-across-Sequence-Models 67d8254): logits with seeds 1 to 5 within
+3.8e-15 of the largest. held_to/ssm_benchmark.py, the cases of ssm-benchmark's layout with jsie7/ssm-benchmark 3c4337f the same
+way: with seeds 1 to 5 within 7.9e-15.
 """
 
 import functools
@@ -17,7 +17,7 @@ import torch
 import case
 
 NAME = "float64 NumPy twin (oracles/paper_attention.py)"
-REFERENCES = {"paper": case.held_to(NAME, "Task-Level-Insights-from-Eigenvalues-across-Sequence-Models 67d8254", "2e-15"),
+REFERENCES = {"paper": case.held_to(NAME, "Task-Level-Insights-from-Eigenvalues-across-Sequence-Models 67d8254", "4e-15"),
               "ssm-benchmark": case.held_to(NAME, "jsie7/ssm-benchmark 3c4337f", "8e-15")}
 
 

@@ -1,7 +1,8 @@
 """RWKV-6 against a float64 NumPy twin of arXiv 2404.05892, step by step with every Λ_i as a matrix, in both layouts.
 
-Checked by hand, in float64 and with a plain loop in place of the kernels: against RWKV-LM 524481d, RWKV-v5/rwkv_v6_demo.py, logits
-differ by 3e-15 at most; against flash-linear-attention bc3b101, fla/layers/rwkv6.py and its block, by 3e-14."""
+held_to/rwkv_lm.py compares it with RWKV-LM 524481d, RWKV-v5/rwkv_v6_demo.py, in float64 and with a plain loop in place of the
+kernel: logits with seeds 1 to 5 differ by 3.2e-14 of the largest at most. held_to/flash_linear_attention.py, with
+flash-linear-attention bc3b101, the models themselves in float64 with naive_recurrent_rwkv6: by 4e-14."""
 
 import functools
 import json
@@ -103,7 +104,7 @@ def rwkv_lm(directory, rng, dtype=torch.float32, layers=3, settings=None, norm_e
     weights = {key: value.double().numpy() for key, value in stored.items()}
     tokens = some_tokens(rng, sizes["vocabulary"])
     logits, transitions, inputs = forward(weights, layers, tokens, norm_eps=norm_eps)
-    case.write(directory, reference=case.held_to(TWIN, "RWKV-LM 524481d", "3e-15"), tokens=tokens, logits=logits,
+    case.write(directory, reference=case.held_to(TWIN, "RWKV-LM 524481d", "4e-14"), tokens=tokens, logits=logits,
                transitions=transitions, layer_inputs=inputs, dtypes=("float64", "float32"), checkpoint="model.pth",
                settings=settings)
 
@@ -172,7 +173,7 @@ def fla(directory, rng, layers=3, norm_first=True, norm_bias=True, norm_eps=1e-5
     tokens = some_tokens(rng, sizes["vocabulary"])
     logits, transitions, inputs = forward(weights, layers, tokens, eps=norm_eps, norm_eps=norm_eps,
                                           norm_first=norm_first, head="emb" if tied else "head")
-    case.write(directory, reference=case.held_to(TWIN, "flash-linear-attention bc3b101", "3e-14"), tokens=tokens, logits=logits,
+    case.write(directory, reference=case.held_to(TWIN, "flash-linear-attention bc3b101", "5e-14"), tokens=tokens, logits=logits,
                transitions=transitions, layer_inputs=inputs, dtypes=("float64", "float32"))
 
 

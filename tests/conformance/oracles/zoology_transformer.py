@@ -1,6 +1,6 @@
 """zoology's language model with softmax attention: a float64 model written from its definition (HazyResearch/zoology at d88d6f5,
-zoology/model.py and zoology/mixers/{attention,mlp}.py), which needs a GPU and packages of its own. On the same weights and tokens
-the two, zoology's with stubs for torchvision, einops and its configuration, were found to differ by 4e-15 in logits of size 5."""
+zoology/model.py and zoology/mixers/{attention,mlp}.py), with which held_to/hazyresearch_zoology.py compares it: logits with
+seeds 1 to 5 differ by 3.1e-15 of the largest at most."""
 
 import functools
 import math
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 import case
 
-TWIN = case.held_to("float64 PyTorch model (oracles/zoology_transformer.py)", "HazyResearch/zoology d88d6f5", "1e-15")
+TWIN = case.held_to("float64 PyTorch model (oracles/zoology_transformer.py)", "HazyResearch/zoology d88d6f5", "4e-15")
 
 
 def layer_norm(x, weights, name):
