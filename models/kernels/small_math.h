@@ -104,10 +104,12 @@ EIGSVC_HOST_DEVICE Rotation3<T> MakeRotation(T x0, T x1, T x2) {
 template <typename T>
 EIGSVC_HOST_DEVICE void TwoByTwo(T a, T b, T c, T d, T& real1, T& imag1, T& real2, T& imag2) {
   const T scale = Largest(Largest(Abs(a), Abs(b)), Largest(Abs(c), Abs(d)));
-  real1 = real2 = a;
+  real1 = a;
   imag1 = imag2 = 0;
-  if (scale == 0) return;
-  const T half = (a / scale - d / scale) / 2, product = (b / scale) * (c / scale);
+  real2 = d;
+  if (scale < Machine<T>::kTiny) return;
+  const T inverse = 1 / scale, half = (a * inverse - d * inverse) / 2,
+          product = (b * inverse) * (c * inverse);
   const T discriminant = half * half + product;
   if (discriminant >= 0) {
     const T z = half + CopySign(Root(discriminant), half);
