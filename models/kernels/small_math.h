@@ -16,10 +16,12 @@ struct Machine;
 template <>
 struct Machine<float> {
   static constexpr float kEpsilon = 1.1920929e-07f, kTiny = 1.17549435e-38f;
+  static constexpr float kRootOfTiny = 0x1p-63f;
 };
 template <>
 struct Machine<double> {
   static constexpr double kEpsilon = 2.220446049250313e-16, kTiny = 2.2250738585072014e-308;
+  static constexpr double kRootOfTiny = 0x1p-511;
 };
 
 // Standard library names, which nvcc maps to the device's.
@@ -71,8 +73,8 @@ template <typename T>
 EIGSVC_HOST_DEVICE Rotation3<T> MakeRotation(T x0, T x1, T x2) {
   T unit = 1, rest = x1 * x1 + x2 * x2, all = x0 * x0 + rest;
   if (all < Machine<T>::kTiny / Machine<T>::kEpsilon) {  // squares lose digits: the same with longer ones
-    constexpr T kUp = 1 / (Machine<T>::kEpsilon * Machine<T>::kEpsilon);
-    unit = 1 / kUp;
+    constexpr T kUp = 1 / Machine<T>::kRootOfTiny;
+    unit = Machine<T>::kRootOfTiny;
     x0 *= kUp;
     x1 *= kUp;
     x2 *= kUp;
