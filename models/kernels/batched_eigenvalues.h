@@ -1,7 +1,7 @@
 // Eigenvalues of many small real matrices at once: balancing, Hessenberg form, and Francis's implicit
 // double-shift QR (Golub & Van Loan, Matrix Computations, 4th ed., 7.5; the shift and deflation rules are
-// those of LAPACK's xLAHQR). Plain pointers, no LibTorch. No library batches this problem: LAPACK and
-// cuSOLVER solve one matrix at a time.
+// those of LAPACK's xLAHQR; a block of warps chases chains of bulges, bulge_chain_qr.h). Plain pointers, no
+// LibTorch. No library batches this problem: LAPACK and cuSOLVER solve one matrix at a time.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +26,8 @@ struct EigenProblem {
   T* real = nullptr;
   T* imaginary = nullptr;
   EigenOutcome* outcomes = nullptr;  // [count]
-  int most_sweeps = 0;               // of a matrix, before it is given up; 0: 30 an eigenvalue, 300 at least
+  int most_sweeps = 0;  // of a matrix, a chain of bulges being one, before it is given up; 0: 30 an
+                        // eigenvalue, 300 at least
 };
 
 inline constexpr int kMaxBatchedOrder = 128;
@@ -46,10 +47,11 @@ absl::Status PlainEigenvalues(const EigenProblem<T>& problem);
 template <typename T>
 absl::Status EigenvaluesOnCpu(const EigenProblem<T>& problem);
 
-// A warp, or part of one, a matrix, in shared memory. Pointers are of the current device; `stream` is a
-// cudaStream_t, and the call returns when the work is queued. INTERNAL naming the CUDA error; UNIMPLEMENTED
-// where the device has too little shared memory for the order (90 and more in fp64 on some). Defined where
-// the build has a CUDA compiler and a CUDA build of LibTorch (EIGSVC_CUDA_KERNELS).
+// A part of a warp, a warp or a block of several a matrix, by order, in shared memory. Pointers are of the
+// current device; `stream` is a cudaStream_t, and the call returns when the work is queued. INTERNAL naming
+// the CUDA error; UNIMPLEMENTED where the device has too little shared memory for the order (90 and more in
+// fp64 on some). Defined where the build has a CUDA compiler and a CUDA build of LibTorch
+// (EIGSVC_CUDA_KERNELS).
 template <typename T>
 absl::Status EigenvaluesOnCuda(const EigenProblem<T>& problem, void* stream);
 

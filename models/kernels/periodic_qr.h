@@ -9,8 +9,8 @@
 // own, and only to choose shifts: a bad shift costs a sweep, not a digit.
 #pragma once
 
-#include "models/kernels/hessenberg_qr.h"
 #include "models/kernels/periodic_eigenvalues.h"
+#include "models/kernels/small_math.h"
 
 #if !defined(__CUDACC__)
 #include <cmath>

@@ -14,6 +14,9 @@
 #include "absl/strings/str_cat.h"
 #include "c10/core/ScalarType.h"
 #include "models/kernels/batched_eigenvalues.h"
+#ifdef EIGSVC_CUDA_KERNELS
+#include "models/kernels/cuda_dispatch.h"
+#endif
 #include "tests/bench/race.h"
 
 namespace eigsvc::bench {
@@ -43,6 +46,31 @@ Buffers MakeBuffers(int64_t count, int64_t order, at::ScalarType type, const c10
   return buffers;
 }
 
+#ifdef EIGSVC_CUDA_KERNELS
+template <typename T>
+void RaceOnDevice(const std::string& name, int64_t order,
+                  absl::Status (*solve)(const EigenProblem<T>&, void*)) {
+  Race(name, [=] {
+    const int64_t count = std::min<int64_t>(1 << 20, (int64_t{1} << 28) / (order * order));
+    const Buffers buffers =
+        MakeBuffers(count, order, c10::CppTypeToScalarType<T>::value, c10::Device(c10::kCUDA, 0));
+    return Work{static_cast<double>(count),
+                [=] { Check(solve(buffers.Problem<T>(0, count), CurrentStream())); }};
+  });
+}
+
+// About where the one form takes over from the other.
+template <typename T>
+void RegisterForms(const char* type_name) {
+  if (!HasCuda()) return;
+  for (const int64_t order : {32, 48, 64, 80, 96, 128}) {
+    const std::string row = absl::StrCat("eigenvalues two forms ", type_name, "/", order, "/");
+    RaceOnDevice<T>(row + "warps", order, kernels::EigenvaluesByWarps<T>);
+    RaceOnDevice<T>(row + "blocks", order, kernels::EigenvaluesByBlocks<T>);
+  }
+}
+#endif
+
 template <typename T>
 void Register(const char* type_name, int64_t order) {
   const at::ScalarType type = c10::CppTypeToScalarType<T>::value;
@@ -69,12 +97,7 @@ void Register(const char* type_name, int64_t order) {
 #ifdef EIGSVC_CUDA_KERNELS
   if (!HasCuda()) return;
   const c10::Device device(c10::kCUDA, 0);
-  Race(row + "ours_device", [=] {
-    const int64_t count = std::min<int64_t>(1 << 20, (int64_t{1} << 28) / (order * order));
-    const Buffers buffers = MakeBuffers(count, order, type, device);
-    return Work{static_cast<double>(count),
-                [=] { Check(EigenvaluesOnCuda(buffers.Problem<T>(0, count), CurrentStream())); }};
-  });
+  RaceOnDevice<T>(row + "ours_device", order, EigenvaluesOnCuda<T>);
   Race(row + "cuSOLVER", [=] {  // takes one matrix at a time
     constexpr int64_t kFew = 64;
     const at::Tensor matrices = MakeBuffers(kFew, order, type, device).matrices;
@@ -88,6 +111,10 @@ void Register(const char* type_name, int64_t order) {
 void RegisterEigenvalues() {
   for (const int64_t order : {8, 16, 32, 64, 128}) Register<float>("float32", order);
   for (const int64_t order : {8, 16, 32, 64, 128}) Register<double>("float64", order);
+#ifdef EIGSVC_CUDA_KERNELS
+  RegisterForms<float>("float32");
+  RegisterForms<double>("float64");
+#endif
 }
 
 }  // namespace eigsvc::bench

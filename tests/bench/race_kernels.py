@@ -13,7 +13,7 @@ import statistics
 import subprocess
 
 RATIOS = [("ours_host", "LAPACK"), ("ours_device", "LAPACK"), ("ours_device", "cuSOLVER"), ("ours_host", "product_and_LAPACK"),
-          ("ours_device", "ours_host"), ("ours", "read"), ("ours", "histc"), ("ours", "CUB_even"), ("ours", "CUB_range")]
+          ("ours_device", "ours_host"), ("blocks", "warps"), ("ours", "read"), ("ours", "histc"), ("ours", "CUB_even"), ("ours", "CUB_range")]
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--bin", type=pathlib.Path, required=True)

@@ -24,11 +24,13 @@
 #include "ATen/ops/real.h"
 #include "ATen/ops/stack.h"
 #include "ATen/ops/zeros.h"
+#include "ATen/ops/zeros_like.h"
 #include "c10/core/DeviceGuard.h"
 #include "c10/core/impl/VirtualGuardImpl.h"
 #include "gtest/gtest.h"
 #include "models/kernels/accurate_lse.h"
 #include "models/kernels/batched_eigenvalues.h"
+#include "models/kernels/cuda_dispatch.h"
 #include "models/kernels/rank_one_eigenvalues.h"
 #include "models/kernels/spectrum_counts.h"
 #include "models/transition/dense_eigenvalues.h"
@@ -73,24 +75,37 @@ double Distance(const at::Tensor& found, const at::Tensor& expected) {
 }
 
 template <typename T>
-at::Tensor SolveOnCuda(const at::Tensor& matrices) {
+using SolveBy = absl::Status (*)(const EigenProblem<T>&, void*);
+
+struct Solved {
+  at::Tensor values, outcomes;  // [count,order] complex128, [count] int32
+};
+
+template <typename T>
+Solved OutcomesOnCuda(const at::Tensor& matrices, SolveBy<T> solve, int most_sweeps) {
   const at::Tensor device = matrices.to(kCuda, c10::CppTypeToScalarType<T>::value).contiguous();
   const int64_t count = device.size(0), order = device.size(1);
   const at::Tensor real = at::full({count, order}, -77, device.options()), imaginary = real.clone();
   const at::Tensor outcomes = at::full({count}, -1, device.options().dtype(at::kInt));
-  EIGSVC_EXPECT_OK(
-      EigenvaluesOnCuda<T>({device.const_data_ptr<T>(), count, static_cast<int>(order),
-                            real.mutable_data_ptr<T>(), imaginary.mutable_data_ptr<T>(),
-                            reinterpret_cast<EigenOutcome*>(outcomes.mutable_data_ptr<int32_t>())},
-                           CurrentStream()));
-  EXPECT_TRUE((outcomes == 0).all().item<bool>());
-  return at::complex(real.to(at::kDouble), imaginary.to(at::kDouble)).cpu();
+  EIGSVC_EXPECT_OK(solve({device.const_data_ptr<T>(), count, static_cast<int>(order),
+                          real.mutable_data_ptr<T>(), imaginary.mutable_data_ptr<T>(),
+                          reinterpret_cast<EigenOutcome*>(outcomes.mutable_data_ptr<int32_t>()), most_sweeps},
+                         CurrentStream()));
+  return {at::complex(real.to(at::kDouble), imaginary.to(at::kDouble)).cpu(), outcomes.cpu()};
+}
+
+template <typename T>
+at::Tensor SolveOnCuda(const at::Tensor& matrices, SolveBy<T> solve = EigenvaluesOnCuda<T>) {
+  const Solved solved = OutcomesOnCuda<T>(matrices, solve, 0);
+  EXPECT_TRUE((solved.outcomes == 0).all().item<bool>());
+  return solved.values;
 }
 
 TEST(KernelsGpuTest, EigenvaluesOfRandomMatricesEqualLapacks) {
-  // 8, 16 and 32 lanes a matrix, with and without idle ones.
-  for (const int64_t order : OrdersOf({1, 2, 3, 5, 8, 9, 16, 17, 31, 32, 33, 64, 100, 128},
-                                      {1, 2, 5, 8, 13, 16, 27, 33, 64, 100})) {
+  // 8, 16 and 32 lanes and 4 and 5 warps a matrix, with and without idle ones.
+  for (const int64_t order :
+       OrdersOf({1, 2, 3, 5, 8, 9, 16, 17, 31, 32, 33, 48, 64, 65, 96, 97, 100, 127, 128},
+                {1, 2, 5, 8, 13, 16, 27, 33, 64, 100})) {
     // More than one wave of blocks, and no multiple of a block.
     const int64_t count = order <= 32 ? Size(1003, 11) : Size(131, 2);
     const at::Tensor matrices = at::randn({count, order, order}, at::kDouble).to(at::kFloat).to(at::kDouble) /
@@ -111,7 +126,7 @@ TEST(KernelsGpuTest, EigenvaluesOfRandomMatricesEqualLapacks) {
 
 // As batched_eigenvalues_test.cc asks of the CPU's forms.
 template <typename T>
-void CheckBackwardErrors(int64_t order) {
+void CheckBackwardErrors(int64_t order, SolveBy<T> solve = EigenvaluesOnCuda<T>) {
   constexpr int64_t kOfEach = 3;
   constexpr size_t kMostValues = 16;
   testing::RandomBits bits(order);
@@ -123,7 +138,7 @@ void CheckBackwardErrors(int64_t order) {
     }
   }
   const at::Tensor matrices = at::stack(made).to(c10::CppTypeToScalarType<T>::value).to(at::kDouble);
-  const at::Tensor found = SolveOnCuda<T>(matrices);
+  const at::Tensor found = SolveOnCuda<T>(matrices, solve);
   for (int64_t i = 0; i < found.size(0); ++i) {
     const auto* values = static_cast<const std::complex<double>*>(found.const_data_ptr()) + i * order;
     EXPECT_LE(testing::BackwardError(matrices.const_data_ptr<double>() + i * order * order, order,
@@ -136,9 +151,53 @@ void CheckBackwardErrors(int64_t order) {
 }
 
 TEST(KernelsGpuTest, EigenvaluesAreExactForANearbyMatrixOfEveryKind) {
-  for (const int64_t order : OrdersOf({2, 3, 5, 8, 13, 16, 32, 64, 128}, {2, 5, 16, 33})) {
+  for (const int64_t order :
+       OrdersOf({2, 3, 5, 8, 13, 16, 32, 33, 48, 64, 65, 96, 127, 128}, {2, 5, 16, 33})) {
     CheckBackwardErrors<float>(order);
     CheckBackwardErrors<double>(order);
+  }
+}
+
+// Each of the two forms at orders that the other one takes.
+TEST(KernelsGpuTest, WarpsAndBlocksSolveWhatTheOtherTakes) {
+  for (const int64_t order : OrdersOf({1, 2, 3, 4, 5, 16, 20, 21, 32, 33, 48, 64}, {4, 21, 64})) {
+    CheckBackwardErrors<float>(order, kernels::EigenvaluesByBlocks<float>);
+    CheckBackwardErrors<double>(order, kernels::EigenvaluesByBlocks<double>);
+  }
+  for (const int64_t order : OrdersOf({65, 96, 128}, {65})) {
+    CheckBackwardErrors<float>(order, kernels::EigenvaluesByWarps<float>);
+    CheckBackwardErrors<double>(order, kernels::EigenvaluesByWarps<double>);
+  }
+}
+
+// What converges without a sweep, what does not within two, and what is no number, side by side.
+template <typename T>
+void CheckOutcomes(int64_t order) {
+  const int64_t count = Size(67, 5);
+  at::Tensor matrices = at::randn({count, order, order}, at::kDouble).to(c10::CppTypeToScalarType<T>::value);
+  for (int64_t i = 0; i < count; i += 3) matrices[i].triu_();
+  matrices[2][order - 1][order / 2].fill_(std::numeric_limits<double>::quiet_NaN());
+  matrices[4][order / 2][order - 1].fill_(-std::numeric_limits<double>::infinity());
+  const Solved solved = OutcomesOnCuda<T>(matrices, EigenvaluesOnCuda<T>, /*most_sweeps=*/2);
+  for (int64_t i = 0; i < count; ++i) {
+    const EigenOutcome expected = i == 2 || i == 4 ? EigenOutcome::kNotFinite
+                                  : i % 3 == 0     ? EigenOutcome::kConverged
+                                                   : EigenOutcome::kNotConverged;
+    EXPECT_EQ(solved.outcomes[i].item<int32_t>(), static_cast<int32_t>(expected)) << i << " of " << order;
+    if (expected == EigenOutcome::kNotFinite) {
+      EXPECT_TRUE(at::real(solved.values[i]).isnan().all().item<bool>()) << i << " of " << order;
+    } else if (expected == EigenOutcome::kConverged) {
+      const at::Tensor diagonal = matrices[i].diagonal().to(at::kDouble);
+      EXPECT_EQ(Distance(solved.values[i].contiguous(), at::complex(diagonal, at::zeros_like(diagonal))), 0)
+          << i << " of " << order;
+    }
+  }
+}
+
+TEST(KernelsGpuTest, OutcomesAreOfEachMatrixAlone) {
+  for (const int64_t order : OrdersOf({7, 16, 32, 33, 48, 64, 65, 96, 127, 128}, {16, 65})) {
+    CheckOutcomes<float>(order);
+    CheckOutcomes<double>(order);
   }
 }
 
@@ -163,7 +222,7 @@ TEST(KernelsGpuTest, DenseEigenvaluesTakeTheKernelAndNameWhatIsNotFinite) {
 }
 
 TEST(KernelsGpuTest, WhatDoesNotConvergeIsRedoneOnTheHostAndCounted) {
-  for (const int64_t order : {5, 12, 33}) {
+  for (const int64_t order : {5, 12, 33, 65}) {
     at::Tensor matrices = at::randn({40, order, order}, at::kDouble) / std::sqrt(static_cast<double>(order));
     matrices[7].triu_();  // converges without a sweep
     int64_t redone = 0;

@@ -14,6 +14,8 @@
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "models/kernels/bulge_chain_qr.h"
+#include "models/kernels/lanes.h"
 #include "models/kernels/simd_dispatch.h"
 #include "tests/kernels/backward_error.h"
 #include "tests/kernels/matrix_kinds.h"
@@ -40,11 +42,27 @@ struct Solved {
   }
 };
 
-// "Plain", "Cpu", which is what analyses take, or the name of a SIMD form, of which "Cpu" takes but one.
+// What a GPU's block of warps does with a matrix, by one lane.
+template <typename T>
+absl::Status EigenvaluesByChains(const EigenProblem<T>& problem) {
+  const int n = problem.order;
+  std::vector<T> scratch(n);
+  kernels::BulgeChain<T> chain;
+  for (int64_t i = 0; i < problem.count; ++i) {
+    std::vector<T> matrix(problem.matrices + i * n * n, problem.matrices + (i + 1) * n * n);
+    kernels::BulgeChainQr<T, kernels::OneLane> solver(matrix.data(), n, n, scratch.data(), &chain, {});
+    problem.outcomes[i] = solver.Run(problem.real + i * n, problem.imaginary + i * n, problem.most_sweeps);
+  }
+  return absl::OkStatus();
+}
+
+// "Plain", "Cpu", which is what analyses take, "Chains", or the name of a SIMD form, of which "Cpu" takes but
+// one.
 template <typename T>
 absl::Status SolveBy(const std::string& form, const EigenProblem<T>& problem) {
   if (form == "Plain") return PlainEigenvalues(problem);
   if (form == "Cpu") return EigenvaluesOnCpu(problem);
+  if (form == "Chains") return EigenvaluesByChains(problem);
   for (const kernels::SimdSolver<T>& solver : kernels::SimdSolversHere<T>()) {
     if (solver.name == form) return kernels::EigenvaluesInPacks(solver, problem);
   }
@@ -111,6 +129,7 @@ std::vector<Case> Cases() {
   for (const bool single : {true, false}) {
     cases.push_back({"Plain", single});
     cases.push_back({"Cpu", single});
+    cases.push_back({"Chains", single});
     for (const auto& solver : kernels::SimdSolversHere<float>()) cases.push_back({solver.name, single});
   }
   return cases;
