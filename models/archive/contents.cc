@@ -48,8 +48,8 @@ absl::StatusOr<FileContents> ReadSafetensors(absl::Span<const std::byte> bytes, 
   EIGSVC_ASSIGN_OR_RETURN(const SafetensorsHeader header, ParseSafetensorsHeader(bytes, file_bytes));
   FileContents contents;
   for (const auto& [key, entry] : header.tensors) {
-    FileContents::Tensor tensor{entry.type, entry.shape, std::vector<int64_t>(entry.shape.size()), 0,
-                                entry.begin, entry.end};
+    FileContents::Tensor tensor{entry.type, entry.shape, std::vector<int64_t>(entry.shape.size()),
+                                0,          entry.begin, entry.end};
     int64_t stride = 1;
     for (size_t d = tensor.shape.size(); d-- > 0;) {
       tensor.strides[d] = stride;

@@ -107,8 +107,8 @@ class PlainValues {
 
 class TorchZipReader {
  public:
-  TorchZipReader(absl::Span<const std::byte> file, ZipDirectory zip, Pickle pickle, std::string folder, std::string name,
-                 const StopToken& stop)
+  TorchZipReader(absl::Span<const std::byte> file, ZipDirectory zip, Pickle pickle, std::string folder,
+                 std::string name, const StopToken& stop)
       : file_(file),
         zip_(std::move(zip)),
         pickle_(std::move(pickle)),

@@ -1,5 +1,5 @@
-// ReadTorchZip: the tensors and plain settings of a file written by torch.save (the zip form, since PyTorch 1.6).
-// Internal to this room.
+// ReadTorchZip: the tensors and plain settings of a file written by torch.save (the zip form, since
+// PyTorch 1.6). Internal to this room.
 #pragma once
 
 #include <string>

@@ -103,7 +103,8 @@ class Trainer {
 
   absl::Status Prepare() {
     if (!options_.resume_path.empty()) {
-      EIGSVC_ASSIGN_OR_RETURN(ResumedTraining resumed, LoadLast(model_, options_.resume_path, options_.reader, stop_));
+      EIGSVC_ASSIGN_OR_RETURN(ResumedTraining resumed,
+                              LoadLast(model_, options_.resume_path, options_.reader, stop_));
       if (resumed.record.step >= options_.steps) {
         return absl::FailedPreconditionError(absl::StrCat(
             options_.resume_path, " already has ", resumed.record.step, " steps; ask for more than that"));

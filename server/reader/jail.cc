@@ -30,10 +30,10 @@ constexpr bool kSanitized = false;
 constexpr uid_t kNobody = 65534;
 
 // Descriptors may be read, written to and closed; none can be opened.
-constexpr int kAllowed[] = {SCMP_SYS(read),   SCMP_SYS(pread64), SCMP_SYS(write),      SCMP_SYS(sendto),
-                            SCMP_SYS(close),  SCMP_SYS(brk),     SCMP_SYS(munmap),     SCMP_SYS(mremap),
-                            SCMP_SYS(madvise), SCMP_SYS(futex),   SCMP_SYS(clock_gettime),
-                            SCMP_SYS(rt_sigreturn), SCMP_SYS(exit), SCMP_SYS(exit_group)};
+constexpr int kAllowed[] = {
+    SCMP_SYS(read),          SCMP_SYS(pread64),      SCMP_SYS(write),  SCMP_SYS(sendto),    SCMP_SYS(close),
+    SCMP_SYS(brk),           SCMP_SYS(munmap),       SCMP_SYS(mremap), SCMP_SYS(madvise),   SCMP_SYS(futex),
+    SCMP_SYS(clock_gettime), SCMP_SYS(rt_sigreturn), SCMP_SYS(exit),   SCMP_SYS(exit_group)};
 constexpr int kAllowedUnlessExecutable[] = {SCMP_SYS(mmap), SCMP_SYS(mprotect)};
 
 bool BecomeNobody() {
@@ -64,13 +64,15 @@ int FilterCalls() {
   const std::unique_ptr<void, void (*)(scmp_filter_ctx)> filter(
       seccomp_init(kSanitized ? SCMP_ACT_ERRNO(EPERM) : SCMP_ACT_KILL_PROCESS), seccomp_release);
   int error = filter == nullptr ? -ENOMEM : 0;
-  if (error == 0) error = seccomp_attr_set(filter.get(), SCMP_FLTATR_CTL_SSB, 1);  // as in the worker's filter
+  if (error == 0)
+    error = seccomp_attr_set(filter.get(), SCMP_FLTATR_CTL_SSB, 1);  // as in the worker's filter
   for (const int call : kAllowed) {
     if (error == 0) error = seccomp_rule_add(filter.get(), SCMP_ACT_ALLOW, call, 0);
   }
   for (const int call : kAllowedUnlessExecutable) {
     if (error != 0) break;
-    error = seccomp_rule_add(filter.get(), SCMP_ACT_ALLOW, call, 1, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+    error =
+        seccomp_rule_add(filter.get(), SCMP_ACT_ALLOW, call, 1, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
   }
   return error == 0 ? seccomp_load(filter.get()) : error;
 }

@@ -71,7 +71,8 @@ bool WriteAll(int descriptor, const void* data, size_t size) {
   return true;
 }
 
-worker::v1::FileContents TakeApartInJail(const Request& request, const ConfinedReader::TakeApart& take_apart) {
+worker::v1::FileContents TakeApartInJail(const Request& request,
+                                         const ConfinedReader::TakeApart& take_apart) {
   const absl::StatusOr<OpenedFile> file = OpenedFile::Adopt(kFile, request.name);
   if (!file.ok()) return ContentsProto(file.status());
   const absl::StatusOr<FileBytes> mapped = file->Map();
@@ -189,7 +190,8 @@ void Keep(int control, pid_t owner, const ConfinedReader::TakeApart& take_apart)
     if (waits[0].revents == 0) continue;
     std::optional<Request> request = Receive(control);
     if (!request) break;
-    if (std::optional<Running> reader = StartReader(*std::move(request), take_apart)) running.push_back(*reader);
+    if (std::optional<Running> reader = StartReader(*std::move(request), take_apart))
+      running.push_back(*reader);
   }
   for (const Running& reader : running) kill(reader.pid, SIGKILL);
   _exit(0);

@@ -55,7 +55,8 @@ absl::Status CrashStatus(const std::string& answer) {
   return absl::InternalError(absl::StrCat(
       "the process that read it ended by ",
       WIFSIGNALED(status) ? absl::StrCat("signal ", WTERMSIG(status)) : absl::StrCat("exit ", status),
-      "; the file is damaged or hostile, and nothing of it was used. Please report it: reading should not end so"));
+      "; the file is damaged or hostile, and nothing of it was used. Please report it: reading should not "
+      "end so"));
 }
 
 void TellUnconfined(const std::string& what) {

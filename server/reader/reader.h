@@ -21,7 +21,8 @@ namespace eigsvc {
 class ConfinedReader : public ContentsReader {
  public:
   // Takes a mapped file of the given name apart: ReadContents, or what a test puts in its place.
-  using TakeApart = std::function<absl::StatusOr<FileContents>(absl::Span<const std::byte>, const std::string&)>;
+  using TakeApart =
+      std::function<absl::StatusOr<FileContents>(absl::Span<const std::byte>, const std::string&)>;
 
   // Forks the keeper: REQUIRES that this process has no other thread yet. UNAVAILABLE when it cannot. The
   // keeper ends with this object, or with this process.

@@ -72,8 +72,9 @@ absl::Status Run(const worker::v1::RunTrainingRequest& request, ModelPool& pool,
     }
     on_event(std::move(response));
   };
-  EIGSVC_ASSIGN_OR_RETURN(const TrainingResult result,
-                          RunTraining(*model->model, *task, Options(request, pool.reader()), on_progress, stop));
+  EIGSVC_ASSIGN_OR_RETURN(
+      const TrainingResult result,
+      RunTraining(*model->model, *task, Options(request, pool.reader()), on_progress, stop));
 
   worker::v1::RunTrainingResponse ended = new_event();
   *ended.mutable_event()->mutable_result() = ResultProto(result);

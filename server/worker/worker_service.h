@@ -18,7 +18,7 @@ struct WorkerServiceOptions {
   std::vector<c10::Device> devices = {c10::Device(c10::kCPU)};  // several share an analysis
   std::string device_name = "cpu";
   int64_t model_memory_bytes = int64_t{8} << 30;
-  std::string self_test;  // what SelfTestAttention said
+  std::string self_test;                   // what SelfTestAttention said
   const ContentsReader* reader = nullptr;  // as in ArchiveOptions; outlives the service
   // Ends the process: called in place of an answer once a call left the device unusable (a sticky CUDA
   // error). The daemon then sees a death, which it tries once more in a new process, and not the call's own

@@ -1,5 +1,5 @@
-// Any bytes as a weight file of whatever format: contents all of whose elements can be read, the same from the
-// head of a safetensors file as from the whole of it, or a Status that says why not.
+// Any bytes as a weight file of whatever format: contents all of whose elements can be read, the same from
+// the head of a safetensors file as from the whole of it, or a Status that says why not.
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
@@ -31,7 +31,8 @@ void CompareWithItsHead(const absl::StatusOr<FileContents>& whole, absl::Span<co
   if (file.size() < 9) return;
   const std::optional<int64_t> head = SafetensorsHeadBytes(file.first(9));
   if (!head || *head > static_cast<int64_t>(file.size())) return;
-  const auto part = ReadContents(file.first(static_cast<size_t>(*head)), "fuzz", static_cast<int64_t>(file.size()));
+  const auto part =
+      ReadContents(file.first(static_cast<size_t>(*head)), "fuzz", static_cast<int64_t>(file.size()));
   if (part.ok() != whole.ok()) std::abort();
   if (part.ok() && part->tensors.size() != whole->tensors.size()) std::abort();
 }

@@ -1,5 +1,5 @@
-// Any bytes as what a peer sends to the HTTP port: the server answers in HTTP or closes the connection, and is
-// there for the next one. Each input is a connection over the loopback.
+// Any bytes as what a peer sends to the HTTP port: the server answers in HTTP or closes the connection, and
+// is there for the next one. Each input is a connection over the loopback.
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -20,7 +20,9 @@ namespace {
 int Port() {
   static const auto* const server = [] {
     HttpHandlers handlers;
-    handlers.metrics = [](absl::string_view accept) { return HttpHandlers::Text{"text/plain", std::string(accept)}; };
+    handlers.metrics = [](absl::string_view accept) {
+      return HttpHandlers::Text{"text/plain", std::string(accept)};
+    };
     handlers.not_ready_reason = [] { return std::string(); };
     handlers.v1 = [](absl::string_view target) -> absl::StatusOr<HttpHandlers::Text> {
       const absl::StatusOr<PlaneTarget> plane = ParsePlaneTarget(target);

@@ -42,9 +42,11 @@ void TryMessage(uint8_t which, const std::string& bytes) {
   static const auto* const tokens = new PageTokens;
   switch (which % 8) {
     case 0:
-      return Try<v1::AnalyzeRequest>(bytes, [](const auto& request) { return CheckSpec(request.spec(), TheKnown()); });
+      return Try<v1::AnalyzeRequest>(
+          bytes, [](const auto& request) { return CheckSpec(request.spec(), TheKnown()); });
     case 1:
-      return Try<v1::TrainRequest>(bytes, [](const auto& request) { return CheckSpec(request.spec(), TheKnown()); });
+      return Try<v1::TrainRequest>(bytes,
+                                   [](const auto& request) { return CheckSpec(request.spec(), TheKnown()); });
     case 2:
       return Try<v1::InspectCheckpointRequest>(
           bytes, [](const auto& request) { return CheckCheckpoint(request.checkpoint(), TheKnown()); });

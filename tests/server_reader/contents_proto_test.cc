@@ -10,16 +10,17 @@
 namespace eigsvc {
 namespace {
 
-using testing::StatusIs;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using testing::StatusIs;
 
 FileContents Sample() {
   FileContents contents;
   contents.tensors["a"] = {ElementType::kComplex128, {2, 3}, {1, 2}, 4, 100, 260};
   contents.tensors[std::string("b\0\xff", 3)] = {ElementType::kBool, {}, {}, 0, 8, 9};
-  contents.settings = Settings(
-      {{"nan", std::nan("")}, {"text", "\xff"}, {"deep", {{"list", {1, -2.5, nullptr, true}}}}}, "the pickle of x");
+  contents.settings =
+      Settings({{"nan", std::nan("")}, {"text", "\xff"}, {"deep", {{"list", {1, -2.5, nullptr, true}}}}},
+               "the pickle of x");
   contents.format = "torch-zip";
   return contents;
 }
@@ -58,7 +59,8 @@ TEST(ContentsProtoTest, WhatNoReaderSendsIsRefused) {
   worker::v1::FileContents twice = ContentsProto(Sample());
   *twice.add_tensors() = twice.tensors(0);
   EXPECT_THAT(ContentsFromProto(twice), refused);
-  for (const std::string& settings : {std::string(), std::string("\x01"), std::string("\x81\xa1"), std::string("\xc1")}) {
+  for (const std::string& settings :
+       {std::string(), std::string("\x01"), std::string("\x81\xa1"), std::string("\xc1")}) {
     worker::v1::FileContents message = ContentsProto(Sample());
     message.set_settings(settings);
     EXPECT_THAT(ContentsFromProto(message), refused);

@@ -25,17 +25,21 @@
 namespace eigsvc {
 namespace {
 
+using ::testing::AnyOf;
+using ::testing::HasSubstr;
 using testing::MakeTorchFile;
 using testing::PickleProgram;
 using testing::StatusIs;
 using testing::TemporaryFolder;
-using ::testing::AnyOf;
-using ::testing::HasSubstr;
 
 std::string TorchFile() {
-  return MakeTorchFile(
-      PickleProgram().Dict().Text("w").Tensor({.count = 6, .shape = {3, 2}, .strides = {1, 3}}).SetItem().Finish(),
-      {{"0", testing::BytesOf<float>({0, 1, 2, 3, 4, 5})}});
+  return MakeTorchFile(PickleProgram()
+                           .Dict()
+                           .Text("w")
+                           .Tensor({.count = 6, .shape = {3, 2}, .strides = {1, 3}})
+                           .SetItem()
+                           .Finish(),
+                       {{"0", testing::BytesOf<float>({0, 1, 2, 3, 4, 5})}});
 }
 
 std::unique_ptr<ConfinedReader> StartReader() { return *ConfinedReader::Start(); }
@@ -84,7 +88,8 @@ TEST(ConfinedReaderTest, RefusalsAreThoseOfThisProcess) {
       {{"0", std::string(24, 'x')}});
   for (const std::string& bytes :
        {MakeTorchFile(called), outside, TorchFile().substr(0, 300), std::string("GGUF"), std::string("hello"),
-        std::string(), testing::MakeSafetensors(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})", "xxxx")}) {
+        std::string(),
+        testing::MakeSafetensors(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})", "xxxx")}) {
     const std::string path = folder.Write("hostile", bytes);
     const absl::Status plain = Archive::Open(path).status();
     ASSERT_FALSE(plain.ok());
@@ -102,7 +107,9 @@ TEST(ConfinedReaderTest, ACrashIsAnErrorAboutOneFile) {
     return ReadContents(bytes, name, static_cast<int64_t>(bytes.size()));
   });
   const TemporaryFolder folder;
-  const auto read = [&](const std::string& name) { return ReadWith(*reader, folder.Write(name, TorchFile())); };
+  const auto read = [&](const std::string& name) {
+    return ReadWith(*reader, folder.Write(name, TorchFile()));
+  };
   EIGSVC_EXPECT_OK(read("good"));
   EXPECT_THAT(read("crash"), StatusIs(absl::StatusCode::kInternal, HasSubstr("damaged or hostile")));
   EXPECT_THAT(read("exit"), StatusIs(absl::StatusCode::kInternal, HasSubstr("exit")));
@@ -178,7 +185,8 @@ TEST(ConfinedReaderTest, AStopEndsTheProcessThatReads) {
   munmap(shared, 4096);
 
   StopToken past(absl::Now() - absl::Seconds(1));
-  EXPECT_THAT(ReadWith(*reader, good, past), StatusIs(absl::StatusCode::kDeadlineExceeded, HasSubstr("deadline")));
+  EXPECT_THAT(ReadWith(*reader, good, past),
+              StatusIs(absl::StatusCode::kDeadlineExceeded, HasSubstr("deadline")));
 }
 
 // Processes of this name that live, whosever they are: nothing else runs beside these tests.

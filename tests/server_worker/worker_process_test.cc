@@ -101,9 +101,10 @@ TEST(WorkerProcessTest, ServesBehindAFilterOfSystemCalls) {
 
 TEST(WorkerProcessTest, FilesAreTakenApartByAConfinedProcess) {
   TempDir dir;
-  const Ended ended = Shell(absl::StrCat(
-      "S=", dir.Path("w"), "; $W --socket $S & P=$!; while [ ! -S $S ]; do sleep 0.05; done; ",
-      "cat /proc/$P/task/$P/children | xargs -n1 -I{} cat /proc/{}/comm; kill -TERM $P; wait $P; echo \"ended $?\""));
+  const Ended ended = Shell(
+      absl::StrCat("S=", dir.Path("w"), "; $W --socket $S & P=$!; while [ ! -S $S ]; do sleep 0.05; done; ",
+                   "for s in /proc/[0-9]*/stat; do set -- $(cat $s 2>/dev/null); [ \"$4\" = $P ] && echo $2; "
+                   "done; kill -TERM $P; wait $P; echo \"ended $?\""));
   EXPECT_THAT(ended.output, AllOf(HasSubstr("eigsvc-keeper"), HasSubstr("ended 0")));
 }
 
