@@ -143,7 +143,7 @@ class Engine {
   absl::StatusOr<int64_t> RunFrom(int64_t first) {
     const absl::Time start = absl::Now();
     const absl::Duration tap_before = tap_->time();
-    const bool streamed = weights_.source != nullptr;
+    const bool streamed = weights_.streamed();
     std::vector<Piece> pieces;
     LayerStream layers(weights_, stop_);
     EIGSVC_ASSIGN_OR_RETURN(Weights weights, layers.Next());

@@ -1,5 +1,5 @@
-// LayerStream: the layers' weights in rising order. Where they do not stay in memory, the next layer is
-// loaded while the one before it runs, so that two are here at a time.
+// LayerStream: the layers' weights in rising order. One that is not in memory is loaded while the one before
+// it runs; where layers do not stay, two are here at a time.
 #pragma once
 
 #include <chrono>
@@ -23,7 +23,11 @@ class LayerStream {
 
   // REQUIRES: fewer calls before than there are layers. CANCELLED and DEADLINE_EXCEEDED while it waits.
   absl::StatusOr<Weights> Next() {
-    if (weights_.source == nullptr) return weights_.Layer(next_++);
+    if (!coming_.valid()) {
+      absl::StatusOr<Weights> here = weights_.Layer(next_++, stop_);
+      if (here.ok()) Prefetch();
+      return here;
+    }
     while (coming_.wait_for(std::chrono::milliseconds(10)) == std::future_status::timeout) {
       if (absl::Status status = stop_.Check(); !status.ok()) return status;
     }
@@ -36,6 +40,7 @@ class LayerStream {
  private:
   void Prefetch() {
     if (weights_.source == nullptr || next_ == static_cast<int>(weights_.layers.size())) return;
+    if (weights_.source->Kept(next_)) return;
     // A process that is out of threads loads in Next.
     coming_ = std::async(std::launch::async | std::launch::deferred, [this, layer = next_] {
       const c10::NoGradGuard no_grad;

@@ -9,6 +9,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_split.h"
+#include "models/base/status_macros.h"
 
 namespace eigsvc {
 
@@ -22,6 +23,14 @@ const at::Tensor& Weights::operator[](absl::string_view name) const { return ten
 absl::StatusOr<Weights> ModelWeights::Layer(int layer, const StopToken& stop) const {
   if (source != nullptr) return source->Load(layer, stop);
   return layers[static_cast<size_t>(layer)];
+}
+
+absl::StatusOr<ModelWeights> ModelWeights::Whole(const StopToken& stop) const {
+  ModelWeights whole{outer, layers, nullptr};
+  for (size_t layer = 0; source != nullptr && layer < layers.size(); ++layer) {
+    EIGSVC_ASSIGN_OR_RETURN(whole.layers[layer], Layer(static_cast<int>(layer), stop));
+  }
+  return whole;
 }
 
 std::vector<at::Tensor> ModelWeights::Distinct() const {

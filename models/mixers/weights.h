@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -38,19 +39,26 @@ class Weights {
   absl::btree_set<std::string> fixed_;
 };
 
-// Where layers come from that do not stay in memory. Safe for concurrent use.
+// Where layers come from that are not in memory. Safe for concurrent use.
 class LayerSource {
  public:
   virtual ~LayerSource() = default;
   virtual absl::StatusOr<Weights> Load(int layer, const StopToken& stop) const = 0;
+  // Whether a layer stays once it was loaded, and, if so, those that are here.
+  virtual bool keeps() const { return false; }
+  virtual std::optional<Weights> Kept(int /*layer*/) const { return std::nullopt; }
 };
 
 struct ModelWeights {
   Weights outer;                              // embedding, final norm, head
   std::vector<Weights> layers;                // empty ones where `source` has them
   std::shared_ptr<const LayerSource> source;  // null: everything is here
+  // Whether a layer is gone once it has run.
+  bool streamed() const { return source != nullptr && !source->keeps(); }
   // A layer's weights, loaded if they are not here.
   absl::StatusOr<Weights> Layer(int layer, const StopToken& stop = StopToken::Never()) const;
+  // The same without a source, for which layers that are not here yet are loaded. REQUIRES not streamed.
+  absl::StatusOr<ModelWeights> Whole(const StopToken& stop = StopToken::Never()) const;
   // Every trained tensor that is here once, for optimisers: tied ones are the same object.
   std::vector<at::Tensor> Distinct() const;
   // Own copies to train; tied tensors stay tied. Those that are not trained never require gradients. REQUIRES

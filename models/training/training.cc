@@ -114,8 +114,9 @@ class Trainer {
       record_ = resumed.record;
       result_.best.value = record_.best_score;  // its interval was not kept
     } else {
-      EIGSVC_ASSIGN_OR_RETURN(
-          weights_, CallTorch("weights", [&] { return model_.weights().Clone(/*requires_grad=*/true); }));
+      EIGSVC_ASSIGN_OR_RETURN(const ModelWeights whole, model_.weights().Whole(stop_));
+      EIGSVC_ASSIGN_OR_RETURN(weights_,
+                              CallTorch("weights", [&] { return whole.Clone(/*requires_grad=*/true); }));
       EIGSVC_ASSIGN_OR_RETURN(parameters_,
                               CallTorch("weights", [&] { return ListParameters(model_, weights_); }));
     }

@@ -32,6 +32,9 @@ struct LoadOptions {
   // Looked at every few million elements: CANCELLED or DEADLINE_EXCEEDED. Never null; outlives the call.
   const StopToken* stop = &StopToken::Never();
   Residency residency = Residency::kAll;  // checkpoints only
+  // Of kAll: a layer is loaded when it is first asked for, which a LayerStream does while the one before it
+  // runs. What is wrong with a layer's numbers is said then.
+  bool as_it_runs = false;
 };
 
 struct FamilyEntry {

@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -14,10 +15,12 @@
 #include "ATen/ops/flatten.h"
 #include "ATen/ops/isfinite.h"
 #include "ATen/ops/nonzero.h"
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
+#include "absl/synchronization/mutex.h"
 #include "models/base/random.h"
 #include "models/base/status_macros.h"
 #include "models/tensor/device_queue.h"
@@ -276,6 +279,32 @@ class PlanLoader final : public LayerSource {
   std::map<WeightName, at::Tensor> shared_;
 };
 
+// Loads a layer when it is first asked for, and keeps it.
+class KeepingLoader final : public LayerSource {
+ public:
+  KeepingLoader(std::shared_ptr<const PlanLoader> loader, size_t layers)
+      : loader_(std::move(loader)), kept_(layers) {}
+
+  absl::StatusOr<Weights> Load(int layer, const StopToken& stop) const override {
+    if (std::optional<Weights> kept = Kept(layer)) return *std::move(kept);
+    EIGSVC_ASSIGN_OR_RETURN(Weights loaded, loader_->Load(layer, stop));
+    absl::MutexLock lock(&mutex_);
+    std::optional<Weights>& place = kept_[static_cast<size_t>(layer)];
+    if (!place) place = std::move(loaded);  // else another call was sooner: all share its tensors
+    return *place;
+  }
+  bool keeps() const override { return true; }
+  std::optional<Weights> Kept(int layer) const override {
+    absl::MutexLock lock(&mutex_);
+    return kept_[static_cast<size_t>(layer)];
+  }
+
+ private:
+  const std::shared_ptr<const PlanLoader> loader_;
+  mutable absl::Mutex mutex_;
+  mutable std::vector<std::optional<Weights>> kept_ ABSL_GUARDED_BY(mutex_);
+};
+
 // FNV-1a: a hash whose value is part of what a seed means, unlike std::hash.
 uint64_t HashName(absl::string_view name) {
   uint64_t hash = 0xcbf29ce484222325u;
@@ -322,6 +351,10 @@ absl::StatusOr<ModelWeights> LoadWeights(const Archive& archive, const WeightPla
   weights.outer = loader->outer();
   if (options.residency == Residency::kLayer) {
     weights.source = std::move(loader);
+    return weights;
+  }
+  if (options.as_it_runs) {
+    weights.source = std::make_shared<KeepingLoader>(std::move(loader), weights.layers.size());
     return weights;
   }
   for (size_t layer = 0; layer < weights.layers.size(); ++layer) {

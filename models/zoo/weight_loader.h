@@ -23,7 +23,8 @@ namespace eigsvc {
 // views of the archive's bytes. FAILED_PRECONDITION: lists missing, unexpected and mis-shaped keys, the
 // latter with both shapes; weights that are not floating point; tied weights that differ. DATA_LOSS: NaN or
 // Inf, naming key and element. CANCELLED, DEADLINE_EXCEEDED: told to stop. Of options.residency kLayer, keys
-// and shapes of all are checked here, and what is wrong with a layer's numbers is said when it is loaded.
+// and shapes of all are checked here, and what is wrong with a layer's numbers is said when it is loaded; so
+// where options.as_it_runs.
 absl::StatusOr<ModelWeights> LoadWeights(const Archive& archive, const WeightPlan& plan,
                                          const std::vector<std::string>& ignored, const Settings& settings,
                                          const LoadOptions& options);

@@ -80,7 +80,7 @@ absl::Status Run(const worker::v1::RunAnalysisRequest& request, ModelPool& pool,
   EIGSVC_ASSIGN_OR_RETURN(std::shared_ptr<const Task> task,
                           SizeFreshModel(spec.task(), sources, &checkpoint));
   EIGSVC_ASSIGN_OR_RETURN(const ModelPool::Handle model,
-                          pool.Acquire(checkpoint, spec.dtype(), stop, spec.residency()));
+                          pool.Acquire(checkpoint, spec.dtype(), stop, spec.residency(), /*whole=*/false));
   v1::AnalysisEvent loaded = new_event();
   *loaded.mutable_model() = model->description;
   on_event(std::move(loaded));

@@ -71,12 +71,13 @@ ModelPool::ModelPool(std::vector<c10::Device> devices, std::string device_name, 
 
 absl::StatusOr<ModelPool::Handle> ModelPool::Acquire(const worker::v1::ResolvedCheckpoint& checkpoint,
                                                      const std::string& dtype, const StopToken& stop,
-                                                     absl::string_view residency_name) {
+                                                     absl::string_view residency_name, bool whole) {
   const v1::CheckpointRef& ref = checkpoint.ref();
   LoadOptions options;
   options.device = devices_.front();
   options.max_weight_bytes = budget_bytes_;
   options.stop = &stop;
+  options.as_it_runs = !whole && devices_.size() == 1 && options.device.is_cuda();
   EIGSVC_ASSIGN_OR_RETURN(options.dtype, ParseDtype(dtype.empty() ? "float32" : dtype));
   EIGSVC_ASSIGN_OR_RETURN(const std::optional<Residency> residency, ParseResidency(residency_name));
   Settings overrides;
@@ -102,7 +103,11 @@ absl::StatusOr<ModelPool::Handle> ModelPool::Acquire(const worker::v1::ResolvedC
     if (!ref.has_twin_seed()) return base;
     return MakeTwin(std::move(base), ref.twin_seed(), options);
   }
-  return AcquireTrained(checkpoint, overrides, residency, options);
+  EIGSVC_ASSIGN_OR_RETURN(Handle model, AcquireTrained(checkpoint, overrides, residency, options));
+  if (whole && !model->model->weights().streamed()) {  // an earlier job may have left some layers out
+    EIGSVC_RETURN_IF_ERROR(model->model->weights().Whole(stop).status());
+  }
+  return model;
 }
 
 absl::StatusOr<ModelPool::Handle> ModelPool::AcquireTrained(const worker::v1::ResolvedCheckpoint& checkpoint,
@@ -217,7 +222,7 @@ ModelPool::Handle ModelPool::Find(const std::string& id) {
 absl::StatusOr<ModelPool::Handle> ModelPool::Keep(PooledModel model) {
   LoadOptions held;
   held.dtype = model.model->dtype();
-  held.residency = model.model->weights().source != nullptr ? Residency::kLayer : Residency::kAll;
+  held.residency = model.model->weights().streamed() ? Residency::kLayer : Residency::kAll;
   model.size_bytes = WeightBytes(model.model->plan(), held);
   model.description.set_device(device_name_);
   model.description.set_model_id(model.id);

@@ -50,11 +50,13 @@ class ModelPool {
   const ContentsReader* reader() const { return reader_; }
 
   // The model that `checkpoint` names, loaded or initialised if it is not here yet. `dtype` and `residency`
-  // as in AnalysisSpec. Errors as Archive::Open, LoadModel, FindFamily and ParseDtype; INVALID_ARGUMENT for
+  // as in AnalysisSpec. `whole`: with all its layers; else those of a checkpoint may come to a CUDA device as
+  // they are first run (LoadOptions::as_it_runs). Errors as Archive::Open, LoadModel, FindFamily and ParseDtype; INVALID_ARGUMENT for
   // settings that are no JSON object or a checkpoint without a source; RESOURCE_EXHAUSTED when it does not
   // fit the budget; CANCELLED and DEADLINE_EXCEEDED while it waits for another load or loads.
   absl::StatusOr<Handle> Acquire(const worker::v1::ResolvedCheckpoint& checkpoint, const std::string& dtype,
-                                 const StopToken& stop, absl::string_view residency = "auto");
+                                 const StopToken& stop, absl::string_view residency = "auto",
+                                 bool whole = true);
 
   // NOT_FOUND: no such model.
   absl::Status Unload(const std::string& id);

@@ -53,16 +53,19 @@ TEST_P(ResidencyTest, GivesTheSameBits) {
   }
   const FakeTask task(11, testing::kTinyVocabulary, 17, 17);
   std::vector<AnalysisResult> results;
-  // Held whole; streamed with all examples sharing each layer; streamed again for every batch.
-  for (const auto& [residency, held_bytes] : {std::pair(Residency::kAll, int64_t{1}),
-                                              {Residency::kLayer, int64_t{1} << 30},
-                                              {Residency::kLayer, 1}}) {
+  // Held whole; streamed with all examples sharing each layer; streamed again for every batch; kept as the
+  // first batch runs.
+  for (const auto& [residency, held_bytes, as_it_runs] :
+       {std::tuple(Residency::kAll, int64_t{1}, false),
+        std::tuple(Residency::kLayer, int64_t{1} << 30, false),
+        std::tuple(Residency::kLayer, int64_t{1}, false), std::tuple(Residency::kAll, int64_t{1}, true)}) {
     EIGSVC_ASSERT_OK_AND_ASSIGN(const Archive archive, Archive::Open(path, {.on_demand = true}));
     LoadOptions load;
     load.residency = residency;
+    load.as_it_runs = as_it_runs;
     EIGSVC_ASSERT_OK_AND_ASSIGN(const auto model, LoadModel(archive, {}, load));
-    EXPECT_EQ(model->weights().source != nullptr, residency == Residency::kLayer);
-    if (residency == Residency::kLayer) {
+    EXPECT_EQ(model->weights().streamed(), residency == Residency::kLayer);
+    if (residency == Residency::kLayer || as_it_runs) {
       for (const Weights& layer : model->weights().layers) EXPECT_TRUE(layer.all().empty());
     }
     AnalysisOptions options;
@@ -87,6 +90,31 @@ TEST_P(ResidencyTest, GivesTheSameBits) {
     EXPECT_EQ(results[i].tokens, whole.tokens);
     const std::string exported = ReadFile(absl::StrCat("export", i, ".safetensors"));
     EXPECT_TRUE(exported == ReadFile("export0.safetensors"));
+  }
+}
+
+TEST_P(ResidencyTest, ALayerThatComesAsItRunsStays) {
+  const std::string path = directory_ + "/model.safetensors";
+  {
+    EIGSVC_ASSERT_OK_AND_ASSIGN(const auto model, testing::MakeTiny(GetParam()));
+    EIGSVC_ASSERT_OK(SaveModel(*model, model->weights(), {}, path));
+  }
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Archive archive, Archive::Open(path, {.on_demand = true}));
+  LoadOptions load;
+  load.as_it_runs = true;
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const auto model, LoadModel(archive, {}, load));
+  const ModelWeights& weights = model->weights();
+  ASSERT_NE(weights.source, nullptr);
+  EXPECT_FALSE(weights.source->Kept(0).has_value());
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const ModelWeights whole, weights.Whole());
+  EXPECT_EQ(whole.source, nullptr);
+  std::filesystem::resize_file(path, 16);  // from here on nothing is read any more
+  for (int layer = 0; layer < static_cast<int>(weights.layers.size()); ++layer) {
+    EXPECT_TRUE(weights.source->Kept(layer).has_value());
+    EIGSVC_ASSERT_OK_AND_ASSIGN(const Weights again, weights.Layer(layer));
+    const Weights& first = whole.layers[static_cast<size_t>(layer)];
+    ASSERT_EQ(again.all().size(), first.all().size());
+    for (const auto& [name, tensor] : first.all()) EXPECT_TRUE(again[name].is_same(tensor)) << name;
   }
 }
 
