@@ -33,17 +33,19 @@ absl::StatusOr<Parsed> ParseFile(const std::shared_ptr<const OpenedFile>& file, 
     EIGSVC_ASSIGN_OR_RETURN(const FileBytes first, file->ReadRange(0, 9, *options.stop));
     head = SafetensorsHeadBytes(first.bytes);
   }
-  EIGSVC_ASSIGN_OR_RETURN(const FileBytes bytes, head ? file->ReadHead(*head, *options.stop)
-                                                      : file->Read(options.memory_map, *options.stop));
+  const Hold copied = options.reader == nullptr ? Hold::kMemory : Hold::kSharedMemory;
+  EIGSVC_ASSIGN_OR_RETURN(const FileBytes bytes,
+                          head ? file->ReadHead(*head, copied, *options.stop)
+                               : file->Read(options.memory_map ? Hold::kMap : copied, *options.stop));
   digest = bytes.sha256;
   Parsed parsed;
   if (options.reader == nullptr) {
     EIGSVC_ASSIGN_OR_RETURN(parsed.contents,
                             ReadContents(bytes.bytes, file->name(), file->size(), *options.stop));
   } else {
-    EIGSVC_ASSIGN_OR_RETURN(parsed.contents, options.reader->Read(*file, *options.stop));
+    EIGSVC_ASSIGN_OR_RETURN(parsed.contents,
+                            options.reader->Read(bytes, file->name(), file->size(), *options.stop));
     EIGSVC_RETURN_IF_ERROR(CheckContents(parsed.contents, file->size()));
-    EIGSVC_RETURN_IF_ERROR(file->CheckUnchanged());  // it read the bytes that were hashed
   }
   parsed.tensors = head ? TensorsIn(parsed.contents, file) : TensorsIn(parsed.contents, bytes);
   return parsed;

@@ -124,7 +124,7 @@ absl::StatusOr<std::string> ReadSmallFile(const std::string& path) {
     return absl::ResourceExhaustedError(
         absl::StrCat(file.name(), " has ", file.size(), " bytes; at most 16 MiB are read"));
   }
-  EIGSVC_ASSIGN_OR_RETURN(const FileBytes bytes, file.Read(/*memory_map=*/false));
+  EIGSVC_ASSIGN_OR_RETURN(const FileBytes bytes, file.Read(Hold::kMemory));
   return std::string(reinterpret_cast<const char*>(bytes.bytes.data()), bytes.bytes.size());
 }
 

@@ -17,6 +17,7 @@
 namespace eigsvc {
 namespace {
 
+constexpr size_t kMaxDimensions = 64;                 // as LibTorch
 constexpr int64_t kMaxExpansion = int64_t{64} << 20;  // bytes that zero strides may add, over the whole file
 
 // A format known by its first bytes that is not read, and what to do about it.
@@ -93,6 +94,10 @@ absl::Status CheckTensor(const FileContents::Tensor& tensor, int64_t file_bytes,
   if (tensor.shape.size() != tensor.strides.size()) {
     return absl::DataLossError(
         absl::StrCat("it has ", tensor.shape.size(), " sizes but ", tensor.strides.size(), " strides"));
+  }
+  if (tensor.shape.size() > kMaxDimensions) {
+    return absl::DataLossError(
+        absl::StrCat("it has ", tensor.shape.size(), " dimensions; at most ", kMaxDimensions, " are read"));
   }
   const int64_t element_bytes = ElementBytes(tensor.type);
   const int64_t capacity = (tensor.end - tensor.begin) / element_bytes;

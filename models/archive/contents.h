@@ -49,8 +49,9 @@ absl::Status CheckContents(const FileContents& contents, int64_t file_bytes);
 class ContentsReader {
  public:
   virtual ~ContentsReader() = default;
-  // Of the file as it is now. Codes as Archive::Open.
-  virtual absl::StatusOr<FileContents> Read(const OpenedFile& file, const StopToken& stop) const = 0;
+  // As ReadContents, of bytes that have a descriptor. Codes as Archive::Open.
+  virtual absl::StatusOr<FileContents> Read(const FileBytes& bytes, const std::string& name,
+                                            int64_t file_bytes, const StopToken& stop) const = 0;
 };
 
 }  // namespace eigsvc

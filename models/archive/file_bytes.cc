@@ -25,14 +25,42 @@ constexpr std::align_val_t kAlignment{64};       // so that aligned records stay
 struct Buffer {
   absl::Span<std::byte> bytes;
   std::shared_ptr<const void> owner;
+  int descriptor = -1;
 };
 
-absl::StatusOr<Buffer> Allocate(int64_t size, const std::string& name) {
+absl::Status NoMemory(int64_t size, const std::string& name) {
+  return absl::ResourceExhaustedError(absl::StrCat("no memory for the ", size, " bytes of ", Quoted(name)));
+}
+
+absl::StatusOr<Buffer> AllocateShared(int64_t size, const std::string& name) {
+  const int writable = memfd_create("eigsvc", MFD_CLOEXEC);
+  if (writable < 0) return NoMemory(size, name);
+  const size_t bytes = static_cast<size_t>(size);
+  void* const map = ftruncate(writable, size) == 0
+                        ? mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, writable, 0)
+                        : MAP_FAILED;
+  // Who is shown this one cannot change what the map is about to hold.
+  const int readable = open(absl::StrCat("/proc/self/fd/", writable).c_str(), O_RDONLY | O_CLOEXEC);
+  close(writable);
+  if (map == MAP_FAILED || readable < 0) {
+    if (map != MAP_FAILED) munmap(map, bytes);
+    if (readable >= 0) close(readable);
+    return NoMemory(size, name);
+  }
+  return Buffer{absl::MakeSpan(static_cast<std::byte*>(map), bytes),
+                std::shared_ptr<const void>(map,
+                                            [bytes, readable](const void* at) {
+                                              munmap(const_cast<void*>(at), bytes);
+                                              close(readable);
+                                            }),
+                readable};
+}
+
+absl::StatusOr<Buffer> Allocate(int64_t size, Hold hold, const std::string& name) {
+  if (hold == Hold::kSharedMemory) return AllocateShared(size, name);
   auto* const memory =
       static_cast<std::byte*>(::operator new(static_cast<size_t>(size), kAlignment, std::nothrow));
-  if (memory == nullptr) {
-    return absl::ResourceExhaustedError(absl::StrCat("no memory for the ", size, " bytes of ", Quoted(name)));
-  }
+  if (memory == nullptr) return NoMemory(size, name);
   return Buffer{absl::MakeSpan(memory, static_cast<size_t>(size)),
                 std::shared_ptr<const void>(
                     memory, [](const void* at) { ::operator delete(const_cast<void*>(at), kAlignment); })};
@@ -140,25 +168,28 @@ absl::Status OpenedFile::CheckUnchanged() const {
 }
 
 absl::StatusOr<FileBytes> OpenedFile::ReadRange(int64_t begin, int64_t end, const StopToken& stop) const {
-  EIGSVC_ASSIGN_OR_RETURN(Buffer buffer, Allocate(end - begin, name_));
+  EIGSVC_ASSIGN_OR_RETURN(Buffer buffer, Allocate(end - begin, Hold::kMemory, name_));
   EIGSVC_RETURN_IF_ERROR(ReadAt(begin, buffer.bytes, stop));
   EIGSVC_RETURN_IF_ERROR(CheckUnchanged());
   return FileBytes{buffer.bytes, std::move(buffer.owner), ""};
 }
 
-absl::StatusOr<FileBytes> OpenedFile::ReadHead(int64_t size, const StopToken& stop) const {
-  EIGSVC_ASSIGN_OR_RETURN(FileBytes head, ReadRange(0, std::min(size, size_), stop));
-  EIGSVC_ASSIGN_OR_RETURN(const Buffer chunk, Allocate(std::min<int64_t>(kChunkBytes, size_), name_));
+absl::StatusOr<FileBytes> OpenedFile::ReadHead(int64_t size, Hold hold, const StopToken& stop) const {
+  size = std::min(size, size_);
+  EIGSVC_ASSIGN_OR_RETURN(Buffer head, Allocate(size, hold, name_));
+  EIGSVC_RETURN_IF_ERROR(ReadAt(0, head.bytes, stop));
   Sha256 hash;
-  for (int64_t done = 0; done < size_; done += kChunkBytes) {
+  hash.Update(head.bytes);
+  EIGSVC_ASSIGN_OR_RETURN(const Buffer chunk,
+                          Allocate(std::min<int64_t>(kChunkBytes, size_), Hold::kMemory, name_));
+  for (int64_t done = size; done < size_; done += kChunkBytes) {
     const absl::Span<std::byte> bytes =
         chunk.bytes.first(static_cast<size_t>(std::min<int64_t>(kChunkBytes, size_ - done)));
     EIGSVC_RETURN_IF_ERROR(ReadAt(done, bytes, stop));
     hash.Update(bytes);
   }
   EIGSVC_RETURN_IF_ERROR(CheckUnchanged());
-  head.sha256 = hash.Finish();
-  return head;
+  return FileBytes{head.bytes, std::move(head.owner), hash.Finish(), head.descriptor};
 }
 
 absl::StatusOr<FileBytes> OpenedFile::Map() const {
@@ -170,22 +201,23 @@ absl::StatusOr<FileBytes> OpenedFile::Map() const {
   result.owner =
       std::shared_ptr<const void>(map, [size](const void* at) { munmap(const_cast<void*>(at), size); });
   result.bytes = absl::MakeConstSpan(static_cast<const std::byte*>(map), size);
+  result.descriptor = descriptor_;
   return result;
 }
 
-absl::StatusOr<FileBytes> OpenedFile::Read(bool memory_map, const StopToken& stop) const {
+absl::StatusOr<FileBytes> OpenedFile::Read(Hold hold, const StopToken& stop) const {
   FileBytes result;
   if (size_ == 0) return absl::DataLossError(absl::StrCat(Quoted(name_), " is empty"));
   const size_t size = static_cast<size_t>(size_);
   Sha256 hash;
-  if (memory_map) {
+  if (hold == Hold::kMap) {
     EIGSVC_ASSIGN_OR_RETURN(result, Map());
     for (size_t done = 0; done < size; done += kChunkBytes) {
       EIGSVC_RETURN_IF_ERROR(stop.Check());
       hash.Update(result.bytes.subspan(done, kChunkBytes));
     }
   } else {
-    EIGSVC_ASSIGN_OR_RETURN(Buffer buffer, Allocate(size_, name_));
+    EIGSVC_ASSIGN_OR_RETURN(Buffer buffer, Allocate(size_, hold, name_));
     for (size_t done = 0; done < size; done += kChunkBytes) {
       const absl::Span<std::byte> bytes = buffer.bytes.subspan(done, std::min(kChunkBytes, size - done));
       EIGSVC_RETURN_IF_ERROR(ReadAt(static_cast<int64_t>(done), bytes, stop));
@@ -193,6 +225,7 @@ absl::StatusOr<FileBytes> OpenedFile::Read(bool memory_map, const StopToken& sto
     }
     result.owner = std::move(buffer.owner);
     result.bytes = buffer.bytes;
+    result.descriptor = buffer.descriptor;
   }
   result.sha256 = hash.Finish();
   return result;

@@ -18,8 +18,15 @@ namespace eigsvc {
 struct FileBytes {
   absl::Span<const std::byte> bytes;
   std::shared_ptr<const void> owner;  // keeps `bytes` alive
-  std::string sha256;                 // of exactly `bytes`
+  std::string sha256;                 // of exactly `bytes`, or of the file whose first ones they are
+  // For reading, of a file or of memory that holds exactly `bytes`: for another process. -1: there is none.
+  // Goes with `owner` or the OpenedFile.
+  int descriptor = -1;
 };
+
+// Where the bytes of a file are held: in memory of this process, mapped, or in memory that another process
+// may be shown.
+enum class Hold { kMemory, kMap, kSharedMemory };
 
 // An opened regular file whose size is known before a byte of it is read.
 class OpenedFile {
@@ -35,23 +42,22 @@ class OpenedFile {
 
   const std::string& name() const { return name_; }  // last part of the path
   int64_t size() const { return size_; }
-  int descriptor() const { return descriptor_; }  // for reading; stays this object's
   // DATA_LOSS when the file shrinks meanwhile; RESOURCE_EXHAUSTED when memory does not suffice; CANCELLED,
   // DEADLINE_EXCEEDED.
-  absl::StatusOr<FileBytes> Read(bool memory_map, const StopToken& stop = StopToken::Never()) const;
+  absl::StatusOr<FileBytes> Read(Hold hold, const StopToken& stop = StopToken::Never()) const;
   // Mapped, without a digest. DATA_LOSS when empty; RESOURCE_EXHAUSTED.
   absl::StatusOr<FileBytes> Map() const;
-  // The first bytes alone, at most `size` of them, with the digest of the whole file. Errors as Read.
-  absl::StatusOr<FileBytes> ReadHead(int64_t size, const StopToken& stop) const;
+  // The first bytes alone, at most `size` of them, with the digest of these and the rest of the file. `hold`
+  // is not kMap. Errors as Read.
+  absl::StatusOr<FileBytes> ReadHead(int64_t size, Hold hold, const StopToken& stop) const;
   // Bytes [begin, end), without a digest. Errors as Read; DATA_LOSS when the file was written to since it was
   // opened.
   absl::StatusOr<FileBytes> ReadRange(int64_t begin, int64_t end, const StopToken& stop) const;
-  // DATA_LOSS when the file was written to since it was opened.
-  absl::Status CheckUnchanged() const;
 
  private:
   explicit OpenedFile(int descriptor) : descriptor_(descriptor) {}
   absl::Status ReadAt(int64_t offset, absl::Span<std::byte> out, const StopToken& stop) const;
+  absl::Status CheckUnchanged() const;
 
   int descriptor_;
   std::string name_;

@@ -8,6 +8,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -20,12 +21,6 @@
 
 namespace eigsvc {
 namespace {
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kSanitized = true;
-#else
-constexpr bool kSanitized = false;
-#endif
 
 constexpr uid_t kNobody = 65534;
 
@@ -64,8 +59,6 @@ int FilterCalls() {
   const std::unique_ptr<void, void (*)(scmp_filter_ctx)> filter(
       seccomp_init(kSanitized ? SCMP_ACT_ERRNO(EPERM) : SCMP_ACT_KILL_PROCESS), seccomp_release);
   int error = filter == nullptr ? -ENOMEM : 0;
-  if (error == 0)
-    error = seccomp_attr_set(filter.get(), SCMP_FLTATR_CTL_SSB, 1);  // as in the worker's filter
   for (const int call : kAllowed) {
     if (error == 0) error = seccomp_rule_add(filter.get(), SCMP_ACT_ALLOW, call, 0);
   }
@@ -79,12 +72,17 @@ int FilterCalls() {
 
 }  // namespace
 
-absl::Status EnterJail(int64_t more_bytes) {
+absl::Status EnterJail(int64_t more_bytes, int64_t file_bytes) {
   std::vector<std::string> refused;
   if (!BecomeNobody()) refused.push_back(absl::StrCat("it stays root: ", std::strerror(errno)));
   prctl(PR_SET_PDEATHSIG, SIGKILL);  // forgotten by a change of user
   if (!LimitAddresses(more_bytes))
     refused.push_back(absl::StrCat("its addresses cannot be limited: ", std::strerror(errno)));
+  rlimit time{};
+  getrlimit(RLIMIT_CPU, &time);
+  time.rlim_cur = std::min(time.rlim_max, 120 + static_cast<rlim_t>(file_bytes >> 26));
+  if (setrlimit(RLIMIT_CPU, &time) != 0)
+    refused.push_back(absl::StrCat("its processor time cannot be limited: ", std::strerror(errno)));
   const rlimit none{0, 0};
   if (setrlimit(RLIMIT_NOFILE, &none) != 0)
     refused.push_back(absl::StrCat("its descriptors cannot be limited: ", std::strerror(errno)));

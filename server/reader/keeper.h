@@ -6,22 +6,23 @@
 #include <cstdint>
 #include <string>
 
-#include "absl/status/statusor.h"
 #include "server/reader/reader.h"
 
 namespace eigsvc {
 
-// What a reader may take beyond the addresses of the file it maps.
+// What a reader may take beyond the addresses of the bytes it maps.
 inline constexpr int64_t kReaderBytes = int64_t{256} << 20;
 
 // An answer comes in one stream: the size of a message (int64_t), the message, and how the reader ended (int,
 // as waitpid(2) has it), written by the keeper. Whole answers alone are heeded.
 
-// One message: the file's name and two descriptors. False: the keeper is gone.
-bool SendRequest(int control, const std::string& name, int file, int answer);
+// One message to the keeper: what is to be read, and two descriptors, of the bytes and of the answer's
+// socket. 0, or an errno; EPIPE: the keeper is gone.
+int SendRequest(int control, const std::string& name, int64_t file_bytes, int bytes, int answer);
 
 // Serves requests until the other end of `control` is closed, then ends the process. To be called in a fresh
-// child whose parent is `owner`.
+// child of `owner`. It enters the sandbox of workers (sandbox.h), forgets the environment, cannot be traced,
+// and keeps no descriptors but `control` and the standard ones.
 [[noreturn]] void Keep(int control, pid_t owner, const ConfinedReader::TakeApart& take_apart);
 
 }  // namespace eigsvc

@@ -26,10 +26,10 @@
 #include "models/tensor/device.h"
 #include "models/tensor/torch_call.h"
 #include "server/reader/reader.h"
+#include "server/reader/sandbox.h"
 #include "server/worker/device_info.h"
 #include "server/worker/headless.h"
 #include "server/worker/outline.h"
-#include "server/worker/sandbox.h"
 #include "server/worker/worker_service.h"
 
 namespace eigsvc {
@@ -89,7 +89,7 @@ absl::StatusOr<std::string> SelfTest(const std::vector<c10::Device>& devices) {
   return report;
 }
 
-int Serve(const Options& options, const std::vector<c10::Device>& devices, const ContentsReader& reader) {
+int Serve(const Options& options, const std::vector<c10::Device>& devices, const ConfinedReader& reader) {
   // sun_path holds 108 bytes with its terminator; gRPC's own message does not name the path.
   if (options.socket.size() > 107) {
     return Fail(absl::InvalidArgumentError(
@@ -104,6 +104,11 @@ int Serve(const Options& options, const std::vector<c10::Device>& devices, const
   if (!self_test.ok()) return Fail(self_test.status());
   service_options.self_test = *self_test;
   service_options.reader = &reader;
+  std::thread([&reader] {  // so that the daemon starts a worker that can read
+    reader.WaitUntilKeeperIsGone();
+    _exit(Fail(absl::UnavailableError("the keeper of the readers of checkpoints is gone; ending")));
+  })
+      .detach();
   Confine();
 
   WorkerService service(std::move(service_options));
@@ -218,26 +223,27 @@ int Main(int argc, char** argv) {
     return 0;
   }
   // Before LibTorch or gRPC start threads: it forks.
-  const absl::StatusOr<std::unique_ptr<ConfinedReader>> reader = ConfinedReader::Start();
-  if (!reader.ok()) return Fail(reader.status());
+  absl::StatusOr<std::unique_ptr<ConfinedReader>> started = ConfinedReader::Start();
+  if (!started.ok()) return Fail(started.status());
+  const ConfinedReader& reader = *started->release();  // ends with this process: threads use it to the last
   if (inspect->parsed()) {
     Confine();
     options.inspect.archive.on_demand = true;
-    options.inspect.archive.reader = reader->get();
+    options.inspect.archive.reader = &reader;
     return Inspect(options);
   }
   const absl::StatusOr<std::vector<c10::Device>> devices = ParseDevices(options.device);
   if (!devices.ok()) return Fail(devices.status());
   RequireFullFloat32();
   if (options.threads > 0) at::set_num_threads(options.threads);
-  if (analyze->parsed()) return Analyze(options, *devices, **reader);
+  if (analyze->parsed()) return Analyze(options, *devices, reader);
   if (options.socket.empty()) {
     std::fprintf(stderr, "eigsvc-worker: give --socket PATH to serve, or the analyze command; see --help\n");
     return kExitUsage;
   }
   if (!DieWithParent(parent))
     return Fail(absl::UnavailableError("the parent process ended while this one started"));
-  return Serve(options, *devices, **reader);
+  return Serve(options, *devices, reader);
 }
 
 }  // namespace

@@ -58,6 +58,7 @@ absl::StatusOr<std::unique_ptr<ChildProcess>> ChildProcess::Start(const std::vec
   std::vector<char*> pointers;
   for (const std::string& argument : argv) pointers.push_back(const_cast<char*>(argument.c_str()));
   pointers.push_back(nullptr);
+  prctl(PR_SET_CHILD_SUBREAPER, 1);  // what a child leaves behind would otherwise wait for somebody else
   // The exec closes the pipe; an error comes through it before.
   int error_pipe[2];
   if (pipe2(error_pipe, O_CLOEXEC) != 0) return CannotRun(argv[0], errno);
@@ -127,6 +128,8 @@ bool ChildProcess::WaitForExit(absl::Duration timeout, std::string* cause) {
     kill(-pid_, SIGKILL);  // what it started itself; the number is taken until the wait below
     int status = 0;
     waitpid(pid_, &status, 0);
+    while (waitpid(-pid_, nullptr, 0) > 0 || errno == EINTR) {  // it came to this process, see Start
+    }
     reaped_ = true;
     cause_ = Describe(status);
   }

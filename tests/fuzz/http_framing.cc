@@ -66,5 +66,8 @@ std::string Exchange(const uint8_t* data, size_t size) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string answer = eigsvc::Exchange(data, size);
   if (!answer.empty() && !absl::StartsWith(answer, "HTTP/1.")) std::abort();
+  constexpr absl::string_view kProbe = "GET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+  const std::string alive = eigsvc::Exchange(reinterpret_cast<const uint8_t*>(kProbe.data()), kProbe.size());
+  if (!absl::StartsWith(alive, "HTTP/1.1 200")) std::abort();
   return 0;
 }

@@ -8,7 +8,7 @@ seconds=${1:?usage: tests/fuzz/run.sh SECONDS [BUILD_DIR]}
 build=${2:-build-fuzz}
 [ $# -lt 2 ] || shift
 shift
-[ $# -gt 0 ] || set -- safetensors_header zip_directory pickle_machine checkpoint_file data_readers requests http_framing
+[ $# -gt 0 ] || set -- safetensors_header zip_directory pickle_machine checkpoint_file reader_answer data_readers requests http_framing
 targets=$*
 findings=$build/fuzz-findings
 mkdir -p "$findings"

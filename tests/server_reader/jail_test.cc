@@ -22,19 +22,13 @@ namespace {
 
 constexpr int64_t kMore = int64_t{64} << 20;
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kSanitized = true;
-#else
-constexpr bool kSanitized = false;
-#endif
-
 // The exit code of a child that runs `inside` in jail; -N: it ended by signal N.
 template <typename Inside>
 int InJail(const Inside& inside) {
   const pid_t pid = fork();
   if (pid == 0) {
     const uid_t before = geteuid();
-    if (!EnterJail(kMore).ok()) _exit(101);
+    if (!EnterJail(kMore, 0).ok()) _exit(101);
     _exit(inside(before));
   }
   int status = 0;
@@ -108,7 +102,7 @@ TEST(JailTest, IsWhatTheKernelSaysItIs) {
   ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
   const pid_t pid = fork();
   if (pid == 0) {
-    const bool ok = EnterJail(kMore).ok();
+    const bool ok = EnterJail(kMore, 0).ok();
     char go = ok ? 'y' : 'n';
     const bool waited = send(pair[1], &go, 1, MSG_NOSIGNAL) == 1 && read(pair[1], &go, 1) == 1;
     _exit(waited ? 0 : 1);

@@ -108,6 +108,15 @@ TEST(WorkerProcessTest, FilesAreTakenApartByAConfinedProcess) {
   EXPECT_THAT(ended.output, AllOf(HasSubstr("eigsvc-keeper"), HasSubstr("ended 0")));
 }
 
+TEST(WorkerProcessTest, EndsWithoutTheKeeperOfItsReaders) {
+  TempDir dir;
+  const Ended ended = Shell(absl::StrCat(
+      "S=", dir.Path("w"), "; $W --socket $S & P=$!; while [ ! -S $S ]; do sleep 0.05; done; ",
+      "for s in /proc/[0-9]*/stat; do set -- $(cat $s 2>/dev/null); [ \"$4\" = $P ] && kill -9 $1; "
+      "done; wait $P; echo \"ended $?\""));
+  EXPECT_THAT(ended.output, AllOf(HasSubstr("keeper"), HasSubstr("ended 1")));
+}
+
 TEST(WorkerProcessTest, DiesWithItsParent) {
   TempDir dir;
   const Ended ended = Shell(absl::StrCat("S=", dir.Path("w"),

@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <string>
 #include <thread>
 #include <vector>
@@ -97,7 +98,9 @@ TEST(ChildProcessTest, KillReachesWhatTheChildStartedItself) {
   std::string cause;
   EXPECT_TRUE(child->WaitForExit(absl::Seconds(10), &cause));
   EXPECT_EQ(cause, "signal 9");
-  // Only the pipe's end tells for sure: the grandchild is not ours to wait for.
+  // It came to this process and was waited for: no zombie is left, even where this is the first process.
+  EXPECT_EQ(kill(grandchild, 0), -1);
+  EXPECT_EQ(errno, ESRCH);
   EXPECT_EQ(read(fds[0], buffer, sizeof buffer), 0);
   close(fds[0]);
   child->Kill();  // nothing left; must not hit whoever has the number next

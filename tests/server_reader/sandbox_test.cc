@@ -1,6 +1,6 @@
 // What a worker can no longer do once it is in its sandbox. Each test is a child process: there is no way
 // out.
-#include "server/worker/sandbox.h"
+#include "server/reader/sandbox.h"
 
 #include <sched.h>
 #include <sys/ptrace.h>

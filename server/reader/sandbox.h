@@ -1,4 +1,5 @@
-// What a worker gives up before it opens a client's file, so that a flaw in a reader finds little to call.
+// What a worker and the keeper of its readers give up before a client's file is opened, so that a flaw finds
+// little to call.
 #pragma once
 
 #include "absl/status/status.h"

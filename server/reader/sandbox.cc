@@ -1,4 +1,4 @@
-#include "server/worker/sandbox.h"
+#include "server/reader/sandbox.h"
 
 #include <sched.h>
 #include <seccomp.h>

@@ -1,0 +1,24 @@
+// The process that takes one file apart. Internal to this room.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "server/reader/reader.h"
+
+namespace eigsvc {
+
+struct ReadRequest {
+  std::string name;
+  int64_t file_bytes = 0;
+  int bytes = -1, answer = -1;  // descriptors
+};
+
+// In a fresh child of the keeper's: drops every other descriptor, maps the bytes, goes to jail, answers,
+// ends.
+[[noreturn]] void BeReader(ReadRequest request, const ConfinedReader::TakeApart& take_apart);
+
+// Whether all of it went to a socket whose other end is still open.
+bool SendAll(int socket, const void* data, size_t size);
+
+}  // namespace eigsvc
