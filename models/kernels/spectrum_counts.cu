@@ -49,8 +49,8 @@ struct Launched {
   uint32_t segments;  // of a row
 };
 
-// kFactored: a step's number times each of the unit's factors.
-enum class Layout { kContiguous, kStrided, kNested, kFactored };
+// kDifferences: a step's number from the one before it. kFactored: times each of the unit's factors.
+enum class Layout { kContiguous, kStrided, kDifferences, kNested, kFactored };
 
 __device__ __forceinline__ float Product(float a, float b) { return __fmul_rn(a, b); }
 __device__ __forceinline__ double Product(double a, double b) { return __dmul_rn(a, b); }
@@ -277,8 +277,20 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
     const int count = static_cast<int>(end - begin < launched.segment ? end - begin : launched.segment);
     const int64_t start = unit_offset + row * problem.row_stride + problem.first * problem.step_stride +
                           (kLayout >= Layout::kNested ? 0 : begin * stride);
+    // Neighbouring lanes read each other's numbers, which a cache holds by then.
+    const T* previous = nullptr;
+    int opening = -1;  // the item's value that has it for the one before
+    if constexpr (kLayout == Layout::kDifferences) {
+      previous = part.previous + row * problem.previous_row_stride +
+                 blockIdx.x % part_units * problem.previous_unit_stride;
+      if (problem.first + begin == 0) opening = 0;
+    }
     const auto fetch = [&](int i) {  // the item's value i
       int64_t at = start + i * stride;
+      if constexpr (kLayout == Layout::kDifferences) {
+        const T* const own = part.log_magnitude + at;
+        return *(i == opening ? previous : own - stride) - *own;
+      }
       if constexpr (kLayout == Layout::kNested) {
         const uint32_t j = static_cast<uint32_t>(begin) + static_cast<uint32_t>(i), step = j / per_unit;
         at = start + step * problem.step_stride + (j - step * per_unit) * problem.value_stride;
@@ -369,6 +381,8 @@ absl::Status CountOnCuda(const CountProblem<T>& problem, void* stream) {
   const bool contiguous = flat && (problem.per_unit == 1 ? problem.step_stride : problem.value_stride) == 1;
   if (problem.parts[0].factors != nullptr) {
     launch(&CountKernel<T, false, Layout::kFactored>);
+  } else if (problem.parts[0].previous != nullptr) {
+    launch(&CountKernel<T, false, Layout::kDifferences>);
   } else if (problem.parts[0].phase != nullptr) {
     launch(flat ? &CountKernel<T, true, Layout::kStrided> : &CountKernel<T, true, Layout::kNested>);
   } else {
