@@ -27,16 +27,31 @@ constexpr int64_t kTableRows = 128;  // 2.8 MB of slots; a launch goes to one ta
 // Beyond it, the tables are emptied and made anew: thousands of channels in each of many layers.
 constexpr int64_t kMostTableBytes = int64_t{1} << 30;
 
+bool SameStrides(const at::Tensor& a, const at::Tensor& b) {
+  return a.defined() == b.defined() && (!a.defined() || a.strides() == b.strides());
+}
+
 bool CanShareALaunch(const CountedChunk& a, const CountedChunk& b) {
   return a.log_magnitude.scalar_type() == b.log_magnitude.scalar_type() &&
          a.log_magnitude.sizes() == b.log_magnitude.sizes() &&
          a.log_magnitude.strides() == b.log_magnitude.strides() && a.phase.defined() == b.phase.defined() &&
-         a.factors.defined() == b.factors.defined() && a.lengths.is_same(b.lengths) &&
-         a.first_step == b.first_step && a.begin == b.begin && a.weights == b.weights;
+         a.factors.defined() == b.factors.defined() && SameStrides(a.previous, b.previous) &&
+         a.lengths.is_same(b.lengths) && a.first_step == b.first_step && a.begin == b.begin &&
+         a.weights == b.weights;
 }
 
 bool OneWeight(const std::vector<uint64_t>& weights) {
   return std::all_of(weights.begin(), weights.end(), [&](uint64_t w) { return w == weights[0]; });
+}
+
+// What a chunk keeps alive. log η are views of what the layer computed; of the step before perhaps a view of
+// all of an earlier chunk.
+int64_t HeldBytes(const CountedChunk& chunk) {
+  const at::Tensor &values = chunk.log_magnitude, &previous = chunk.previous;
+  if (!previous.defined()) return static_cast<int64_t>(values.nbytes());
+  size_t bytes = values.storage().nbytes();
+  if (!previous.is_alias_of(values)) bytes += previous.storage().nbytes();
+  return static_cast<int64_t>(bytes);
 }
 
 uint64_t* Slots(const at::Tensor& table, int64_t row) {
@@ -120,7 +135,7 @@ absl::Status DeferredCounts::Add(const SiteName& site, CountedChunk chunk) {
     }
     Place place;
     EIGSVC_RETURN_IF_ERROR(FindPlace(site, values.size(2), chunk.phase.defined(), place));
-    waiting_bytes_ += static_cast<int64_t>(values.numel() * values.element_size());
+    waiting_bytes_ += HeldBytes(chunk);
     waiting_.push_back({place, std::move(chunk)});
     return absl::OkStatus();
   });
@@ -140,6 +155,10 @@ absl::Status DeferredCounts::LaunchAs(absl::Span<const Waiting> chunks) const {
   problem.step_stride = values.stride(1);
   problem.unit_stride = values.stride(2);
   problem.value_stride = values.stride(3);
+  if (first.previous.defined()) {
+    problem.previous_row_stride = first.previous.stride(0);
+    problem.previous_unit_stride = first.previous.stride(2);
+  }
   problem.lengths = first.lengths.const_data_ptr<int64_t>();
   problem.offset = first.first_step;
   problem.first = first.begin;
@@ -156,7 +175,8 @@ absl::Status DeferredCounts::LaunchAs(absl::Span<const Waiting> chunks) const {
       problem.parts[i] = {chunk.log_magnitude.const_data_ptr<T>() + offset,
                           chunk.phase.defined() ? chunk.phase.const_data_ptr<double>() + offset : nullptr,
                           chunk.noise_floor.const_data_ptr<double>(),
-                          chunk.factors.defined() ? chunk.factors.const_data_ptr<T>() : nullptr};
+                          chunk.factors.defined() ? chunk.factors.const_data_ptr<T>() : nullptr,
+                          chunk.previous.defined() ? chunk.previous.const_data_ptr<T>() : nullptr};
     }
     problem.weight = weights[k];
     EIGSVC_RETURN_IF_ERROR(Count(problem, device_));

@@ -23,6 +23,7 @@ namespace eigsvc {
 struct CountedChunk {
   at::Tensor log_magnitude;       // [B,T,U,K] float32 or float64, on the device
   at::Tensor factors;             // [U,K] of its dtype where log_magnitude is [B,T,U,1], to be times these
+  at::Tensor previous;            // [B,1,U,1] of its dtype where it is log η (Eigenvalues::previous)
   at::Tensor phase;               // float64 likewise; undefined: positive real
   at::Tensor noise_floor;         // [] float64, on the device
   at::Tensor lengths;             // [B] int64, on the device: of the sequences

@@ -185,7 +185,7 @@ absl::Status SpectrumTap::Defer(int layer, absl::string_view mixer, UnitKind uni
   EIGSVC_ASSIGN_OR_RETURN(Eigenvalues values,
                           ComputeReported(transition, layer, mixer, batch_->rows, WindowsIn(batch_->steps),
                                           {options_.precision, options_.window, &stop_,
-                                           /*drop_zero_phases=*/false, /*keep_factors=*/true}));
+                                           /*drop_zero_phases=*/false, /*keep_operands=*/true}));
   const EigenvalueLayout& layout = values.layout;
   EIGSVC_RETURN_IF_ERROR(Describe(layer, mixer, unit_kind, layout, /*constant=*/false).status());
   CountedChunk chunk;
@@ -197,6 +197,7 @@ absl::Status SpectrumTap::Defer(int layer, absl::string_view mixer, UnitKind uni
   }));
   chunk.log_magnitude = std::move(values.log_magnitude);
   chunk.factors = std::move(values.factors);
+  chunk.previous = std::move(values.previous);
   chunk.phase = std::move(values.phase);
   chunk.first_step = transition.first_step;
   chunk.begin = BeginOf(transition.first_step, counted);

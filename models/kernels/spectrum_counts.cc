@@ -59,6 +59,19 @@ void CountOne(double x, double above_1_edge, uint64_t weight, uint64_t* table, S
   table[slots::kMax] = std::max(table[slots::kMax], code);
 }
 
+// log|λ| k of a unit's step, whose number lies `at` there.
+template <typename T>
+T ValueOf(const CountProblem<T>& problem, const typename CountProblem<T>::Part& part, int64_t row,
+          int64_t step, int64_t unit, int64_t k, int64_t at) {
+  const T number = part.log_magnitude[at];
+  if (part.factors != nullptr) return number * part.factors[unit * problem.per_unit + k];
+  if (part.previous == nullptr) return number;
+  const T before =
+      step == 0 ? part.previous[row * problem.previous_row_stride + unit * problem.previous_unit_stride]
+                : part.log_magnitude[at - problem.step_stride];
+  return before - number;
+}
+
 // Whole bins lie in one class, but for those with an edge in them.
 std::array<uint64_t, edges::kClasses> ClassCounts(const uint64_t* table) {
   std::array<uint64_t, edges::kClasses> classes{};
@@ -110,9 +123,7 @@ void CountPlainly(const CountProblem<T>& problem) {
           const int64_t at = row * problem.row_stride + step * problem.step_stride +
                              unit * problem.unit_stride +
                              (part.factors == nullptr ? k * problem.value_stride : 0);
-          T value = part.log_magnitude[at];
-          if (part.factors != nullptr) value *= part.factors[unit * problem.per_unit + k];
-          const double x = value;
+          const double x = ValueOf(problem, part, row, step, unit, k, at);
           if (part.phase != nullptr) {
             if (!std::isfinite(part.phase[at])) {
               table[slots::kNonfinite] += problem.weight;

@@ -51,6 +51,8 @@ struct Launched {
 
 // kFactored: a step's number times each of the unit's factors.
 enum class Layout { kContiguous, kStrided, kNested, kFactored };
+// What a value is: the number that lies there, that beside its phase, or the number before it less that.
+enum class Form { kPlain, kPhase, kDifference };
 
 __device__ __forceinline__ float Product(float a, float b) { return __fmul_rn(a, b); }
 __device__ __forceinline__ double Product(double a, double b) { return __dmul_rn(a, b); }
@@ -235,7 +237,7 @@ __device__ T CountPhase(T value, double phase, Slot* cells, Slot weight) {
   return value;
 }
 
-template <typename T, bool kPhase, Layout kLayout>
+template <typename T, Form kForm, Layout kLayout>
 __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
     CountKernel(const __grid_constant__ Launched<T> launched) {
   __shared__ Shared<T> shared;
@@ -277,6 +279,14 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
     const int count = static_cast<int>(end - begin < launched.segment ? end - begin : launched.segment);
     const int64_t start = unit_offset + row * problem.row_stride + problem.first * problem.step_stride +
                           (kLayout >= Layout::kNested ? 0 : begin * stride);
+    const auto before = [&](int i) {  // the number before the item's value i
+      const T* at = part.log_magnitude + start + (i - 1) * stride;
+      if (i == 0 && problem.first + begin == 0) {
+        at = part.previous + row * problem.previous_row_stride +
+             blockIdx.x % part_units * problem.previous_unit_stride;
+      }
+      return *at;
+    };
     const auto fetch = [&](int i) {  // the item's value i
       int64_t at = start + i * stride;
       if constexpr (kLayout == Layout::kNested) {
@@ -291,7 +301,9 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
         return Product(part.log_magnitude[start + step * problem.step_stride], factors[j - step * per_unit]);
       }
       const T value = part.log_magnitude[at];
-      return kPhase ? CountPhase(value, part.phase[at], cells, weight) : value;
+      if constexpr (kForm == Form::kPhase) return CountPhase(value, part.phase[at], cells, weight);
+      if constexpr (kForm == Form::kDifference) return before(i) - value;
+      return value;
     };
     int done = 0;
     if constexpr (kLayout == Layout::kContiguous) {
@@ -299,7 +311,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
       const int past = static_cast<int>(reinterpret_cast<uintptr_t>(values) % sizeof(float4) / sizeof(T));
       constexpr int kAtOnce = sizeof(float4) / sizeof(T), kLoads = kInHand / kAtOnce;
       done = past == 0 ? 0 : min(count, kAtOnce - past);
-      if (lane < done) tally.CountOne(values[lane], shared);
+      if (lane < done) tally.CountOne(fetch(lane), shared);
       for (; done + kRound <= count; done += kRound) {
         union {
           float4 whole[kLoads];
@@ -308,8 +320,19 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
 #pragma unroll
         for (int i = 0; i < kLoads; ++i)
           loaded.whole[i] = __ldcs(reinterpret_cast<const float4*>(values + done) + i * 32 + lane);
+        T counted[kInHand];
 #pragma unroll
-        for (int i = 0; i < kInHand; i += kGroup) tally.CountGroup(loaded.values + i, shared);
+        for (int i = 0; i < kInHand; ++i) {
+          counted[i] = loaded.values[i];
+          if constexpr (kForm == Form::kDifference) {
+            // The number before a load's first is in the load of the lane before, and so in a cache.
+            const T last =
+                i % kAtOnce != 0 ? loaded.values[i - 1] : before(done + (i / kAtOnce * 32 + lane) * kAtOnce);
+            counted[i] = last - counted[i];
+          }
+        }
+#pragma unroll
+        for (int i = 0; i < kInHand; i += kGroup) tally.CountGroup(counted + i, shared);
       }
     } else {
       for (; done + kRound <= count; done += kRound) {
@@ -368,13 +391,17 @@ absl::Status CountOnCuda(const CountProblem<T>& problem, void* stream) {
   const bool flat = problem.per_unit == 1 || problem.step_stride == problem.per_unit * problem.value_stride;
   const bool contiguous = flat && (problem.per_unit == 1 ? problem.step_stride : problem.value_stride) == 1;
   if (problem.parts[0].factors != nullptr) {
-    launch(&CountKernel<T, false, Layout::kFactored>);
+    launch(&CountKernel<T, Form::kPlain, Layout::kFactored>);
+  } else if (problem.parts[0].previous != nullptr) {
+    launch(contiguous ? &CountKernel<T, Form::kDifference, Layout::kContiguous>
+                      : &CountKernel<T, Form::kDifference, Layout::kStrided>);
   } else if (problem.parts[0].phase != nullptr) {
-    launch(flat ? &CountKernel<T, true, Layout::kStrided> : &CountKernel<T, true, Layout::kNested>);
+    launch(flat ? &CountKernel<T, Form::kPhase, Layout::kStrided>
+                : &CountKernel<T, Form::kPhase, Layout::kNested>);
   } else {
-    launch(contiguous ? &CountKernel<T, false, Layout::kContiguous>
-           : flat     ? &CountKernel<T, false, Layout::kStrided>
-                      : &CountKernel<T, false, Layout::kNested>);
+    launch(contiguous ? &CountKernel<T, Form::kPlain, Layout::kContiguous>
+           : flat     ? &CountKernel<T, Form::kPlain, Layout::kStrided>
+                      : &CountKernel<T, Form::kPlain, Layout::kNested>);
   }
   if (const cudaError_t error = cudaGetLastError(); error != cudaSuccess) return failed(error);
   return absl::OkStatus();

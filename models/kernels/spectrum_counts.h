@@ -46,12 +46,16 @@ struct CountProblem {
     // [units,per_unit], in all parts and without phases, or null: a step then holds one number a unit, and
     // its values are that times each of these, rounded to T. value_stride is not looked at.
     const T* factors = nullptr;
+    // [rows,units], in all parts, without phases, factors and more than one value a unit, or null: a value is
+    // then the number of the step before less that of its own, rounded to T. Step 0 has this one before it.
+    const T* previous = nullptr;
   };
   static constexpr int kMaxParts = 64;
   Part parts[kMaxParts];
   int part_count = 1;
   int64_t rows = 0, steps = 0, units = 0, per_unit = 0;
   int64_t row_stride = 0, step_stride = 0, unit_stride = 0, value_stride = 0;  // in elements
+  int64_t previous_row_stride = 0, previous_unit_stride = 0;
   // Steps of row b that count: from `first` to min(steps, lengths[b] - offset), exclusive. Null: to `steps`.
   const int64_t* lengths = nullptr;
   int64_t offset = 0, first = 0;

@@ -18,6 +18,7 @@
 #include "models/transition/conditioned.h"
 #include "models/transition/dense_eigenvalues.h"
 #include "models/transition/discretize.h"
+#include "models/transition/normaliser.h"
 #include "models/transition/pieces.h"
 #include "models/transition/window_products.h"
 #include "models/transition/windows.h"
@@ -81,6 +82,14 @@ struct Describe {
 
   absl::StatusOr<EigenvalueLayout> operator()(const ScalarPerUnit& kind) const {
     EIGSVC_RETURN_IF_ERROR(CheckShape(kind.log_magnitude, 3, "log_magnitude"));
+    if (kind.previous.defined()) {
+      const at::Tensor& log_eta = kind.log_magnitude;
+      EIGSVC_RETURN_IF_ERROR(
+          CheckSame(kind.previous.sizes(), {log_eta.size(0), 1, log_eta.size(2)}, "previous log η"));
+      const at::ScalarType type = log_eta.scalar_type();
+      if ((type != at::kFloat && type != at::kDouble) || kind.previous.scalar_type() != type)
+        return absl::InvalidArgumentError("a transition's log η are not all float32 or all float64");
+    }
     EigenvalueLayout layout = Layout(kind.log_magnitude.sizes(), 1, kind.multiplicity);
     layout.type = kind.log_magnitude.scalar_type();
     return layout;
@@ -168,13 +177,16 @@ struct Compute {
   }
 
   absl::Status operator()(const ScalarPerUnit& kind) const {
+    if (!options.keep_operands || !kind.previous.defined())
+      return Keep({LogMagnitude(kind).unsqueeze(-1), {}});
+    result.previous = kind.previous.unsqueeze(-1);
     return Keep({kind.log_magnitude.unsqueeze(-1), {}});
   }
 
   absl::Status operator()(const Diagonal& kind) const {
     if (!kind.factors.defined())
       return Keep(Discretized(kind.values, kind.discretization, options.drop_zero_phases));
-    if (options.keep_factors && kind.discretization == Discretization::kExp && !kind.values.is_complex()) {
+    if (options.keep_operands && kind.discretization == Discretization::kExp && !kind.values.is_complex()) {
       result.factors = kind.factors;
       return Keep({kind.values, {}});
     }
@@ -294,7 +306,7 @@ absl::StatusOr<LogPolar> WindowsOf(const Transition& transition, const Eigenvalu
   if (!transition.constant && !Commutes(transition.kind))
     return Products(transition.kind, options, &result.redone);
   EigenvalueOptions of_steps = options;
-  of_steps.keep_factors = false;
+  of_steps.keep_operands = false;
   EIGSVC_RETURN_IF_ERROR(std::visit(Compute{of_steps, result}, transition.kind));
   const LogPolar steps{result.log_magnitude, result.phase};
   if (!transition.constant) return SumOverWindows(steps, options.window);

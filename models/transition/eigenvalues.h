@@ -27,8 +27,10 @@ struct EigenvalueLayout {
 struct Eigenvalues {
   EigenvalueLayout layout;
   at::Tensor log_magnitude;  // [B,T,U,K], on the transition's device; -inf stands for λ = 0
-  at::Tensor factors;        // [U,K] where log|λ| is log_magnitude, [B,T,U,1], times these; else undefined
   at::Tensor phase;  // same shape, radians in (-π, π]; undefined when every λ is positive real or zero
+  // With keep_operands, where log|λ| is not formed; else undefined:
+  at::Tensor factors;   // [U,K]: log_magnitude, [B,T,U,1], is to be times these
+  at::Tensor previous;  // [B,1,U,1]: log_magnitude is log η, this that of the step before (ScalarPerUnit)
   // Undefined unless the layout is `conditioned`; [1,1,U,K] float64 on the CPU:
   at::Tensor condition;  // 1/|yᴴx| of the unit left and right eigenvectors
   at::Tensor error;      // what log|λ| may be off by, to first order: the solver's ε·‖A‖·condition
@@ -44,7 +46,7 @@ struct EigenvalueOptions {
   // Leave the phase undefined where all are 0, for which a device is waited for. Else it is defined wherever
   // the layout may have one.
   bool drop_zero_phases = true;
-  bool keep_factors = false;  // give what factors as its factors
+  bool keep_operands = false;  // give what is a product or a difference as what it is of
 };
 
 // INVALID_ARGUMENT for inconsistent shapes. Of windows, `steps` counts them, unless the transition is

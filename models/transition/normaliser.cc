@@ -19,15 +19,21 @@ Transition NormaliserTransition(const at::Tensor& log_eta, const at::Tensor& pre
                                 int64_t multiplicity, double noise_floor) {
   // A float32 difference is that of the two numbers to within half a unit of its last place.
   const auto type = log_eta.scalar_type() == c10::kDouble ? c10::kDouble : c10::kFloat;
-  at::Tensor all = log_eta.detach().to(type);
-  if (previous.defined()) all = at::cat({previous.detach().to(type), all}, -1);
-  const int64_t steps = all.size(-1) - 1;
-  const at::Tensor log_magnitude = all.narrow(-1, 0, steps) - all.narrow(-1, 1, steps);
+  const at::Tensor all = log_eta.detach().to(type).transpose(1, 2);  // [B,T,H]
   Transition transition;
-  transition.kind = ScalarPerUnit{log_magnitude.transpose(1, 2), multiplicity};
+  transition.kind = previous.defined()
+                        ? ScalarPerUnit{all, multiplicity, previous.detach().to(type).transpose(1, 2)}
+                        : ScalarPerUnit{all.narrow(1, 1, all.size(1) - 1), multiplicity, all.narrow(1, 0, 1)};
   transition.first_step = previous.defined() ? first_position : first_position + 1;
   transition.noise_floor = noise_floor;
   return transition;
+}
+
+at::Tensor LogMagnitude(const ScalarPerUnit& kind) {
+  if (!kind.previous.defined()) return kind.log_magnitude;
+  // [B,U,T], in which order they lie in memory where they are attention's.
+  const at::Tensor own = kind.log_magnitude.transpose(1, 2), previous = kind.previous.transpose(1, 2);
+  return (at::cat({previous, own}, -1).narrow(-1, 0, own.size(-1)) - own).transpose(1, 2);
 }
 
 Transition SummingTransition(int64_t units, int64_t multiplicity) {

@@ -12,10 +12,13 @@ namespace eigsvc {
 
 // log_eta [B,H,T] of the chunk whose first step is `first_position`; previous [B,H,1]: of the step before the
 // chunk, undefined when the chunk starts the sequence, whose first step has no eigenvalue (λ_0 acts on h_{-1}
-// = 0). The differences are taken in float64 where that is given, else in float32: [B,T or T-1,H].
+// = 0). A ScalarPerUnit of T or T-1 steps that holds log η itself, float64 where that is given, else float32.
 // `multiplicity`: dim φ(k)·dim v; 0: infinite.
 Transition NormaliserTransition(const at::Tensor& log_eta, const at::Tensor& previous, int64_t first_position,
                                 int64_t multiplicity, double noise_floor);
+
+// log λ [B,T,U]; of log η the differences, in its dtype.
+at::Tensor LogMagnitude(const ScalarPerUnit& kind);
 
 // With the normaliser in the output instead (gauge raw), the state of such attention only sums: λ = 1
 // exactly, at every step. Constant.

@@ -18,10 +18,12 @@ namespace eigsvc {
 // (λ = (1+Δμ/2)/(1-Δμ/2)). The tensors then hold Δμ.
 enum class Discretization { kNone, kExp, kBilinear };
 
-// Λ = λ·I, given as log λ: real, positive.
+// Λ = λ·I, given as log λ: real, positive. Or, with `previous`, λ_i = η_{i-1}/η_i, given as log η: what
+// counts takes the difference as it reads, all else LogMagnitude (normaliser.h).
 struct ScalarPerUnit {
-  at::Tensor log_magnitude;  // [B,T,U] real
+  at::Tensor log_magnitude;  // [B,T,U] real; log η, float32 or float64, where there is `previous`
   int64_t multiplicity = 1;
+  at::Tensor previous = {};  // [B,1,U]: log η of the step before these
 };
 
 // Λ = diag(values). A decay that is known as log λ is given as such, with kExp.

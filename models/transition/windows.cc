@@ -11,6 +11,7 @@
 #include "ATen/ops/cat.h"
 #include "ATen/ops/maximum.h"
 #include "ATen/ops/remainder.h"
+#include "models/transition/normaliser.h"
 
 namespace eigsvc {
 namespace {
@@ -78,6 +79,9 @@ at::Tensor WrappedHalfTurns(const at::Tensor& half_turns, const at::Tensor& log_
 }  // namespace
 
 std::optional<Transition> WindowStream::Add(Transition chunk, int64_t first_counted) {
+  // Steps that are cut and put together stand for themselves.
+  if (auto* scalar = std::get_if<ScalarPerUnit>(&chunk.kind))
+    *scalar = {LogMagnitude(*scalar), scalar->multiplicity};
   if (held_.has_value()) {
     Append(*held_, std::move(chunk));
   } else {

@@ -26,6 +26,7 @@
 #include "models/analysis/labelled.h"
 #include "models/base/status_macros.h"
 #include "models/transition/eigenvalues.h"
+#include "models/transition/normaliser.h"
 #include "models/zoo/registry.h"
 #include "tests/analysis/fakes.h"
 #include "tests/testing/recording_tap.h"
@@ -596,6 +597,50 @@ TEST(AnalysisTest, AHalvedBatchMayCutTimeElsewhere) {
   }
   EXPECT_LE(result.batch_size, 5);
   ExpectDeferredIsTheSame(model, task, options, result);
+}
+
+// log η in chunks of time, whose differences are formed on the host and taken as they are counted.
+TEST(AnalysisTest, NormalisersCountAsTheirDifferences) {
+  for (const at::ScalarType type : {at::kFloat, at::kDouble}) {
+    for (const int64_t chunk : {1, 4, 12}) {
+      const auto log_eta = [type](int layer, const at::Tensor& x) {  // [B,U,T]
+        const at::Tensor scales = at::arange(1, kUnits + 1, at::kDouble).view({1, -1, 1}) / (layer + 3);
+        return (x.to(at::kDouble).reshape({x.size(0), 1, -1}) * scales).to(type);
+      };
+      const FakeModel model(2, kVocab, [&](int layer, const at::Tensor& x, const LayerContext& context) {
+        const at::Tensor all = log_eta(layer, x);
+        for (int64_t first = 0; first < x.size(1); first += chunk) {
+          const int64_t steps = std::min(chunk, x.size(1) - first);
+          if (steps == 1 && first == 0) continue;
+          EIGSVC_RETURN_IF_ERROR(context.tap->OnTransition(
+              layer, "attention", UnitKind::kHead,
+              NormaliserTransition(all.narrow(2, first, steps),
+                                   first > 0 ? all.narrow(2, first - 1, 1) : at::Tensor(), first,
+                                   /*multiplicity=*/0, /*noise_floor=*/1e-6)));
+        }
+        return absl::OkStatus();
+      });
+      const FakeTask task(41, kVocab, /*steps=*/12, /*longest=*/9);
+      AnalysisOptions options;
+      options.batch_size = 8;
+      EIGSVC_ASSERT_OK_AND_ASSIGN(const AnalysisResult result, Analyse(model, task, options));
+      ASSERT_EQ(result.sites.size(), 2u * kUnits);
+      for (const SiteSpectrum& site : result.sites) {
+        Spectrum expected;
+        for (int64_t example = 0; example < 41; ++example) {
+          for (int64_t step = 1; step < task.Length(example); ++step) {
+            const at::Tensor pair =
+                log_eta(site.site.layer,
+                        at::tensor({task.Token(example, step - 1), task.Token(example, step)}).view({1, 2}));
+            const double value = (pair.select(2, 0) - pair.select(2, 1))[0][site.site.unit].item<double>();
+            expected.Add(absl::MakeConstSpan(&value, 1), 1e-6);
+          }
+        }
+        EXPECT_TRUE(site.spectrum.parts() == expected.parts()) << site.site.layer << " " << site.site.unit;
+      }
+      ExpectDeferredIsTheSame(model, task, options, result);
+    }
+  }
 }
 
 TEST(AnalysisTest, StepsThatAreLeftOutAreCaught) {

@@ -505,6 +505,75 @@ TEST(KernelsGpuTest, CountsOfFactorsHaveTheBitsOfTheTwin) {
 }
 
 // Steps of one sequence counted in two parts, each on a device of its own, or on the one there is.
+// Of log η [B,T+1,U], of any strides, in parts that begin a step apart; with a step before of other strides.
+template <typename T>
+void CheckCountsOfDifferences(const at::Tensor& wide, int64_t first, uint64_t weight) {
+  const auto type = c10::CppTypeToScalarType<T>::value;
+  const at::Tensor log_eta = wide.to(type);
+  const int64_t rows = log_eta.size(0), steps = log_eta.size(1) - 1, units = log_eta.size(2);
+  const at::Tensor previous = at::randn({units, rows, 2}, at::kDouble).to(type);
+  const at::Tensor lengths = at::arange(rows, at::kLong).remainder(4) * -1 + steps + 3;
+  const at::Tensor floor = at::full({1}, 2e-5, at::kDouble);
+  at::Tensor slots[2];
+  for (const bool on_device : {false, true}) {
+    const auto place = [&](const at::Tensor& x) { return on_device ? x.to(kCuda) : x; };
+    const at::Tensor x = place(log_eta), p = place(previous), l = place(lengths), f = place(floor);
+    ASSERT_EQ(x.strides(), log_eta.strides());
+    at::Tensor& table = slots[on_device] = place(at::zeros({2 * units, spectrum_slots::kSlots}, at::kLong));
+    CountProblem<T> problem;
+    for (const int part : {0, 1}) {
+      problem.parts[part] = {x.const_data_ptr<T>() + part * x.stride(1), nullptr, f.const_data_ptr<double>(),
+                             nullptr, p.const_data_ptr<T>() + part};
+    }
+    problem.part_count = 2;
+    problem.rows = rows;
+    problem.steps = steps;
+    problem.units = units;
+    problem.per_unit = 1;
+    problem.row_stride = x.stride(0);
+    problem.step_stride = x.stride(1);
+    problem.unit_stride = x.stride(2);
+    problem.previous_row_stride = p.stride(1);
+    problem.previous_unit_stride = p.stride(0);
+    problem.lengths = l.const_data_ptr<int64_t>();
+    problem.offset = 3;
+    problem.first = first;
+    problem.weight = weight;
+    problem.slots = reinterpret_cast<uint64_t*>(table.mutable_data_ptr<int64_t>());
+    if (on_device) {
+      EIGSVC_EXPECT_OK(CountOnCuda(problem, CurrentStream()));
+    } else {
+      CountPlainly(problem);
+    }
+  }
+  for (int64_t unit = 0; unit < 2 * units; ++unit) {
+    const auto spectrum = [&](int side) {
+      const at::Tensor table = slots[side][unit].cpu();
+      return SpectrumOfSlots(reinterpret_cast<const uint64_t*>(table.const_data_ptr<int64_t>()), nullptr);
+    };
+    EXPECT_EQ(spectrum(1).parts(), spectrum(0).parts())
+        << "part " << unit / units << ", unit " << unit % units;
+    EXPECT_GT(spectrum(1).count(), 10u);
+  }
+}
+
+// Rows of less than a warp's round, of some, and of more than a segment, that begin at any address.
+TEST(KernelsGpuTest, CountsOfDifferencesHaveTheBitsOfTheTwin) {
+  for (const int64_t steps : {int64_t{30}, int64_t{258}, int64_t{1023}, Size(9001, 2001)}) {
+    for (const int64_t first : {0, 1, 7}) {
+      at::Tensor log_eta = at::randn({3, 5, steps + 1}, at::kDouble).cumsum(-1);
+      CheckCountsOfDifferences<float>(log_eta.transpose(1, 2), first, 1);
+      CheckCountsOfDifferences<double>(log_eta.transpose(1, 2), first, 98765432109);
+      CheckCountsOfDifferences<float>(log_eta.transpose(1, 2).contiguous(), first, 3);
+      log_eta.slice(2, 2, steps, 11).fill_(HUGE_VAL);
+      log_eta.slice(2, 5, steps, 13).fill_(NAN);
+      log_eta.slice(2, 9, steps, 17).copy_(log_eta.slice(2, 8, steps - 1, 17));
+      CheckCountsOfDifferences<float>(log_eta.transpose(1, 2), first, 1);
+      CheckCountsOfDifferences<double>(log_eta.transpose(1, 2).contiguous(), first, 1);
+    }
+  }
+}
+
 TEST(KernelsGpuTest, CountsOfTwoDevicesMergeToThoseOfOne) {
   const c10::Device second(c10::kCUDA, c10::impl::VirtualGuardImpl(c10::kCUDA).deviceCount() > 1 ? 1 : 0);
   const int64_t steps = 50001, cut = 20011;

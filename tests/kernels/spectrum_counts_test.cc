@@ -149,6 +149,71 @@ TEST(SpectrumCountsTest, FactorsCountAsTheirProducts) {
   EXPECT_GT(SpectrumOfSlots(slots[true].data(), nullptr).count(), 100u);
 }
 
+// Numbers of steps give the Spectrum of their differences in T: of two parts, the second seen from the
+// first's second step on, with steps side by side or not, to the end of a row's length.
+template <typename T>
+void CheckDifferences(bool steps_inside, int64_t first) {
+  constexpr int64_t kRows = 3, kSteps = 70, kUnits = 2, kFirstStep = 4;
+  std::vector<T> numbers, previous;
+  for (const double x : Values(kRows * (kSteps + 1) * kUnits, 21)) numbers.push_back(static_cast<T>(x));
+  for (size_t i = 0; i + 3 < numbers.size(); i += 9) numbers[i + 1] = numbers[i + 2] = numbers[i + 3];
+  for (const double x : Values(64, 22)) previous.push_back(static_cast<T>(x));
+  const int64_t lengths[kRows] = {kFirstStep + kSteps + 9, kFirstStep + kSteps - 2, kFirstStep};
+  const double noise_floors[] = {1e-5, 1e-7};
+  std::vector<uint64_t> slots(2 * kUnits * spectrum_slots::kSlots);
+  CountProblem<T> problem;
+  problem.part_count = 2;
+  problem.rows = kRows;
+  problem.steps = kSteps;
+  problem.units = kUnits;
+  problem.per_unit = 1;
+  problem.row_stride = (kSteps + 1) * kUnits;
+  problem.step_stride = steps_inside ? 1 : kUnits;
+  problem.unit_stride = steps_inside ? kSteps + 1 : 1;
+  problem.previous_row_stride = 5;
+  problem.previous_unit_stride = 17;
+  problem.lengths = lengths;
+  problem.offset = kFirstStep;
+  problem.first = first;
+  problem.weight = 3;
+  problem.slots = slots.data();
+  for (const int part : {0, 1}) {
+    problem.parts[part] = {numbers.data() + part * problem.step_stride, nullptr, &noise_floors[part], nullptr,
+                           previous.data() + part};
+  }
+  CountPlainly(problem);
+
+  for (int64_t i = 0; i < 2 * kUnits; ++i) {
+    const int64_t part = i / kUnits, unit = i % kUnits;
+    Spectrum expected;
+    for (int64_t row = 0; row < kRows; ++row) {
+      std::vector<T> differences;
+      T before = previous[part + row * problem.previous_row_stride + unit * problem.previous_unit_stride];
+      for (int64_t step = 0; step < std::min(kSteps, lengths[row] - kFirstStep); ++step) {
+        const T own =
+            problem.parts[part].log_magnitude[row * problem.row_stride + step * problem.step_stride +
+                                              unit * problem.unit_stride];
+        if (step >= first) differences.push_back(before - own);
+        before = own;
+      }
+      expected.Add(absl::MakeConstSpan(differences), noise_floors[part], problem.weight);
+    }
+    EXPECT_EQ(SpectrumOfSlots(slots.data() + i * spectrum_slots::kSlots, nullptr).parts(), expected.parts())
+        << "part " << part << ", unit " << unit;
+    EXPECT_GT(expected.count(), 100u);
+    EXPECT_GT(expected.nonfinite(), 0u);
+  }
+}
+
+TEST(SpectrumCountsTest, NumbersOfStepsCountAsTheirDifferences) {
+  for (const bool steps_inside : {false, true}) {
+    for (const int64_t first : {0, 1, 5}) {
+      CheckDifferences<float>(steps_inside, first);
+      CheckDifferences<double>(steps_inside, first);
+    }
+  }
+}
+
 TEST(SpectrumCountsTest, TheEdgesAreInTheirBins) {
   const double edges[] = {0.99, 0.9, 0.5, 0.1, 1.01, 10, 100};
   for (int edge = 0; edge < spectrum_edges::kEdges; ++edge) {

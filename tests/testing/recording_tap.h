@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "models/transition/normaliser.h"
 #include "models/transition/tap.h"
 
 namespace eigsvc::testing {
@@ -27,8 +28,8 @@ class RecordingTap : public TransitionTap {
   std::map<int, std::vector<Seen>> seen;  // by layer, in order
 
   // log λ of a layer's only transition. REQUIRES: it is a ScalarPerUnit.
-  const at::Tensor& LogMagnitude(int layer) const {
-    return std::get<ScalarPerUnit>(seen.at(layer).at(0).transition.kind).log_magnitude;
+  at::Tensor LogMagnitude(int layer) const {
+    return eigsvc::LogMagnitude(std::get<ScalarPerUnit>(seen.at(layer).at(0).transition.kind));
   }
 };
 

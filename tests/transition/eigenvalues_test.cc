@@ -116,7 +116,7 @@ TEST(EigenvaluesTest, FactorsAreTheirProducts) {
     EXPECT_TRUE(at::equal(found.log_magnitude, expected.log_magnitude));
     EXPECT_EQ(found.layout.multiplicities, expected.layout.multiplicities);
     EXPECT_FALSE(found.factors.defined());
-    options.keep_factors = true;
+    options.keep_operands = true;
     EIGSVC_ASSERT_OK_AND_ASSIGN(const Eigenvalues kept, ComputeEigenvalues(factored, options));
     EXPECT_TRUE(at::equal(kept.factors.defined() ? kept.log_magnitude * kept.factors : kept.log_magnitude,
                           expected.log_magnitude));
@@ -124,6 +124,45 @@ TEST(EigenvaluesTest, FactorsAreTheirProducts) {
   }
   EXPECT_THAT(ComputeEigenvalues({Diagonal{.values = delta, .factors = factors.narrow(0, 0, 2)}}).status(),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("[3,1] where [2,1]")));
+}
+
+// log η of steps and of the one before them likewise, in each dtype, whatever the strides.
+TEST(EigenvaluesTest, NormalisersAreTheirDifferences) {
+  Random random({32});
+  for (const at::ScalarType type : {at::kFloat, at::kDouble}) {
+    const at::Tensor all = UniformTensor(random, {2, 3, 10}, -5, 5).to(type).transpose(1, 2);  // [B,T,U]
+    const at::Tensor differences = all.narrow(1, 0, 9) - all.narrow(1, 1, 9);
+    const Transition given{
+        ScalarPerUnit{.log_magnitude = all.narrow(1, 1, 9), .previous = all.narrow(1, 0, 1).clone()}};
+    for (const Window& window : {Window{}, Window{4, 2}}) {
+      EigenvalueOptions options;
+      options.window = window;
+      EIGSVC_ASSERT_OK_AND_ASSIGN(const Eigenvalues expected,
+                                  ComputeEigenvalues({ScalarPerUnit{differences}}, options));
+      for (const bool kept : {false, true}) {
+        options.keep_operands = kept;
+        EIGSVC_ASSERT_OK_AND_ASSIGN(const Eigenvalues found, ComputeEigenvalues(given, options));
+        EXPECT_EQ(found.layout.type, expected.layout.type);
+        EXPECT_EQ(found.layout.steps, expected.layout.steps);
+        EXPECT_EQ(found.previous.defined(), kept && window.IsStep());
+        if (found.previous.defined()) {
+          EXPECT_TRUE(at::equal(found.previous.squeeze(-1), all.narrow(1, 0, 1)));
+          EXPECT_TRUE(at::equal(found.log_magnitude.squeeze(-1), all.narrow(1, 1, 9)));
+        } else {
+          EXPECT_TRUE(at::equal(found.log_magnitude, expected.log_magnitude));
+        }
+      }
+    }
+  }
+  const auto refused = [](const at::Tensor& log_eta, const at::Tensor& previous) {
+    return ComputeEigenvalues({ScalarPerUnit{.log_magnitude = log_eta, .previous = previous}}).status();
+  };
+  const at::Tensor one = at::zeros({2, 1, 3}, at::kFloat), half = one.to(at::kHalf);
+  EXPECT_THAT(refused(one, at::zeros({2, 1, 1}, at::kFloat)),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("previous log η has shape [2,1,1]")));
+  for (const absl::Status& status : {refused(one, one.to(at::kDouble)), refused(half, half)})
+    EXPECT_THAT(status,
+                StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("all float32 or all float64")));
 }
 
 TEST(EigenvaluesTest, AScalarPerUnitIsKeptAsItIs) {

@@ -39,7 +39,7 @@ at::Tensor Rows(const nlohmann::json& rows) {  // [1,1,T,2]
 std::vector<double> LogLambda(const at::Tensor& log_eta) {
   const Transition transition = NormaliserTransition(log_eta, {}, 0, 1, 0);
   EXPECT_EQ(transition.first_step, 1);
-  const at::Tensor values = std::get<ScalarPerUnit>(transition.kind).log_magnitude.contiguous();
+  const at::Tensor values = LogMagnitude(std::get<ScalarPerUnit>(transition.kind)).contiguous();
   return {values.const_data_ptr<double>(), values.const_data_ptr<double>() + values.numel()};
 }
 

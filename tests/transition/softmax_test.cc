@@ -19,6 +19,7 @@
 #include "models/base/random.h"
 #include "models/kernels/score_bound.h"
 #include "models/tensor/attention_lse.h"
+#include "models/transition/normaliser.h"
 #include "tests/testing/paths.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/tensors.h"
@@ -31,7 +32,7 @@ using testing::NormalTensor;
 at::Tensor SmallFloor() { return at::full({}, 5e-6, at::kDouble); }
 
 at::Tensor LogMagnitude(const Transition& transition) {
-  return std::get<ScalarPerUnit>(transition.kind).log_magnitude;
+  return eigsvc::LogMagnitude(std::get<ScalarPerUnit>(transition.kind));
 }
 
 at::Tensor Rows(const nlohmann::json& rows) {

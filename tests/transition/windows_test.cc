@@ -13,6 +13,7 @@
 #include "ATen/TensorOperators.h"
 #include "ATen/ops/complex.h"
 #include "ATen/ops/diag_embed.h"
+#include "ATen/ops/equal.h"
 #include "ATen/ops/eye.h"
 #include "ATen/ops/from_blob.h"
 #include "ATen/ops/full.h"
@@ -25,6 +26,7 @@
 #include "gtest/gtest.h"
 #include "models/base/random.h"
 #include "models/transition/eigenvalues.h"
+#include "models/transition/normaliser.h"
 #include "tests/kernels/window_factors.h"
 #include "tests/testing/paths.h"
 #include "tests/testing/status_matchers.h"
@@ -323,6 +325,30 @@ TEST(WindowStreamTest, ChunksMakeTheWindowsOfTheWhole) {
       }
       EXPECT_EQ(stream.origin(), 1);
       EXPECT_EQ(seen, window.End(23, 1));
+    }
+  }
+}
+
+TEST(WindowStreamTest, NormalisersAreTakenAsTheirDifferences) {
+  Random random({6});
+  const at::Tensor log_eta = NormalTensor(random, {2, 3, 23});  // [B,U,T]
+  const at::Tensor log = (log_eta.narrow(2, 0, 22) - log_eta.narrow(2, 1, 22)).transpose(1, 2);
+  const Window window{4, 2};
+  for (const int64_t chunk : {2, 7, 23}) {
+    WindowStream given(window), formed(window);
+    for (int64_t first = 0; first < 23; first += chunk) {
+      const int64_t steps = std::min<int64_t>(chunk, 23 - first);
+      const at::Tensor previous = first > 0 ? log_eta.narrow(2, first - 1, 1) : at::Tensor();
+      const Transition part = NormaliserTransition(log_eta.narrow(2, first, steps), previous, first, 1, 0.5);
+      Transition same = part;
+      same.kind = ScalarPerUnit{log.narrow(1, part.first_step - 1, steps - (first > 0 ? 0 : 1))};
+      const std::optional<Transition> found = given.Add(part, 1), expected = formed.Add(same, 1);
+      ASSERT_EQ(found.has_value(), expected.has_value());
+      if (!found.has_value()) continue;
+      EXPECT_EQ(found->first_step, expected->first_step);
+      EIGSVC_ASSERT_OK_AND_ASSIGN(const Eigenvalues values, ComputeEigenvalues(*found, Over(window)));
+      EIGSVC_ASSERT_OK_AND_ASSIGN(const Eigenvalues sums, ComputeEigenvalues(*expected, Over(window)));
+      EXPECT_TRUE(at::equal(values.log_magnitude, sums.log_magnitude));
     }
   }
 }

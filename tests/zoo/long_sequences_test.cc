@@ -13,6 +13,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "models/base/stop_token.h"
+#include "models/transition/normaliser.h"
 #include "models/zoo/registry.h"
 #include "tests/testing/recording_tap.h"
 #include "tests/testing/status_matchers.h"
@@ -74,7 +75,7 @@ TEST_P(LongSequenceTest, RunsInMemoryOfTheLength) {
   for (const RecordingTap::Seen& seen : tap.seen.at(0)) {
     EXPECT_EQ(seen.transition.first_step, next);
     floor = std::max(floor, seen.transition.noise_floor);
-    const at::Tensor found = std::get<ScalarPerUnit>(seen.transition.kind).log_magnitude;
+    const at::Tensor found = LogMagnitude(std::get<ScalarPerUnit>(seen.transition.kind));
     const int64_t steps = found.size(1);
     at::Tensor keys = at::arange(next, next + steps + 1, at::TensorOptions().dtype(at::kDouble));  // ν_{i-1}
     if (given.window > 0) keys = keys.clamp_max(static_cast<double>(given.window));
