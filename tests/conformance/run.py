@@ -112,8 +112,9 @@ def write_status(results, cases):
     STATUS.write_text("".join(line + "\n" for _, line in sorted(status.items())))
 
 
-def check_coverage(checker, cases):
-    """Says where the registry, the cases and the committed status differ; returns whether they do."""
+def check_coverage(checker, cases, references):
+    """Says where the registry, the cases (`references`: of those that ran, by name) and the committed status differ; returns
+    whether they do."""
     registered = set(subprocess.run([checker, "--registry"], check=True, capture_output=True, text=True).stdout.split())
     counts = {}
     for name in cases:
@@ -126,6 +127,11 @@ def check_coverage(checker, cases):
     problems += [f"{prefix}: {STATUS.name} counts {recorded.get(prefix, 0)} cases, there are {counts.get(prefix, 0)}; run "
                  f"make conformance CASES={prefix}" for prefix in sorted(set(counts) | set(recorded))
                  if recorded.get(prefix, 0) != counts.get(prefix, 0)]
+    for name, reference in references.items():
+        prefix = name.rsplit("/", 1)[0]
+        if reference not in read_status().get(tuple(prefix.split("/")), ""):
+            problems.append(f"{name} is compared with {reference}, of which {STATUS.name} says nothing; run make conformance "
+                            f"CASES={prefix}")
     print("".join(f"{problem}\n" for problem in problems), end="")
     return bool(problems)
 
@@ -167,7 +173,8 @@ def main():
         if arguments.status:
             write_status({result["name"]: result for result in json.loads(report.read_text())}, list(cases))
         if arguments.coverage:
-            failed = check_coverage(arguments.check, list(cases)) or failed
+            references = {result["name"]: result["reference"] for result in json.loads(report.read_text())}
+            failed = check_coverage(arguments.check, list(cases), references) or failed
         sys.exit(failed)
 
 
