@@ -27,6 +27,9 @@ void RefineLsePlainly(const LseProblem& problem) {
     const int64_t queries = row * q.batch_stride + head * q.head_stride,
                   keys = row * k.batch_stride + head / (q.heads / k.heads) * k.head_stride;
     for (int64_t t = 0; t < q.rows; ++t) {
+      float& held = problem.lse[row * problem.lse_batch_stride + head * problem.lse_head_stride +
+                                t * problem.lse_row_stride];
+      if (!problem.TakesRow(held)) continue;
       scores.clear();
       if (problem.sinks != nullptr) scores.push_back(problem.sinks[head]);
       const int64_t position = k.rows - q.rows + t;
@@ -40,10 +43,7 @@ void RefineLsePlainly(const LseProblem& problem) {
         scores.push_back(sum * problem.scale);
       }
       const double lse = LogSumExp(scores);
-      if (!std::isfinite(lse)) continue;
-      problem
-          .lse[row * problem.lse_batch_stride + head * problem.lse_head_stride + t * problem.lse_row_stride] =
-          static_cast<float>(lse);
+      if (std::isfinite(lse)) held = static_cast<float>(lse);
     }
   }
 }

@@ -164,15 +164,20 @@ __global__ void __launch_bounds__(Tile<T>::kThreads, 2) LseKernel(const LseProbl
       static_cast<const T*>(k.data) + row * k.batch_stride + head / (q.heads / k.heads) * k.head_stride;
   float* const lse = problem.lse + row * problem.lse_batch_stride + head * problem.lse_head_stride;
   const int64_t first_row = static_cast<int64_t>(gridDim.x - 1 - blockIdx.x) * kRows;
-  LoadRows<T>(q, queries, first_row, kRows, problem.size, plan, query_tile);
-
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
   const int64_t warp_row = first_row + warp * kWarpRows, behind = k.rows - q.rows;
   const int64_t rows[2] = {warp_row + lane / 4, warp_row + lane / 4 + 8};
-  float base[2];
+  float base[2] = {0, 0};
+  bool taken[2] = {false, false};
 #pragma unroll
-  for (int i = 0; i < 2; ++i)
-    base[i] = rows[i] < q.rows ? static_cast<float>(lse[rows[i] * problem.lse_row_stride] * kLog2E) : 0.0f;
+  for (int i = 0; i < 2; ++i) {
+    if (rows[i] >= q.rows) continue;
+    const float held = lse[rows[i] * problem.lse_row_stride];
+    base[i] = static_cast<float>(held * kLog2E);
+    taken[i] = problem.TakesRow(held);
+  }
+  if (!__syncthreads_or(taken[0] || taken[1])) return;
+  LoadRows<T>(q, queries, first_row, kRows, problem.size, plan, query_tile);
   // This lane's row of the matrices it loads: rows 0-7 and 8-15 of q at elements 0-7, then at 8-15; keys 0-7
   // at elements 0-7 and 8-15, then keys 8-15.
   const Part* const query_row = query_tile + (warp * kWarpRows + lane % 16) * stride + lane / 16 * kChunk;
@@ -224,7 +229,7 @@ __global__ void __launch_bounds__(Tile<T>::kThreads, 2) LseKernel(const LseProbl
   if (lane % 4 != 0) return;
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    if (rows[i] >= q.rows) continue;
+    if (!taken[i]) continue;
     // That c is rounded changes every score by the same share, and so what they come to.
     double answer = kLn2 * (base[i] * (1 + plan.correction) + log2(sums[i]));
     if (problem.sinks != nullptr) {

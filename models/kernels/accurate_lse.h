@@ -25,6 +25,8 @@ struct LseProblem {
   const double* squared_norms = nullptr;
   // A head whose bound on |score|, scale·max‖q‖·max‖k‖, is not above this or not finite keeps what it has.
   double least_bound = 0;
+  // Nor does a row whose |lse| is not above this: its scores are not larger than that.
+  float least_lse = -1;
   // [B,q.heads,q.rows], natural logarithms: an operator's before (not off by more than a few ones), the
   // answer afterwards. Where that is not finite, what was there stays.
   float* lse = nullptr;
@@ -35,6 +37,7 @@ struct LseProblem {
     const double squared = squared_norms_of_head * scale * scale;
     return squared > least_bound * least_bound && squared < std::numeric_limits<double>::infinity();
   }
+  constexpr bool TakesRow(float row_lse) const { return !(row_lse <= least_lse && row_lse >= -least_lse); }
 };
 
 // The plain form, in float64.

@@ -23,6 +23,7 @@
 #include "ATen/ops/randn.h"
 #include "ATen/ops/real.h"
 #include "ATen/ops/stack.h"
+#include "ATen/ops/where.h"
 #include "ATen/ops/zeros.h"
 #include "ATen/ops/zeros_like.h"
 #include "c10/core/DeviceGuard.h"
@@ -658,6 +659,11 @@ TEST(KernelsGpuTest, LogSumExpsOfLargeScoresAreTheTwins) {
         EIGSVC_ASSERT_OK(RefineLseOnCuda(problem, CurrentStream()));
         const at::Tensor answer = found.cpu();
         EXPECT_TRUE((answer.select(1, 2) == before.select(1, 2)).all().item<bool>());  // as it was
+        found.copy_(before);
+        problem.least_lse = before.abs().median().item<float>();
+        EIGSVC_ASSERT_OK(RefineLseOnCuda(problem, CurrentStream()));
+        EXPECT_TRUE(
+            (found.cpu() == at::where(before.abs() <= problem.least_lse, before, answer)).all().item<bool>());
         answer.select(1, 2).copy_(expected.select(1, 2));
         EXPECT_TRUE((room.narrow(2, steps, 5) == 0).all().item<bool>());
         // 2 ulp of the largest.

@@ -1,6 +1,7 @@
 // The plain log-sum-exps against their definition, a row at a time.
 #include "models/kernels/accurate_lse.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -92,6 +93,19 @@ TEST(AccurateLseTest, HeadsOfSmallOrBoundlessScoresKeepWhatTheyHave) {
   for (int64_t head = 0; head < 8; ++head) {
     const bool kept = head != 0 && head != 6 && head != 7;
     for (int64_t t = 0; t < 6; ++t) EXPECT_EQ(given.Answer(head / 4, head % 4, t) == kBefore, kept) << head;
+  }
+}
+
+TEST(AccurateLseTest, RowsOfSmallLogSumExpsKeepWhatTheyHave) {
+  Given given({1, 1, 1, 6, 6, 8, 0, false});
+  const float before[] = {3, -3, 3.5, -3.5, std::nanf(""), 0};
+  std::copy(before, before + 6, given.lse.begin());
+  given.problem.least_lse = 3;
+  RefineLsePlainly(given.problem);
+  for (int64_t t = 0; t < 6; ++t) {
+    const bool kept = t < 2 || t == 5;
+    EXPECT_EQ(given.Answer(0, 0, t) == before[t], kept) << t;
+    EXPECT_TRUE(std::isfinite(given.Answer(0, 0, t)));
   }
 }
 
