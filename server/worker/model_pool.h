@@ -51,9 +51,10 @@ class ModelPool {
 
   // The model that `checkpoint` names, loaded or initialised if it is not here yet. `dtype` and `residency`
   // as in AnalysisSpec. `whole`: with all its layers; else those of a checkpoint may come to a CUDA device as
-  // they are first run (LoadOptions::as_it_runs). Errors as Archive::Open, LoadModel, FindFamily and ParseDtype; INVALID_ARGUMENT for
-  // settings that are no JSON object or a checkpoint without a source; RESOURCE_EXHAUSTED when it does not
-  // fit the budget; CANCELLED and DEADLINE_EXCEEDED while it waits for another load or loads.
+  // they are first run (LoadOptions::as_it_runs). Errors as Archive::Open, LoadModel, FindFamily and
+  // ParseDtype; INVALID_ARGUMENT for settings that are no JSON object or a checkpoint without a source;
+  // RESOURCE_EXHAUSTED when it does not fit the budget; CANCELLED and DEADLINE_EXCEEDED while it waits for
+  // another load or loads.
   absl::StatusOr<Handle> Acquire(const worker::v1::ResolvedCheckpoint& checkpoint, const std::string& dtype,
                                  const StopToken& stop, absl::string_view residency = "auto",
                                  bool whole = true);
