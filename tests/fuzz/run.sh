@@ -14,7 +14,6 @@ findings=$build/fuzz-findings
 mkdir -p "$findings"
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-failed=0
 # A whole file may be of any format, so its seeds and words are those of the formats as well.
 parts() {
   case $1 in
@@ -22,7 +21,9 @@ parts() {
     *) echo "$1" ;;
   esac
 }
-for target in $targets; do
+# What it has to say goes to $scratch/TARGET.out; with a finding there is $scratch/failed.
+fuzz() {
+  target=$1
   mkdir "$scratch/$target"
   set --
   for part in $(parts "$target"); do
@@ -37,9 +38,23 @@ for target in $targets; do
     edges=$(sed -n 's/.* cov: \([0-9]*\) .*/\1/p' "$scratch/$target.log" | tail -1)
     echo "fuzz $target: ${runs:-0} inputs in $seconds s, $edges edges, no finding"
   else
-    failed=1
+    touch "$scratch/failed"
     echo "fuzz $target: FINDING, input in $findings:"
     grep -E 'ERROR|SUMMARY|runtime error' "$scratch/$target.log" || tail -5 "$scratch/$target.log"
+  fi >"$scratch/$target.out"
+}
+# Two at a time: as many as the smallest machine has cores.
+running=
+for target in $targets; do
+  fuzz "$target" &
+  if [ -z "$running" ]; then
+    running=$target
+    continue
   fi
+  wait
+  cat "$scratch/$running.out" "$scratch/$target.out"
+  running=
 done
-exit $failed
+wait
+[ -z "$running" ] || cat "$scratch/$running.out"
+[ ! -e "$scratch/failed" ]
