@@ -37,7 +37,7 @@ if [ -n "${EIGSVC_CI:-}" ] && tests/skipped.sh $cases $results; then
 fi
 deploy/configure.sh build-fuzz fuzz
 ninja -C build-fuzz --quiet
-fuzzed=$(tests/fuzz/run.sh 20)
+fuzzed=$(tests/fuzz/run.sh 20) || { echo "$fuzzed"; exit 1; }
 echo "$fuzzed"
 { echo "$tree"; grep -E 'tests passed|tests failed' $results; echo "$counted"; echo "shared data: $shared"; echo "$fuzzed"; } >$stamp
 echo "all in $((SECONDS - started)) s"

@@ -19,8 +19,8 @@ inline constexpr bool kSanitized = false;
 // beyond those taken now; processor time of two minutes and a second for each 64 MiB of `file_bytes`
 // (SIGXCPU); and of all system calls those alone that memory, reading and writing open descriptors, and
 // ending take (seccomp(2), an allow-list: any other ends the process by SIGSYS). Memory cannot be made
-// executable. Every step is tried; UNAVAILABLE names those that the kernel refused. Under a sanitizer
-// addresses are not limited, and calls that are not allowed fail.
+// executable. Every step is tried; UNAVAILABLE names those that the kernel refused. Under a sanitizer neither
+// descriptors and addresses are limited nor calls filtered.
 absl::Status EnterJail(int64_t more_bytes, int64_t file_bytes);
 
 }  // namespace eigsvc

@@ -36,17 +36,14 @@ int InJail(const Inside& inside) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
 }
 
-// How a child ends that does what is not allowed; where a sanitizer watches it is told EPERM instead.
+// Whether a child that does what is not allowed is ended for it.
 template <typename Call>
 bool IsRefused(const Call& call) {
-  const int end = InJail([&](uid_t) {
-    errno = 0;
-    return static_cast<int64_t>(call()) == -1 && errno == EPERM ? 50 : 51;
-  });
-  return end == (kSanitized ? 50 : -SIGSYS);
+  return InJail([&](uid_t) { return static_cast<int64_t>(call()) == -1 ? 50 : 51; }) == -SIGSYS;
 }
 
 TEST(JailTest, RefusesAllButMemoryAndOpenDescriptors) {
+  if (kSanitized) return;  // see jail.h, and so below
   EXPECT_TRUE(IsRefused([] { return open("/dev/null", O_RDONLY); }));
   EXPECT_TRUE(IsRefused([] { return socket(AF_UNIX, SOCK_STREAM, 0); }));
   EXPECT_TRUE(IsRefused([] { return fork(); }));
@@ -61,6 +58,7 @@ TEST(JailTest, RefusesAllButMemoryAndOpenDescriptors) {
 }
 
 TEST(JailTest, MemoryCannotBeMadeExecutable) {
+  if (kSanitized) return;
   EXPECT_TRUE(IsRefused([] {
     return reinterpret_cast<intptr_t>(
         mmap(nullptr, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
@@ -87,7 +85,7 @@ TEST(JailTest, LeavesMemoryAndOpenDescriptors) {
 }
 
 TEST(JailTest, AddressesAreLimited) {
-  if (kSanitized) return;  // which reserve terabytes of them
+  if (kSanitized) return;
   EXPECT_EQ(InJail([](uid_t) {
               void* const within = ::operator new(kMore / 2, std::nothrow);
               void* const beyond = ::operator new(kMore, std::nothrow);
@@ -118,15 +116,17 @@ TEST(JailTest, IsWhatTheKernelSaysItIs) {
     return all;
   };
   const std::string status = text("status"), limits = text("limits");
-  EXPECT_NE(status.find("Seccomp:\t2"), std::string::npos) << status;
-  EXPECT_NE(status.find("NoNewPrivs:\t1"), std::string::npos) << status;
+  if (!kSanitized) {
+    EXPECT_NE(status.find("Seccomp:\t2"), std::string::npos) << status;
+    EXPECT_NE(status.find("NoNewPrivs:\t1"), std::string::npos) << status;
+  }
   if (geteuid() == 0) {
     EXPECT_NE(status.find("Uid:\t65534\t65534\t65534\t65534"), std::string::npos) << status;
     EXPECT_NE(status.find("Gid:\t65534\t65534\t65534\t65534"), std::string::npos) << status;
     EXPECT_NE(status.find("CapEff:\t0000000000000000"), std::string::npos) << status;
   }
-  EXPECT_NE(limits.find("Max open files            0                    0"), std::string::npos) << limits;
   if (!kSanitized) {
+    EXPECT_NE(limits.find("Max open files            0                    0"), std::string::npos) << limits;
     EXPECT_EQ(limits.find("Max address space         unlimited"), std::string::npos) << limits;
   }
   EXPECT_EQ(write(pair[0], "x", 1), 1);
