@@ -70,7 +70,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string answer = eigsvc::Exchange(data, size);
   if (!answer.empty() && !absl::StartsWith(answer, "HTTP/1.")) std::abort();
   constexpr absl::string_view kProbe = "GET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
-  const std::string alive = eigsvc::Exchange(reinterpret_cast<const uint8_t*>(kProbe.data()), kProbe.size());
-  if (!absl::StartsWith(alive, "HTTP/1.1 200")) std::abort();
-  return 0;
+  // At its cap of connections the server closes the one that waits the longest, which may be this one.
+  for (int i = 0; i < 20; ++i) {
+    const std::string alive =
+        eigsvc::Exchange(reinterpret_cast<const uint8_t*>(kProbe.data()), kProbe.size());
+    if (absl::StartsWith(alive, "HTTP/1.1 200")) return 0;
+  }
+  std::abort();
 }
