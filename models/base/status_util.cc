@@ -6,6 +6,7 @@
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "models/base/utf8.h"
 
 namespace eigsvc {
 namespace {
@@ -43,7 +44,7 @@ absl::Status Annotate(const absl::Status& status, absl::string_view context) {
 absl::Status UnknownName(absl::string_view kind, absl::string_view name,
                          const std::vector<std::string>& known) {
   std::string message =
-      absl::StrCat("unknown ", kind, " \"", name.substr(0, 200), "\"; known: ", absl::StrJoin(known, ", "));
+      absl::StrCat("unknown ", kind, " \"", ToUtf8(name, 200), "\"; known: ", absl::StrJoin(known, ", "));
   if (name.size() <= 64) {
     size_t best = name.size() / 2 + 1;
     const std::string* closest = nullptr;

@@ -15,6 +15,7 @@
 #include "models/base/solver_precision.h"
 #include "models/base/status_macros.h"
 #include "models/base/status_util.h"
+#include "models/base/utf8.h"
 #include "models/base/window.h"
 #include "nlohmann/json.hpp"
 
@@ -27,8 +28,7 @@ constexpr size_t kMaxNameBytes = 4096;
 
 // Client text inside a message: escaped and cut, so that a message stays one readable line.
 std::string Quoted(absl::string_view text) {
-  return absl::StrCat("\"", absl::Utf8SafeCHexEscape(text.substr(0, 100)), text.size() > 100 ? "..." : "",
-                      "\"");
+  return absl::StrCat("\"", absl::Utf8SafeCHexEscape(ToUtf8(text, 103)), "\"");
 }
 
 absl::Status CheckRange(absl::string_view field, int64_t value, int64_t low, int64_t high) {
