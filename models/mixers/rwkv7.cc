@@ -1,6 +1,7 @@
 #include "models/mixers/rwkv7.h"
 
 #include <cmath>
+#include <optional>
 
 #include "ATen/TensorOperators.h"
 #include "ATen/ops/addcmul.h"
@@ -104,11 +105,14 @@ absl::StatusOr<at::Tensor> Rwkv7TimeMix::Run(const LayerCall& call, const at::Te
                        spec_.fused_shifts ? Weight(call, "x_x")[i]
                                           : Weight(call, absl::StrCat("x_", std::string(1, kShifts[i]))));
   };
+  // In the weights' own type, or a wider one.
   const auto low_rank = [&](const std::string& letter, const at::Tensor& input,
-                            at::Tensor (*between)(const at::Tensor&)) {
-    const at::Tensor& down = Weight(call, letter + "1");
-    const at::Tensor inner = at::matmul(input.to(down.scalar_type()), down);
-    return at::matmul(between ? between(inner) : inner, Weight(call, letter + "2"));
+                            at::Tensor (*between)(const at::Tensor&),
+                            std::optional<at::ScalarType> wider = std::nullopt) {
+    const at::Tensor &down = Weight(call, letter + "1"), &up = Weight(call, letter + "2");
+    const at::ScalarType in = wider.value_or(down.scalar_type());
+    const at::Tensor inner = at::matmul(input.to(in), down.to(in));
+    return at::matmul(between ? between(inner) : inner, up.to(in));
   };
   const auto heads = [&](const at::Tensor& projected) {
     return projected.to(type).unflatten(-1, {spec_.heads, spec_.head_size});
@@ -129,7 +133,9 @@ absl::StatusOr<at::Tensor> Rwkv7TimeMix::Run(const LayerCall& call, const at::Te
 
   DeltaRuleInput input;
   // log w = -e^{-1/2}·σ(...): what exp(-exp(-softplus(-y) - 1/2)) comes to.
-  input.log_decay = heads(at::sigmoid(row("w0") + low_rank("w", mixed(1), at::tanh))) * -std::exp(-0.5);
+  // In float64, as the state multiplies what every step's decay is off by.
+  input.log_decay =
+      heads(at::sigmoid(row("w0") + low_rank("w", mixed(1), at::tanh, at::kDouble)) * -std::exp(-0.5));
   input.w = heads(key * row("k_k"));
   if (spec_.key_eps > 0) {
     input.w = input.w * at::rsqrt(input.w.square().sum(-1, /*keepdim=*/true) + spec_.key_eps);

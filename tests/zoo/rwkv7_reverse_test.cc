@@ -50,7 +50,7 @@ class Rwkv7ReverseTest : public ::testing::Test {
 TEST_F(Rwkv7ReverseTest, LogitsAreTheGoldenOnes) {
   const auto golden = nlohmann::json::parse(std::ifstream(folder_ + "golden.json"));
   for (const char* name : {"rwkv7_reverse_L2.safetensors", "260123_reverse_L2_only_rwkv7.pth"}) {
-    for (const auto& [dtype, tolerance] : {std::pair(c10::kDouble, 2e-6), std::pair(c10::kFloat, 2.5e-3)}) {
+    for (const auto& [dtype, tolerance] : {std::pair(c10::kDouble, 2e-6), std::pair(c10::kFloat, 2.5e-4)}) {
       EIGSVC_ASSERT_OK_AND_ASSIGN(const auto model, Load(name, dtype));
       EXPECT_EQ(model->description().family, "rwkv7");
       EXPECT_EQ(model->description().layout, "rwkv-lm-demo");
@@ -60,9 +60,8 @@ TEST_F(Rwkv7ReverseTest, LogitsAreTheGoldenOnes) {
         EIGSVC_ASSERT_OK_AND_ASSIGN(const at::Tensor logits,
                                     model->Forward(model->weights(), at::tensor(ids).unsqueeze(0)));
         const auto& rows = example["logits_first3_and_last"];
-        // Float32 is held to 1e-4 of the largest logit, 25, as all families are. A plain float32 model in
-        // NumPy, step by step, is off by 2.1e-4, and which processor runs ours decides whether it is by less.
-        // The mark that ends a number is predicted, not read.
+        // Float32 is within 1e-5 of the largest logit, 25. The mark that ends a number is predicted, not
+        // read.
         const int64_t positions[] = {0, 1, 2, static_cast<int64_t>(ids.size()) - 2};
         for (int i = 0; i < 4; ++i) {
           for (int64_t v = 0; v < 12; ++v) {
