@@ -10,12 +10,6 @@
 
 namespace eigsvc {
 
-// What a reader may take beyond the addresses of the bytes it maps.
-inline constexpr int64_t kReaderBytes = int64_t{256} << 20;
-
-// An answer comes in one stream: the size of a message (int64_t), the message, and how the reader ended (int,
-// as waitpid(2) has it), written by the keeper. Whole answers alone are heeded.
-
 // One message to the keeper: what is to be read, and two descriptors, of the bytes and of the answer's
 // socket. 0, or an errno; EPIPE: the keeper is gone.
 int SendRequest(int control, const std::string& name, int64_t file_bytes, int bytes, int answer);

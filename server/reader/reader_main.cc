@@ -15,12 +15,12 @@
 #include "absl/strings/str_cat.h"
 #include "server/reader/contents_proto.h"
 #include "server/reader/jail.h"
-#include "server/reader/keeper.h"
 
 namespace eigsvc {
 namespace {
 
-constexpr int kBytes = 3, kAnswer = 4;  // a reader's descriptors, beside the standard ones
+constexpr int64_t kMoreBytes = int64_t{256} << 20;  // of addresses, beyond those of the bytes it maps
+constexpr int kBytes = 3, kAnswer = 4;              // a reader's descriptors, beside the standard ones
 
 // Another reader's descriptors, the keeper's and the log are not for this one.
 bool KeepOwnDescriptorsOnly(const ReadRequest& request) {
@@ -44,7 +44,7 @@ worker::v1::FileContents TakeApartInJail(const ReadRequest& request,
   if (!file.ok()) return ContentsProto(file.status());
   const absl::StatusOr<FileBytes> mapped = file->Map();
   if (!mapped.ok()) return ContentsProto(mapped.status());
-  const absl::Status jail = EnterJail(kReaderBytes, file->size());
+  const absl::Status jail = EnterJail(kMoreBytes, file->size());
   worker::v1::FileContents answer =
       ContentsProto(take_apart(mapped->bytes, request.name, request.file_bytes));
   answer.set_unconfined(std::string(jail.message()));

@@ -14,6 +14,9 @@ struct ReadRequest {
   int bytes = -1, answer = -1;  // descriptors
 };
 
+// An answer comes in one stream: the size of a message (int64_t), the message, and how the reader ended (int,
+// as waitpid(2) has it), written by the keeper. Whole answers alone are heeded.
+
 // In a fresh child of the keeper's: drops every other descriptor, maps the bytes, goes to jail, answers,
 // ends.
 [[noreturn]] void BeReader(ReadRequest request, const ConfinedReader::TakeApart& take_apart);

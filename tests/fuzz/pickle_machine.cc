@@ -1,12 +1,12 @@
 // Any bytes as the pickle of a file of torch.save with three storages: tensors whose every element can be
 // read, or a Status that says why not.
-#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <string>
 
 #include "models/archive/contents.h"
 #include "tests/archive/hostile_files.h"
+#include "tests/fuzz/elements.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using eigsvc::testing::AsBytes;
@@ -19,11 +19,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     if (zip.status().message().empty()) std::abort();
     return 0;
   }
-  for (const auto& [name, tensor] : eigsvc::TensorsIn(*zip, {AsBytes(file), nullptr, ""})) {
-    const int64_t count = tensor.ElementCount();
-    for (int64_t i = 0; i < std::min<int64_t>(count, 256); ++i) eigsvc::ElementAsDouble(tensor, i);
-    if (count > 0) eigsvc::ElementAsDouble(tensor, count - 1);
-  }
+  eigsvc::ReadElements(*zip, AsBytes(file));
   static_cast<void>(zip->settings.ToJson());
   return 0;
 }

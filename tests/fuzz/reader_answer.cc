@@ -1,13 +1,13 @@
 // Any bytes as what a confined reader sends to its owner, for all of which it must be taken: contents that
 // lie inside the file or a Status in UTF-8 of one of the codes that a client may see for a file, in little
 // memory.
-#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <string>
 
 #include "models/base/utf8.h"
 #include "server/reader/contents_proto.h"
+#include "tests/fuzz/elements.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   std::string unconfined;
@@ -31,10 +31,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static const std::string file(4096, 'x');
   const auto bytes = absl::MakeConstSpan(reinterpret_cast<const std::byte*>(file.data()), file.size());
   if (!eigsvc::CheckContents(*contents, static_cast<int64_t>(file.size())).ok()) return 0;
-  for (const auto& [name, tensor] : eigsvc::TensorsIn(*contents, {bytes, nullptr, ""})) {
-    const int64_t count = tensor.ElementCount();
-    for (int64_t i = 0; i < std::min<int64_t>(count, 256); ++i) eigsvc::ElementAsDouble(tensor, i);
-    if (count > 0) eigsvc::ElementAsDouble(tensor, count - 1);
-  }
+  eigsvc::ReadElements(*contents, bytes);
   return 0;
 }
