@@ -172,7 +172,7 @@ absl::Status Unknown(const Archive& archive) {
   if (!nearest) {
     std::vector<std::string> known;
     for (const Layout& layout : Layouts()) {
-      if (known.empty() || known.back() != Named(layout)) known.push_back(Named(layout));
+      if (std::find(known.begin(), known.end(), Named(layout)) == known.end()) known.push_back(Named(layout));
     }
     return absl::FailedPreconditionError(
         absl::StrCat("the keys of ", Quoted(archive.name()), " (", absl::StrJoin(found, ", "),

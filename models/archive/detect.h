@@ -13,7 +13,7 @@
 
 namespace eigsvc {
 
-// A family and one of its checkpoint layouts, e.g. {"mamba2", "state-spaces"}; layouts.cc has them all.
+// A family and one of its checkpoint layouts, e.g. {"mamba2", "state-spaces"}; layouts.h has them all.
 struct Detection {
   std::string family;
   std::string layout;

@@ -1,5 +1,5 @@
-// The table of checkpoint layouts: by which keys and which model_type each is known. One entry a family's
-// layout; the families themselves are in models/zoo.
+// The table of checkpoint layouts: by which keys and which model_type each is known. A family's are in its
+// file of models/archive/layouts; the families themselves are in models/zoo.
 #pragma once
 
 #include <cstdint>
@@ -23,10 +23,18 @@ struct Layout {
   int first_layer = 0;                             // the number of the first one
   int64_t gates = 0;                               // rows of layer_keys[0] for each column; 0: any
   std::vector<absl::string_view> settings;  // one of these tells it from another with its keys; empty: none
+  bool relative = false;  // it has the keys of another, which is meant where no setting decides
 };
 
-// Where the keys of several fit and no setting decides, the one with the most keys is taken, then the
-// earlier.
+// Those of all families, relatives behind all others. Where the keys of several fit and no setting decides,
+// the one with the most keys is taken, then the earlier.
 absl::Span<const Layout> Layouts();
+
+// What each family gives the table: std::vector<Layout> LlamaLayouts(), ...
+#define EIGSVC_FAMILY(NAME) std::vector<Layout> NAME##Layouts();
+#include "models/archive/families.inc"
+
+// What flash-linear-attention's models have in every layer, whatever its mixer.
+std::vector<absl::string_view> FlaLayerKeys();
 
 }  // namespace eigsvc

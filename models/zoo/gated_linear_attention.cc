@@ -141,7 +141,8 @@ constexpr FlaFamily kRetNet{"retnet", 2, ReadRetNet}, kGla{"gla", 4, ReadGla}, k
 
 FamilyEntry RetNetFamily() {
   return FlaEntry<kRetNet>("RetNet: linear attention with rotary embeddings and a fixed decay a head",
-                           "λ_h = 1 - 2^(-5-h), per head, constant", "arXiv 2307.08621");
+                           "λ_h = 1 - 2^(-5-h), per head, constant; rotation state: λ_h e^{±iθ}",
+                           "arXiv 2307.08621");
 }
 FamilyEntry GlaFamily() {
   return FlaEntry<kGla>("GLA: linear attention whose decays are read from the input, one a key dimension",

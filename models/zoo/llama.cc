@@ -262,6 +262,6 @@ FamilyEntry Olmo3Family() { return Entry<kOlmo3>(); }
 FamilyEntry Gemma2Family() { return Entry<kGemma2>(); }
 FamilyEntry GraniteFamily() { return Entry<kGranite>(); }
 FamilyEntry GptOssFamily() { return Entry<kGptOss>(); }
-FamilyEntry FlaTransformerFamily() { return Entry<kFlaTransformer>(); }
+FamilyEntry TransformerFamily() { return Entry<kFlaTransformer>(); }
 
 }  // namespace eigsvc

@@ -155,7 +155,8 @@ FamilyEntry Mamba2Family() {
   return {"mamba2",
           {"state-spaces", "huggingface", "fla", "paper"},
           "Mamba-2: a selective state-space model with one decay per head",
-          "λ = exp(Δ·A) per head and step, real in (0, 1], multiplicity P·N",
+          "λ = exp(Δ·A) per head and step, real in (0, 1], multiplicity P·N; pseudo-LTI: "
+          "exp(-β·softplus(A)), constant",
           /*trainable=*/true,
           LoadMamba2,
           InitializeMamba2,

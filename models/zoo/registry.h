@@ -1,5 +1,5 @@
-// The one table of model families. To add a family: write models/zoo/FAMILY.cc, add its line in registry.cc
-// and its source in CMakeLists.txt; tests loop over Families().
+// The one table of model families, of models/archive/families.inc. docs/add-a-model.md says how one is added;
+// tests loop over Families().
 #pragma once
 
 #include <cstdint>

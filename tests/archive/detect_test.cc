@@ -1,5 +1,6 @@
 #include "models/archive/detect.h"
 
+#include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -10,6 +11,7 @@
 #include "absl/strings/str_replace.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "models/archive/layouts.h"
 #include "tests/testing/status_matchers.h"
 
 namespace eigsvc::testing {
@@ -400,6 +402,20 @@ TEST(DetectTest, AMissingKeyIsNamed) {
   EXPECT_THAT(Detect(Archive(tensors, {}, "fake.pt"), {}),
               AllOf(Refused("nearest is llama (layout huggingface)"),
                     Refused("lacks \"model.layers.0.self_attn.v_proj.weight\"")));
+}
+
+// Which of them is meant is not left to the order of the registry.
+TEST(LayoutsTest, OfThoseWithTheSameKeysOneIsNoRelative) {
+  const auto same = [](const Layout& a, const Layout& b) {
+    return a.embeddings == b.embeddings && a.layer_keys == b.layer_keys &&
+           a.some_layer_keys == b.some_layer_keys && a.gates == b.gates && a.settings == b.settings;
+  };
+  for (const Layout& layout : Layouts()) {
+    const auto meant = std::count_if(Layouts().begin(), Layouts().end(), [&](const Layout& other) {
+      return same(layout, other) && !other.relative;
+    });
+    EXPECT_EQ(meant, 1) << layout.family << " " << layout.name;
+  }
 }
 
 // Not the share of a layout's keys, of which an LSTM's has three.

@@ -1,6 +1,6 @@
 // conformance_check [--report FILE.json] [--device cuda:N] CASE...: compares each case's directory
 // (README.md) and prints a line for each; exit status 1 where one failed. conformance_check --registry prints
-// FAMILY/LAYOUT of every family.
+// what every family says of itself, as JSON.
 #include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
@@ -20,9 +20,15 @@ int main(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
     const std::string argument = argv[i];
     if (argument == "--registry") {
+      nlohmann::json families = nlohmann::json::array();
       for (const eigsvc::FamilyEntry& family : eigsvc::Families()) {
-        for (const std::string& layout : family.layouts) std::cout << family.name << "/" << layout << "\n";
+        families.push_back({{"name", std::string(family.name)},
+                            {"layouts", family.layouts},
+                            {"summary", std::string(family.summary)},
+                            {"transition", std::string(family.transition)},
+                            {"reference", std::string(family.reference)}});
       }
+      std::cout << families << "\n";
       return 0;
     }
     if (argument == "--report" && i + 1 < argc) {

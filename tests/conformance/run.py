@@ -24,6 +24,7 @@ import zlib
 ALWAYS = ["llama/meta/stories260k"]
 HERE = pathlib.Path(__file__).resolve().parent
 STATUS = HERE.parents[1] / "models/zoo/conformance_status.inc"  # what `eigsvc models` shows
+README = HERE.parents[1] / "README.md"
 sys.path[:0] = [str(HERE), str(HERE / "oracles")]
 
 import numpy as np
@@ -112,10 +113,30 @@ def write_status(results, cases):
     STATUS.write_text("".join(line + "\n" for _, line in sorted(status.items())))
 
 
+def read_registry(checker):
+    """What every family says of itself."""
+    return json.loads(subprocess.run([checker, "--registry"], check=True, capture_output=True, text=True).stdout)
+
+
+def readme_of(registry):
+    """The README with the registry's table of families."""
+    def row(family):
+        cells = [f"`{family['name']}`", family["summary"].split(": ")[0], ", ".join(family["layouts"]), family["transition"],
+                 family["reference"]]
+        # What Markdown would take for a border or for emphasis: |x|, (h,c)_i.
+        return "| " + " | ".join(cell.replace("|", "\\|").replace(")_", ")\\_") for cell in cells) + " |"
+    table = ["| family | model | layouts | eigenvalue of a step | defined in |", "|---|---|---|---|---|",
+             *map(row, sorted(registry, key=lambda family: family["name"]))]
+    start, end = "<!-- families: written by make conformance -->\n\n", "\n\n<!-- end of families -->"
+    text = README.read_text(encoding="utf-8")
+    return text[:text.index(start)] + start + "\n".join(table) + text[text.index(end):]
+
+
 def check_coverage(checker, cases, references):
-    """Says where the registry, the cases (`references`: of those that ran, by name) and the committed status differ; returns
-    whether they do."""
-    registered = set(subprocess.run([checker, "--registry"], check=True, capture_output=True, text=True).stdout.split())
+    """Says where the registry, the cases (`references`: of those that ran, by name), the committed status and the README differ;
+    returns whether they do."""
+    registry = read_registry(checker)
+    registered = {f"{family['name']}/{layout}" for family in registry for layout in family["layouts"]}
     counts = {}
     for name in cases:
         prefix = name.rsplit("/", 1)[0]
@@ -132,6 +153,8 @@ def check_coverage(checker, cases, references):
         if reference not in read_status().get(tuple(prefix.split("/")), ""):
             problems.append(f"{name} is compared with {reference}, of which {STATUS.name} says nothing; run make conformance "
                             f"CASES={prefix}")
+    if README.read_text(encoding="utf-8") != readme_of(registry):
+        problems.append("README.md's table of families is not what they say of themselves; run make conformance, with any CASES")
     print("".join(f"{problem}\n" for problem in problems), end="")
     return bool(problems)
 
@@ -147,9 +170,10 @@ def main():
     parser.add_argument("--check", help="the program conformance_check")
     parser.add_argument("--device", default="cpu", help="where ours runs; on another than cpu in float32 only")
     parser.add_argument("--report", help="JSON file for its results")
-    parser.add_argument("--status", action="store_true", help=f"write {STATUS.name} for what ran whole and passed")
+    parser.add_argument("--status", action="store_true",
+                        help=f"write {STATUS.name} for what ran whole and passed, and the table of families in {README.name}")
     parser.add_argument("--coverage", action="store_true",
-                        help="also fail where the registry, the cases and the committed status differ")
+                        help="also fail where the registry, the cases, the committed status and the README differ")
     parser.add_argument("--list", action="store_true", help="print the cases' names and stop")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -172,6 +196,7 @@ def main():
                                  *[root / name.replace("/", ".") for name in made]]).returncode
         if arguments.status:
             write_status({result["name"]: result for result in json.loads(report.read_text())}, list(cases))
+            README.write_text(readme_of(read_registry(arguments.check)), encoding="utf-8")
         if arguments.coverage:
             references = {result["name"]: result["reference"] for result in json.loads(report.read_text())}
             failed = check_coverage(arguments.check, list(cases), references) or failed
