@@ -184,7 +184,8 @@ absl::StatusOr<std::shared_ptr<const SequenceModel>> LoadDecoder(DecoderSpec spe
 absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeDecoder(DecoderSpec spec, uint64_t seed,
                                                                        const LoadOptions& options) {
   WeightPlan plan = DecoderPlan(spec);
-  EIGSVC_ASSIGN_OR_RETURN(ModelWeights weights, InitializeWeights(plan, seed, options));
+  EIGSVC_ASSIGN_OR_RETURN(ModelWeights weights,
+                          InitializeWeights(plan, spec.description.settings, seed, options));
   return std::make_shared<Decoder>(std::move(spec), std::move(plan), std::move(weights), options.dtype);
 }
 

@@ -152,7 +152,8 @@ absl::StatusOr<std::shared_ptr<const SequenceModel>> LoadStack(StackSpec spec, c
 absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeStack(StackSpec spec, uint64_t seed,
                                                                      const LoadOptions& options) {
   WeightPlan plan = StackPlan(spec);
-  EIGSVC_ASSIGN_OR_RETURN(ModelWeights weights, InitializeWeights(plan, seed, options));
+  EIGSVC_ASSIGN_OR_RETURN(ModelWeights weights,
+                          InitializeWeights(plan, spec.description.settings, seed, options));
   return std::make_shared<Stack>(std::move(spec), std::move(plan), std::move(weights), options.dtype);
 }
 

@@ -19,7 +19,9 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
 #include "absl/synchronization/mutex.h"
 #include "models/base/random.h"
 #include "models/base/status_macros.h"
@@ -58,6 +60,22 @@ std::string Sizes(const Settings& settings) {
     text += part;
   }
   return text;
+}
+
+// "vocab_size 16777216, d_model 4096": the largest numbers, which a model's size comes from.
+std::string LargestNumbers(const Settings& settings) {
+  constexpr size_t kMost = 6;
+  std::vector<std::pair<double, std::string>> numbers;
+  const nlohmann::json flat = settings.object().flatten();
+  for (const auto& [place, value] : flat.items()) {
+    if (!value.is_number() || value.get<double>() <= 1) continue;
+    const std::string name = absl::StrReplaceAll(absl::StripPrefix(place, "/"), {{"/", "."}});
+    numbers.emplace_back(-value.get<double>(), absl::StrCat(name, " ", value.dump()));
+  }
+  std::sort(numbers.begin(), numbers.end());
+  numbers.resize(std::min(kMost, numbers.size()));
+  return absl::StrJoin(numbers, ", ",
+                       [](std::string* out, const auto& number) { out->append(number.second); });
 }
 
 absl::Status CheckKeys(const Archive& archive, const WeightPlan& plan,
@@ -369,8 +387,8 @@ std::optional<int64_t> StoredSize(const Archive& archive, const std::string& key
   return found->second.shape[dimension];
 }
 
-absl::StatusOr<ModelWeights> InitializeWeights(const WeightPlan& plan, uint64_t seed,
-                                               const LoadOptions& options) {
+absl::StatusOr<ModelWeights> InitializeWeights(const WeightPlan& plan, const Settings& settings,
+                                               uint64_t seed, const LoadOptions& options) {
   constexpr double kMaxParameters = 8589934592;  // 2^33
   double parameters = 0;                         // a double cannot overflow here
   for (const WeightSpec& spec : plan) {
@@ -380,14 +398,17 @@ absl::StatusOr<ModelWeights> InitializeWeights(const WeightPlan& plan, uint64_t 
     parameters += count;
   }
   if (parameters > kMaxParameters) {
-    return absl::InvalidArgumentError(absl::StrCat("these settings make a model of ", parameters,
-                                                   " parameters; at most 2^33 are initialised"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("these settings make a model of ", parameters,
+                     " parameters; at most 2^33 are initialised; the largest of their numbers: ",
+                     LargestNumbers(settings)));
   }
   const double bytes = parameters * static_cast<double>(c10::elementSize(options.dtype));
   if (bytes > static_cast<double>(options.max_weight_bytes)) {
     return absl::ResourceExhaustedError(absl::StrCat(
         "these settings make a model of ", parameters, " parameters and ", bytes, " bytes; at most ",
-        options.max_weight_bytes, " bytes are allowed (--model-memory-bytes)"));
+        options.max_weight_bytes, " bytes are allowed (--model-memory-bytes); the largest of their numbers: ",
+        LargestNumbers(settings)));
   }
   ModelWeights weights;
   for (const WeightSpec& spec : plan) {

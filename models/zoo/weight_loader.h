@@ -32,9 +32,10 @@ absl::StatusOr<ModelWeights> LoadWeights(const Archive& archive, const WeightPla
 // A size of the tensor under `key`; nothing where the archive has no such key or dimension.
 std::optional<int64_t> StoredSize(const Archive& archive, const std::string& key, size_t dimension);
 
-// A tensor's values depend on (seed, layer, name) alone. INVALID_ARGUMENT for more than 2^33 parameters;
-// RESOURCE_EXHAUSTED beyond options.max_weight_bytes; CANCELLED, DEADLINE_EXCEEDED.
-absl::StatusOr<ModelWeights> InitializeWeights(const WeightPlan& plan, uint64_t seed,
-                                               const LoadOptions& options);
+// A tensor's values depend on (seed, layer, name) alone. `settings`: what the plan was made by, defaults
+// included. INVALID_ARGUMENT for more than 2^33 parameters and RESOURCE_EXHAUSTED beyond
+// options.max_weight_bytes, naming the largest settings; CANCELLED, DEADLINE_EXCEEDED.
+absl::StatusOr<ModelWeights> InitializeWeights(const WeightPlan& plan, const Settings& settings,
+                                               uint64_t seed, const LoadOptions& options);
 
 }  // namespace eigsvc

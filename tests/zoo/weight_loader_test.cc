@@ -178,26 +178,29 @@ TEST(WeightLoaderTest, LoadingStopsInTime) {
 TEST(InitializeWeightsTest, DrawingStopsInTime) {
   const WeightPlan plan = {{0, "w", "w", {int64_t{1} << 30}, DrawNormal(1)}};
   const testing::Stopped stopped = testing::CancelAfter(absl::Milliseconds(100), [&](const StopToken& stop) {
-    return InitializeWeights(plan, 1, {.stop = &stop}).status();
+    return InitializeWeights(plan, {}, 1, {.stop = &stop}).status();
   });
   EXPECT_THAT(stopped.status, StatusIs(absl::StatusCode::kCancelled, ::testing::_));
   EXPECT_LT(stopped.took, testing::kStopLimit);
 }
 
 TEST(InitializeWeightsTest, ATensorDependsOnSeedLayerAndNameAlone) {
-  EIGSVC_ASSERT_OK_AND_ASSIGN(const ModelWeights whole, InitializeWeights(SmallPlan(), 5, {}));
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const ModelWeights whole, InitializeWeights(SmallPlan(), {}, 5, {}));
   const WeightPlan reversed = {SmallPlan()[2], SmallPlan()[0]};
-  EIGSVC_ASSERT_OK_AND_ASSIGN(const ModelWeights part, InitializeWeights(reversed, 5, {}));
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const ModelWeights part, InitializeWeights(reversed, {}, 5, {}));
   EXPECT_TRUE(at::equal(whole.outer["embedding"], part.outer["embedding"]));
   EXPECT_TRUE(at::equal(whole.layers[0]["w"], part.layers[0]["w"]));
-  EIGSVC_ASSERT_OK_AND_ASSIGN(const ModelWeights other, InitializeWeights(SmallPlan(), 6, {}));
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const ModelWeights other, InitializeWeights(SmallPlan(), {}, 6, {}));
   EXPECT_FALSE(at::equal(whole.outer["embedding"], other.outer["embedding"]));
 }
 
 TEST(InitializeWeightsTest, AnAbsurdSizeIsRefusedBeforeItIsAllocated) {
   const WeightPlan plan = {{0, "w", "w", {int64_t{1} << 40, int64_t{1} << 40}, DrawConstant(0)}};
-  EXPECT_THAT(InitializeWeights(plan, 1, {}),
-              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("2^33")));
+  const Settings settings =
+      *Settings::Parse(R"({"d_model": 1099511627776, "depth": 1, "ssm": {"expand": 1e6}})", "config.json");
+  EXPECT_THAT(InitializeWeights(plan, settings, 1, {}),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       AllOf(HasSubstr("2^33"), HasSubstr("d_model 1099511627776, ssm.expand 1000000.0"))));
 }
 
 }  // namespace
