@@ -1,6 +1,6 @@
 # The front door. Every target sets up what it needs; all are idempotent.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test build test test-full conformance demo bench fuzz dashboards format lint clean
+.PHONY: help setup setup-test build test test-full conformance compare-twins demo bench fuzz dashboards format lint clean
 SHELL := /bin/bash
 
 CACHE := $(or $(EIGSVC_CACHE),$(HOME)/.cache/eigsvc)
@@ -15,7 +15,7 @@ export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
 help:  ## This list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 15
 
 setup:  ## Install what the build needs
 	@$(SETUP) build
@@ -40,6 +40,11 @@ conformance: setup-test  ## Every family against independent implementations (SE
 	@ninja -C build --quiet conformance_check
 	@OMP_NUM_THREADS=1 $(EIGSVC_ORACLE_PYTHON) tests/conformance/run.py --seed $(or $(SEED),1) \
 	  $(if $(CASES),--family $(CASES),--all) --check build/bin/conformance_check --report build/conformance.json $(if $(SEED),,--status)
+
+compare-twins: $(if $(PROJECTS),setup-test)  ## The oracles of our own against the projects they are twins of (PROJECTS=folder of checkouts)
+	$(if $(PROJECTS),,$(error PROJECTS=FOLDER is wanted, with checkouts of the projects: tests/conformance/README.md))
+	@OMP_NUM_THREADS=1 $(EIGSVC_ORACLE_PYTHON) tests/conformance/held_to/compare_twins.py --projects $(PROJECTS) \
+	  --seed $(or $(SEED),1) $(if $(CASES),--family $(CASES))
 
 bench: setup-test  ## Ratios against public implementations, side by side in one run
 	@deploy/configure.sh build-release release

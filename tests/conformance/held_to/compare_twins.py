@@ -2,6 +2,7 @@
 """The twins of oracles/ against the code of the projects that they are twins of, from checkouts of these, on the CPU.
 
     compare_twins.py mamba=CHECKOUT rwkv-lm=CHECKOUT ... [--seed 7] [--family rwkv7/rwkv-lm]
+    compare_twins.py --projects FOLDER ...    the checkouts in it, each under its repository's name (`make compare-twins`)
     compare_twins.py --list
 
 A case is made by its oracle, as for conformance_check; the project's code loads the case's checkpoint and runs its inputs,
@@ -29,6 +30,9 @@ PROJECTS = {"mamba": "state_spaces_mamba", "paper": "eigenvalue_paper", "rwkv-lm
             "s4": "state_spaces_s4", "minimal-lru": "minimal_lru", "mingru": "mingru_pytorch", "xlstm": "nx_ai_xlstm",
             "zoology": "hazyresearch_zoology", "ssm-benchmark": "ssm_benchmark", "based": "hazyresearch_based",
             "recurrentgemma": "deepmind_recurrentgemma"}
+# Their repositories, where these have other names.
+REPOSITORIES = {"paper": "Task-Level-Insights-from-Eigenvalues-across-Sequence-Models", "rwkv-lm": "RWKV-LM",
+                "fla": "flash-linear-attention", "minimal-lru": "minimal-LRU", "mingru": "minGRU-pytorch"}
 
 
 def conformance_run():
@@ -43,6 +47,23 @@ def cases_of(project, names):
     text = (HERE / f"{PROJECTS[project]}.py").read_text()
     prefixes = json.loads(re.search(r"^CASES = (\[.*?\])$", text, re.S | re.M)[1])
     return [name for name in names if any(f"{name}/".startswith(f"{prefix}/") for prefix in prefixes)]
+
+
+def chosen(names, family):
+    """Those of the cases that --family asks for."""
+    prefixes = family.split(",") if family else [""]
+    return [name for name in names if any(not prefix or f"{name}/".startswith(f"{prefix}/") for prefix in prefixes)]
+
+
+def checkouts_in(folder, family, names):
+    """Name -> checkout of the projects that have such cases; exits naming those that are not there."""
+    wanted = {project: folder / REPOSITORIES.get(project, project) for project in PROJECTS
+              if chosen(cases_of(project, names), family)}
+    missing = [path.name for path in wanted.values() if not path.is_dir()]
+    if missing:
+        sys.exit(f"{folder} lacks checkouts of {', '.join(missing)}: clone them there under these names (README.md has their owners and "
+                 "commits), or name cases that need fewer of them")
+    return wanted
 
 
 def claim(reference):
@@ -70,6 +91,7 @@ def rows(results):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkouts", nargs="*", metavar="PROJECT=CHECKOUT", help="of " + ", ".join(PROJECTS))
+    parser.add_argument("--projects", type=pathlib.Path, metavar="FOLDER", help="where the checkouts are")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--family", help="FAMILY, FAMILY/LAYOUT or a whole case name; several with commas")
     parser.add_argument("--verbose", action="store_true", help="every case's differences")
@@ -81,16 +103,16 @@ def main():
         for project in PROJECTS:
             print("\n".join(f"{project}: {name}" for name in cases_of(project, makers)))
         return
-    wanted = dict(text.split("=", 1) for text in arguments.checkouts)
+    if arguments.projects:
+        wanted = checkouts_in(arguments.projects, arguments.family, makers)
+    else:
+        wanted = dict(text.split("=", 1) for text in arguments.checkouts)
     if not wanted or not set(wanted) <= set(PROJECTS):
-        parser.error(f"PROJECT=CHECKOUT is wanted, of the projects {', '.join(PROJECTS)}")
+        parser.error(f"--projects FOLDER or PROJECT=CHECKOUT is wanted, of the projects {', '.join(PROJECTS)}, and cases that they have")
     failed = False
     print("| project's code, commit | twin | cases | logits | claimed | log λ (cases) |\n|---|---|---|---|---|---|", flush=True)
     for project, checkout in wanted.items():
-        names = cases_of(project, makers)
-        if arguments.family:
-            chosen = arguments.family.split(",")
-            names = [name for name in names if any(f"{name}/".startswith(f"{prefix}/") for prefix in chosen)]
+        names = chosen(cases_of(project, makers), arguments.family)
         if not names:
             continue
         with tempfile.TemporaryDirectory(prefix="eigsvc_twins_") as scratch:
