@@ -148,7 +148,7 @@ void AddAnalyzeCommand(CLI::App& app, Command& chosen) {
   command->add_option("--device", flags->device, "cpu, cuda:0, ... (any worker)");
   command
       ->add_option("--residency", flags->residency,
-                   "Weights held: all, one layer at a time, or auto: all where they fit")
+                   "Weights held: all, layer (the running one and the next), or auto: all where they fit")
       ->check(CLI::IsMember({"auto", "all", "layer"}));
   command->add_option("--weight", flags->weight, "Weight of an eigenvalue in the statistics")
       ->check(CLI::IsMember({"none", "multiplicity"}))
