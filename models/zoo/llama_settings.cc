@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <initializer_list>
 #include <optional>
 #include <utility>
 
@@ -304,16 +303,11 @@ bool IsSilentOnRotary(const Settings& settings) {
 absl::Status CheckConfigured(const LlamaKin& kin, const Settings& settings, bool meta) {
   if (settings.Has("model_type") || (meta && (settings.Has("dim") || settings.Has("n_layers"))))
     return absl::OkStatus();
-  const auto stated = [&](std::initializer_list<absl::string_view> names) {
-    return std::any_of(names.begin(), names.end(),
-                       [&](absl::string_view name) { return settings.Has(name); });
-  };
   std::vector<absl::string_view> missing;
-  if (!stated({"rope_theta", "rotary_emb_base", "rope_parameters.rope_theta", "rope_scaling.rope_theta",
-               "rope_parameters.full_attention.rope_theta"})) {
-    missing.push_back("rope_theta");
+  if (!StatesRotaryBase(settings)) missing.push_back("rope_theta");
+  if (!settings.Has("rms_norm_eps") && !settings.Has("norm_eps")) {
+    missing.push_back(meta ? "norm_eps" : "rms_norm_eps");
   }
-  if (!stated({"rms_norm_eps", "norm_eps"})) missing.push_back(meta ? "norm_eps" : "rms_norm_eps");
   if (missing.empty()) return absl::OkStatus();
   return absl::FailedPreconditionError(absl::StrCat(
       "no configuration says the ", absl::StrJoin(missing, " and "),

@@ -42,6 +42,10 @@ class RotaryNames {
   std::vector<absl::string_view> views_;
 };
 
+RotaryNames BaseNames(const RotaryDefaults& defaults) {
+  return RotaryNames(defaults, {"rope_theta"}, {"rope_theta", "rotary_emb_base"});
+}
+
 std::optional<Kind> KindOf(const std::string& type) {
   if (type == "default") return Kind::kNone;
   if (type == "linear") return Kind::kLinear;
@@ -200,8 +204,7 @@ RotarySpec ReadRotary(SettingsReader& reader, const RotaryDefaults& defaults) {
   RotarySpec spec;
   RefuseOtherNesting(reader, defaults);
   spec.size = ReadSize(reader, defaults);
-  const RotaryNames bases(defaults, {"rope_theta"}, {"rope_theta", "rotary_emb_base"}),
-      types(defaults, {"rope_type", "type"});
+  const RotaryNames bases = BaseNames(defaults), types(defaults, {"rope_type", "type"});
   spec.base = reader.Real(bases, defaults.base);
   const std::string type = reader.Text(types, "default");
   if (!reader.status().ok()) return spec;
@@ -219,6 +222,13 @@ RotarySpec ReadRotary(SettingsReader& reader, const RotaryDefaults& defaults) {
     reader.Blame({reader.Spelt(types)});
   }
   return spec;
+}
+
+bool StatesRotaryBase(const Settings& settings) {
+  const SettingsReader reader(settings);
+  RotaryDefaults nested;
+  nested.layer_type = "full_attention";
+  return reader.Has(BaseNames({})) || reader.Has(BaseNames(nested));
 }
 
 }  // namespace eigsvc

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/strings/string_view.h"
+#include "models/base/settings.h"
 #include "models/layers/rope.h"
 #include "models/zoo/settings_reader.h"
 
@@ -27,5 +28,8 @@ struct RotaryDefaults {
 
 // Errors stick to the reader: unknown kinds of scaling, missing or senseless parameters.
 RotarySpec ReadRotary(SettingsReader& reader, const RotaryDefaults& defaults);
+
+// Whether a base is stated, of all layers or of those of full attention, under a name that ReadRotary knows.
+bool StatesRotaryBase(const Settings& settings);
 
 }  // namespace eigsvc
