@@ -119,7 +119,9 @@ class S4Reader {
                           StoredOutside(decoder() + ".weight", 0)
                               .value_or(tokens ? description.vocab_size : description.channels));
     spec.head_bias = true;
-    // example.py always takes the mean; elsewhere no weight tells.
+    // example.py always takes the mean; elsewhere no weight tells, nor does the configuration: decoder.mode
+    // is "last" whether the data set asks once a sequence or at each step, which its class alone says
+    // (l_output).
     const std::optional<std::string> pooled = example_  ? std::optional<std::string>("mean")
                                               : fresh() ? std::optional<std::string>("none")
                                                         : std::nullopt;

@@ -168,8 +168,12 @@ def make(directory, rng, *, kind, backbone, version, order, copies=1, outputs=1,
             saved[place + ("l_kernel" if version == "4" else "L")] = torch.tensor(options["l_kernel"])
     for name in norms if batch_norm else []:
         saved[name + ".num_batches_tracked"] = torch.tensor(7)
-    if ckpt:  # as Lightning saves it
-        torch.save({"state_dict": saved, "epoch": 3, "global_step": 11}, directory / "last.ckpt")
+    if ckpt:  # as Lightning saves it, with the configuration that the training framework gives it
+        layer = {"_name_": kind, "d_state": 2 * order, "channels": outputs, **{name: options[name] for name in DEFAULTS}}
+        configuration = {"model": {"_name_": "model", "layer": layer, "prenorm": prenorm, "n_layers": layers, "d_model": width,
+                                   "norm": "batch" if batch_norm else "layer"},
+                         "decoder": {"_name_": "sequence", "mode": "last"}, "dataset": {"_name_": "wt103", "l_max": steps}}
+        torch.save({"state_dict": saved, "epoch": 3, "global_step": 11, "hyper_parameters": configuration}, directory / "last.ckpt")
     elif example:
         torch.save({"model": saved, "acc": 0.5, "epoch": 3}, directory / "last.ckpt")
     else:
@@ -206,9 +210,11 @@ def make(directory, rng, *, kind, backbone, version, order, copies=1, outputs=1,
     settings = {"prenorm": prenorm}
     if not minimal and version == "4":
         settings["dt_transform"] = options["dt_transform"]
+    settings.update({name: options[name] for name in ("real_transform", "imag_transform", "disc") if options[name] != DEFAULTS[name]})
+    if ckpt:  # its configuration has them
+        settings = {}
     if not example:
         settings["pooling"] = pooling
-    settings.update({name: options[name] for name in ("real_transform", "imag_transform", "disc") if options[name] != DEFAULTS[name]})
     case.write(directory, reference=REFERENCE, tokens=given, logits=affine(x, weights, decoder), transitions=sites,
                dtypes=("float64", "float32"), checkpoint="last.ckpt", settings=settings)
 
