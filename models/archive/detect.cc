@@ -325,7 +325,6 @@ std::string Shape(const ArchiveTensor& tensor) {
   return absl::StrCat("[", absl::StrJoin(tensor.shape, ", "), "]");
 }
 
-// Families whose layers all see everything, of whose keys relatives are that see windows.
 absl::Status CheckUnwindowed(const Layout& layout, const Settings& settings) {
   EIGSVC_ASSIGN_OR_RETURN(const bool windowed, settings.BoolOr("use_sliding_window", true));
   if (!settings.Has("sliding_window") || !windowed) return absl::OkStatus();
@@ -365,9 +364,7 @@ absl::Status CheckMamba(const Layout& layout, const Settings& settings) {
 }
 
 absl::Status CheckFamily(const Archive& archive, const Layout& layout, const Settings& settings) {
-  if (layout.family == "llama" || layout.family == "granite" || layout.family == "olmo2") {
-    return CheckUnwindowed(layout, settings);
-  }
+  if (layout.unwindowed) return CheckUnwindowed(layout, settings);
   if (layout.family == "gpt2") return CheckGpt2(archive, layout);
   if (layout.family == "mamba" || layout.family == "mamba2") return CheckMamba(layout, settings);
   if (!layout.attention_fns.empty()) return CheckAttentionFunction(layout, settings);

@@ -23,7 +23,8 @@ struct Layout {
   int first_layer = 0;                             // the number of the first one
   int64_t gates = 0;                               // rows of layer_keys[0] for each column; 0: any
   std::vector<absl::string_view> settings;  // one of these tells it from another with its keys; empty: none
-  bool relative = false;  // it has the keys of another, which is meant where no setting decides
+  bool relative = false;    // it has the keys of another, which is meant where no setting decides
+  bool unwindowed = false;  // its layers see everything; relatives of the same keys see windows
 };
 
 // Those of all families, relatives behind all others. Where the keys of several fit and no setting decides,

@@ -34,13 +34,15 @@ std::vector<Layout> LlamaLayouts() {
        .embeddings = {"tok_embeddings.weight"},
        .layer_keys = {"layers.#.attention.wq.weight", "layers.#.attention.wk.weight",
                       "layers.#.attention.wv.weight", "layers.#.attention.wo.weight",
-                      "layers.#.attention_norm.weight", "layers.#.feed_forward.w1.weight"}},
+                      "layers.#.attention_norm.weight", "layers.#.feed_forward.w1.weight"},
+       .unwindowed = true},
       {.family = "llama",
        .name = "huggingface",
        .mixer = "attention",
        .model_types = {"llama"},
        .embeddings = {"model.embed_tokens.weight"},
-       .layer_keys = LlamaKeys()},
+       .layer_keys = LlamaKeys(),
+       .unwindowed = true},
   };
 }
 
@@ -92,7 +94,8 @@ std::vector<Layout> GraniteLayouts() {
        .model_types = {"granite"},
        .embeddings = {"model.embed_tokens.weight"},
        .layer_keys = LlamaKeys(),
-       .relative = true},
+       .relative = true,
+       .unwindowed = true},
   };
 }
 
@@ -119,7 +122,8 @@ std::vector<Layout> Olmo2Layouts() {
        .mixer = "attention",
        .model_types = {"olmo2"},
        .embeddings = {"model.embed_tokens.weight"},
-       .layer_keys = OlmoKeys()},
+       .layer_keys = OlmoKeys(),
+       .unwindowed = true},
   };
 }
 
