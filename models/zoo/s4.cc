@@ -142,6 +142,10 @@ class S4Reader {
     block.dropout = reader_.Dropout({"dropout", "model.dropout"});
     block.mixer_dropout = minimal_ ? 0 : block.dropout;
     block.tied_dropout = minimal_ || reader_.Bool({"tie_dropout", "model.tie_dropout"}, false);
+    // These change the numbers and show in no weight.
+    reader_.Choice({"activation", "model.layer.activation"}, {"gelu"}, "gelu");
+    reader_.Choice({"mult_act", "model.layer.mult_act"}, {"id"}, "id");
+    reader_.Choice({"residual", "model.residual"}, {"R", "residual"}, "R");
     std::string norm = "layer";
     if (!example_) {
       const bool batch = StoredOutside("model.layers.0.norm.norm.running_mean", 0).has_value();
