@@ -1,7 +1,7 @@
 #include "models/mixers/mlstm.h"
 
-#include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "ATen/TensorOperators.h"
 #include "ATen/core/IListRef.h"
@@ -44,7 +44,7 @@ void PlanGates(const WeightPlanner& planner, const std::string& input, const std
 }
 
 absl::Status Report(const LayerCall& call, const MlstmCellSpec& spec, const at::Tensor& log_forget,
-                    const at::Tensor& log_normalizer, const at::Tensor& last, double noise) {
+                    const at::Tensor& log_normalizer, const at::Tensor& last, const NoiseFloor& noise) {
   const int64_t multiplicity = spec.key_size * spec.value_size, position = call.state.position;
   at::Tensor log_magnitude = log_forget.detach().to(at::kDouble);
   int64_t first = position;
@@ -57,8 +57,9 @@ absl::Status Report(const LayerCall& call, const MlstmCellSpec& spec, const at::
         log_magnitude.narrow(1, skipped, steps) + (all.narrow(1, 0, steps) - all.narrow(1, 1, steps));
     first += skipped;
   }
-  return call.Report(kMlstmMixer, UnitKind::kHead,
-                     {ScalarPerUnit{log_magnitude, multiplicity}, /*constant=*/false, first, noise});
+  Transition transition{ScalarPerUnit{log_magnitude, multiplicity}, /*constant=*/false, first};
+  SetNoiseFloor(noise, transition);
+  return call.Report(kMlstmMixer, UnitKind::kHead, std::move(transition));
 }
 
 }  // namespace
@@ -87,9 +88,9 @@ absl::StatusOr<at::Tensor> RunMlstm(const LayerCall& call, const std::string& na
   kept[name + "log_normalizer"] = output.log_normalizer.narrow(1, v.size(1) - 1, 1).clone();
   if (call.Wants(kMlstmMixer)) {
     const bool raw = call.context.convention.gauge == Gauge::kRaw;
-    const double terms = raw ? 1 : output.amplification.max().item<double>();
+    const double noise = 2 * RoundingNoise(dtype);
     EIGSVC_RETURN_IF_ERROR(Report(call, spec, input.log_forget, output.log_normalizer, previous,
-                                  2 * RoundingNoise(dtype) * std::max(1.0, terms)));
+                                  raw ? noise : NoiseOfLargest(noise, output.amplification)));
   }
   return output.h;
 }

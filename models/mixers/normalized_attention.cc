@@ -148,7 +148,7 @@ at::Tensor NormalizedAttention::LogNormalizer(const at::Tensor& a) const {
 }
 
 absl::Status NormalizedAttention::Report(const LayerCall& call, const at::Tensor& log_normalizer,
-                                         double noise_floor) const {
+                                         const NoiseFloor& noise_floor) const {
   return ReportNormaliser(call, mixer(), State(call, "log_normalizer"), log_normalizer, multiplicity(),
                           noise_floor);
 }
@@ -159,11 +159,11 @@ at::Tensor NormalizedAttention::PreActivation(const LayerCall& call, const at::T
   return offset.defined() ? n.to(type) + offset.to(type) : n.to(type);
 }
 
-double NormalizedAttention::NoiseFloor(const Heads& heads, const at::Tensor& a) const {
+NoiseFloor NormalizedAttention::NoiseOf(const Heads& heads, const at::Tensor& a) const {
   // a is off by roundings of its size; f passes them on with its slope, which only exp's exceeds 1.
   const bool steep = spec_.function == NormFunction::kExp && spec_.exponential;
   const at::Tensor size = a.abs() * (steep ? at::exp(a) : a.new_ones({}));
-  return 2 * RoundingNoise(heads.q.scalar_type()) * std::max(1.0, size.max().item<double>());
+  return NoiseOfLargest(2 * RoundingNoise(heads.q.scalar_type()), size);
 }
 
 absl::Status NormalizedAttention::ReportDeparting(const LayerCall& call, const at::Tensor& x) const {
@@ -180,7 +180,7 @@ absl::Status NormalizedAttention::ReportDeparting(const LayerCall& call, const a
           const at::Tensor log_normalizer,
           CompatLogSoftmaxNormaliser(queries, keys, call.state.length, departures, call.context.stop));
       const ScoreBounds bounds = BoundScores(queries, keys, departures.unscaled_scores ? 1 : scale());
-      return Report(call, log_normalizer.transpose(1, 2), bounds.noise_floor.item<double>());
+      return Report(call, log_normalizer.transpose(1, 2), bounds.noise_floor);
     }
     case Kind::kLinear: {
       at::Tensor& sum = State(call, "departing_keys");
@@ -195,7 +195,7 @@ absl::Status NormalizedAttention::ReportDeparting(const LayerCall& call, const a
   // E7 looks at e^{-f} as the model computes it.
   const auto type = departures.clamp_zero ? q.scalar_type() : at::kDouble;
   const at::Tensor a = PreActivation(call, heads.n, type);
-  return Report(call, CompatLogNormNormaliser(LogNormalizer(a), type, departures), NoiseFloor(heads, a));
+  return Report(call, CompatLogNormNormaliser(LogNormalizer(a), type, departures), NoiseOf(heads, a));
 }
 
 absl::StatusOr<at::Tensor> NormalizedAttention::AttendLinearly(const LayerCall& call,
@@ -217,7 +217,7 @@ absl::StatusOr<at::Tensor> NormalizedAttention::AttendLinearly(const LayerCall& 
   }
   const at::Tensor exact = PreActivation(call, heads.n, at::kDouble).detach();
   if (!call.departs()) {
-    EIGSVC_RETURN_IF_ERROR(Report(call, LogNormalizer(exact), NoiseFloor(heads, exact)));
+    EIGSVC_RETURN_IF_ERROR(Report(call, LogNormalizer(exact), NoiseOf(heads, exact)));
   }
   return attended.y * at::exp(-LogNormalizer(PreActivation(call, heads.n, type))).unsqueeze(-1);
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "models/mixers/module.h"
+#include "models/transition/noise_floor.h"
 
 namespace eigsvc {
 
@@ -75,9 +76,10 @@ class NormalizedAttention final : public Module {
   // log η of the learned normaliser for a in float32 or float64.
   at::Tensor LogNormalizer(const at::Tensor& a) const;
   // log_normalizer [B,T,H].
-  absl::Status Report(const LayerCall& call, const at::Tensor& log_normalizer, double noise_floor) const;
+  absl::Status Report(const LayerCall& call, const at::Tensor& log_normalizer,
+                      const NoiseFloor& noise_floor) const;
   // Of the logarithm of the learned normaliser at pre-activations a.
-  double NoiseFloor(const Heads& heads, const at::Tensor& a) const;
+  NoiseFloor NoiseOf(const Heads& heads, const at::Tensor& a) const;
 
   double scale() const;
   int64_t multiplicity() const;  // 0: infinite

@@ -1,7 +1,7 @@
 #include "models/mixers/rwkv4.h"
 
-#include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "ATen/TensorOperators.h"
 #include "ATen/ops/addcmul.h"
@@ -85,9 +85,9 @@ absl::Status Rwkv4TimeMix::Report(const LayerCall& call, const at::Tensor& k, co
   const at::Tensor keys = k.detach().narrow(1, skipped, steps).to(at::kDouble);
   const at::Tensor logits = earlier.detach().narrow(1, skipped, steps) - decay.detach() - keys;
   // Keys are off by roundings of their size, twice.
-  const double noise = 2 * RoundingNoise(dtype) * std::max(1.0, keys.abs().max().item<double>());
-  return call.Report(kRwkv4Mixer, UnitKind::kChannel,
-                     {ScalarPerUnit{at::log_sigmoid(logits)}, /*constant=*/false, position + skipped, noise});
+  Transition transition{ScalarPerUnit{at::log_sigmoid(logits)}, /*constant=*/false, position + skipped};
+  SetNoiseFloor(NoiseOfLargest(2 * RoundingNoise(dtype), keys.abs()), transition);
+  return call.Report(kRwkv4Mixer, UnitKind::kChannel, std::move(transition));
 }
 
 std::vector<MixerDescription> Rwkv4TimeMix::Mixers() const {

@@ -1,7 +1,11 @@
 // How exactly a log λ is known, from the dtype that it was computed from.
 #pragma once
 
+#include <variant>
+
+#include "ATen/core/Tensor.h"
 #include "c10/core/ScalarType.h"
+#include "models/transition/transition.h"
 
 namespace eigsvc {
 
@@ -19,5 +23,15 @@ inline double RoundingNoise(c10::ScalarType dtype) {
       return 4 * 0x1p-23;
   }
 }
+
+// What a log λ may be off by: a number, or [] float64, which stays on its device.
+using NoiseFloor = std::variant<double, at::Tensor>;
+
+// Of a sum of numbers that are off by `noise` of their sizes: of the largest, or of 1 where that is more or
+// where some size is NaN. Nothing waits for it. Throws like LibTorch; so below.
+NoiseFloor NoiseOfLargest(double noise, const at::Tensor& sizes);
+
+// As a transition has it: a host's is a number.
+void SetNoiseFloor(const NoiseFloor& floor, Transition& transition);
 
 }  // namespace eigsvc

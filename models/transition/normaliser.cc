@@ -16,7 +16,7 @@
 namespace eigsvc {
 
 Transition NormaliserTransition(const at::Tensor& log_eta, const at::Tensor& previous, int64_t first_position,
-                                int64_t multiplicity, double noise_floor) {
+                                int64_t multiplicity, const NoiseFloor& noise_floor) {
   // A float32 difference is that of the two numbers to within half a unit of its last place.
   const auto type = log_eta.scalar_type() == c10::kDouble ? c10::kDouble : c10::kFloat;
   const at::Tensor all = log_eta.detach().to(type).transpose(1, 2);  // [B,T,H]
@@ -25,7 +25,7 @@ Transition NormaliserTransition(const at::Tensor& log_eta, const at::Tensor& pre
                         ? ScalarPerUnit{all, multiplicity, previous.detach().to(type).transpose(1, 2)}
                         : ScalarPerUnit{all.narrow(1, 1, all.size(1) - 1), multiplicity, all.narrow(1, 0, 1)};
   transition.first_step = previous.defined() ? first_position : first_position + 1;
-  transition.noise_floor = noise_floor;
+  SetNoiseFloor(noise_floor, transition);
   return transition;
 }
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "ATen/core/Tensor.h"
+#include "models/transition/noise_floor.h"
 #include "models/transition/transition.h"
 
 namespace eigsvc {
@@ -15,7 +16,7 @@ namespace eigsvc {
 // = 0). A ScalarPerUnit of T or T-1 steps that holds log η itself, float64 where that is given, else float32.
 // `multiplicity`: dim φ(k)·dim v; 0: infinite.
 Transition NormaliserTransition(const at::Tensor& log_eta, const at::Tensor& previous, int64_t first_position,
-                                int64_t multiplicity, double noise_floor);
+                                int64_t multiplicity, const NoiseFloor& noise_floor);
 
 // log λ [B,T,U]; of log η the differences, in its dtype.
 at::Tensor LogMagnitude(const ScalarPerUnit& kind);

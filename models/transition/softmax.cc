@@ -26,7 +26,7 @@ double Least(bool full) { return full ? 1e-9 : 5e-6; }
 double Ulps(bool full) { return 4 * (full ? 0x1p-52 : 0x1p-23); }
 
 // [] float64; of a bound that is 0 or not finite, the smallest.
-at::Tensor NoiseFloor(const at::Tensor& largest_score, bool full) {
+at::Tensor FloorOf(const at::Tensor& largest_score, bool full) {
   const at::Tensor largest = largest_score.to(c10::kDouble);
   // A double over its mantissa in [1/2, 1) is twice the power of two below it, exactly.
   const at::Tensor twice_power = largest / std::get<0>(at::frexp(largest));
@@ -83,10 +83,10 @@ ScoreBounds BoundScores(const at::Tensor& q, const at::Tensor& k, double scale, 
 #endif
   if (!bounds.noise_floor.defined()) {
     const at::Tensor bound = LargestScore(q, k, scale);
-    bounds.noise_floor = NoiseFloor(cap > 0 ? bound.clamp_max(cap) : bound, full);
+    bounds.noise_floor = FloorOf(cap > 0 ? bound.clamp_max(cap) : bound, full);
   }
   if (sinks.defined()) {
-    bounds.noise_floor = at::maximum(bounds.noise_floor, NoiseFloor(sinks.detach().abs().max(), full));
+    bounds.noise_floor = at::maximum(bounds.noise_floor, FloorOf(sinks.detach().abs().max(), full));
   }
   return bounds;
 }
@@ -129,14 +129,7 @@ void RefineLse(const at::Tensor& lse, const at::Tensor& q, const at::Tensor& k,
 
 Transition SoftmaxTransition(const at::Tensor& lse, const at::Tensor& previous_lse, int64_t first_position,
                              const at::Tensor& noise_floor) {
-  Transition transition =
-      NormaliserTransition(lse, previous_lse, first_position, /*multiplicity=*/0, /*noise_floor=*/0);
-  if (noise_floor.is_cpu()) {
-    transition.noise_floor = noise_floor.item<double>();
-  } else {
-    transition.device_noise_floor = noise_floor;
-  }
-  return transition;
+  return NormaliserTransition(lse, previous_lse, first_position, /*multiplicity=*/0, noise_floor);
 }
 
 }  // namespace eigsvc

@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <fstream>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <vector>
 
@@ -37,7 +38,7 @@ at::Tensor Rows(const nlohmann::json& rows) {  // [1,1,T,2]
 
 // log λ of the only head.
 std::vector<double> LogLambda(const at::Tensor& log_eta) {
-  const Transition transition = NormaliserTransition(log_eta, {}, 0, 1, 0);
+  const Transition transition = NormaliserTransition(log_eta, {}, 0, 1, 0.0);
   EXPECT_EQ(transition.first_step, 1);
   const at::Tensor values = LogMagnitude(std::get<ScalarPerUnit>(transition.kind)).contiguous();
   return {values.const_data_ptr<double>(), values.const_data_ptr<double>() + values.numel()};
@@ -51,6 +52,25 @@ class GoldenNormaliserTest : public ::testing::Test {
   }
   nlohmann::json golden_;
 };
+
+TEST(NoiseFloorTest, GrowsWithTheLargestNumberAboveOne) {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity(), kNan = NAN;
+  const auto floor_of = [](const std::vector<double>& sizes, c10::ScalarType type) {
+    Transition transition;
+    SetNoiseFloor(NoiseOfLargest(0x1p-7, at::tensor(sizes).to(type)), transition);
+    EXPECT_FALSE(transition.device_noise_floor.defined());
+    return transition.noise_floor;
+  };
+  for (const c10::ScalarType type : {c10::kDouble, c10::kFloat, c10::kBFloat16}) {
+    EXPECT_EQ(floor_of({0.25, 3.5, -8}, type), 3.5 * 0x1p-7);
+    EXPECT_EQ(floor_of({0.25, -8}, type), 0x1p-7);
+    EXPECT_EQ(floor_of({2, kNan, 3}, type), 0x1p-7);
+    EXPECT_EQ(floor_of({2, kInfinity}, type), kInfinity);
+  }
+  Transition transition;
+  SetNoiseFloor(0.125, transition);
+  EXPECT_EQ(transition.noise_floor, 0.125);
+}
 
 TEST_F(GoldenNormaliserTest, LinearAttention) {
   const at::Tensor q = at::elu(Rows(golden_["q"])) + 1, k = at::elu(Rows(golden_["k"])) + 1;

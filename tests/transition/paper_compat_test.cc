@@ -51,7 +51,7 @@ TEST(PaperCompatTest, SoftmaxMatchesTheGoldenEntry) {
       CompatLogSoftmaxNormaliser(Rows(golden["q"]), Rows(golden["k"]), /*length=*/5,
                                  Only(&Departures::unscaled_scores, &Departures::masked_as_zero), nullptr));
   const at::Tensor found =
-      LogMagnitude(std::get<ScalarPerUnit>(NormaliserTransition(log_eta, {}, 0, 0, 0).kind)).exp();
+      LogMagnitude(std::get<ScalarPerUnit>(NormaliserTransition(log_eta, {}, 0, 0, 0.0).kind)).exp();
   for (int i = 0; i < 4; ++i) {
     const double exact = golden["softmax_lambda_compat_released_code"][i].get<double>();
     EXPECT_NEAR(found[0][i][0].item<double>() / exact, 1, 1e-12);
@@ -140,7 +140,7 @@ TEST(PaperCompatTest, NormWithoutUnderflowMatchesTheGoldenEntries) {
   const at::Tensor log_eta = LogNormNormaliser(a, NormMap::kExp, NormStyle::kExponential);
   const at::Tensor compat = CompatLogNormNormaliser(log_eta, at::kDouble, Only(&Departures::clamp_zero));
   const at::Tensor found =
-      LogMagnitude(std::get<ScalarPerUnit>(NormaliserTransition(compat, {}, 0, 1, 0).kind));
+      LogMagnitude(std::get<ScalarPerUnit>(NormaliserTransition(compat, {}, 0, 1, 0.0).kind));
   for (int i = 0; i < 4; ++i)
     EXPECT_NEAR(found[0][i][0].item<double>(), golden["norm_expf_log_lambda_exp"][i].get<double>(), 1e-12);
 }
