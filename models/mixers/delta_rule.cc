@@ -11,7 +11,7 @@
 namespace eigsvc {
 namespace {
 
-// Λ = diag(exp(log_decay)) - u wᵀ for u, w [B,T,H,K,R].
+// Λ = diag(exp(log_decay)) - u wᵀ for u, w [B,T,H,K,1].
 absl::Status ReportTransition(const LayerCall& call, absl::string_view mixer, const at::Tensor& log_decay,
                               const at::Tensor& u, const at::Tensor& w, int64_t multiplicity,
                               at::ScalarType dtype) {
@@ -27,6 +27,7 @@ absl::Status ReportTransition(const LayerCall& call, absl::string_view mixer, co
     kind.v = wide(w);
     kind.d = at::exp(wide(log_decay));
     kind.multiplicity = multiplicity;
+    kind.similar_to_symmetric = true;
     Transition transition;
     transition.kind = std::move(kind);
     transition.first_step = call.state.position + begin;

@@ -237,7 +237,7 @@ struct Compute {
       const at::Tensor products = (ToFull(kind.u) * ToFull(kind.v)).squeeze(-1);
       for (const double sign : {1.0, -1.0}) {
         const at::Tensor squares = sign * products;
-        if ((squares < 0).any().item<bool>()) continue;
+        if (!kind.similar_to_symmetric && (squares < 0).any().item<bool>()) continue;
         const at::Tensor z = squares.sqrt().flatten(0, 2);
         return ByProblem(sign * ToFull(kind.d).expand_as(products),
                          [&](const at::Tensor& d) -> absl::StatusOr<at::Tensor> {

@@ -46,6 +46,9 @@ struct DiagonalPlusLowRank {
   // transition is constant, the tensors hold μ instead of Δμ, and there may be fewer of them than units,
   // [1,1,S,N]: unit i then has matrix i mod S.
   at::Tensor step;
+  // R = 1, real: the model knows that no u_j v_j is negative, so that nobody has to look, and wait, which
+  // solver takes it.
+  bool similar_to_symmetric = false;
 };
 
 // Λ itself; eigenvalues by a general solver.

@@ -265,6 +265,11 @@ TEST_P(FamilyTest, ReportsFiniteEigenvaluesOfEveryLayer) {
       EXPECT_LT(transition.noise_floor, 1e-2);
       EIGSVC_ASSERT_OK_AND_ASSIGN(const Eigenvalues eigenvalues, ComputeEigenvalues(transition));
       EXPECT_EQ(eigenvalues.layout.multiplicities[0], mixer.multiplicity);
+      const auto* low_rank = std::get_if<DiagonalPlusLowRank>(&transition.kind);
+      if (low_rank != nullptr && low_rank->similar_to_symmetric) {
+        EXPECT_EQ(low_rank->u.size(-1), 1);
+        EXPECT_GE((low_rank->u * low_rank->v).min().item<double>(), 0);
+      }
       const int64_t rows = transition.constant ? 1 : kBatch;
       const int64_t steps = transition.constant ? 1 : kSteps - transition.first_step;
       const std::vector<int64_t> shape = {rows, steps, mixer.units, mixer.eigenvalues_per_unit};
