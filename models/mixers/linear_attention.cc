@@ -11,6 +11,7 @@
 #include "models/layers/gated_linear_attention.h"
 #include "models/layers/mlp.h"
 #include "models/layers/ssd.h"
+#include "models/tensor/host_copy.h"
 #include "models/transition/noise_floor.h"
 
 namespace eigsvc {
@@ -43,7 +44,7 @@ void LinearAttentionMixer::Plan(const WeightPlanner& planner) const {
 at::Tensor LinearAttentionMixer::LogDecay(const LayerCall& call, const at::Tensor& x,
                                           at::ScalarType type) const {
   if (spec_.decay == LinearAttentionSpec::Decay::kFixed) {
-    return at::tensor(spec_.log_decays, x.options().dtype(type)).expand({x.size(0), x.size(1), spec_.heads});
+    return CopyOn(x.device(), at::tensor(spec_.log_decays, type)).expand({x.size(0), x.size(1), spec_.heads});
   }
   const at::Tensor logits = Linear(call, "gk_proj.1", Linear(call, "gk_proj.0", x));
   at::Tensor log_decay = at::log_sigmoid(logits.to(type)) / spec_.gate_normalizer;

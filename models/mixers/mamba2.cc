@@ -19,6 +19,7 @@
 #include "models/layers/ssd.h"
 #include "models/layers/ssd_by_blocks.h"
 #include "models/mixers/short_convolution.h"
+#include "models/tensor/host_copy.h"
 #include "models/transition/noise_floor.h"
 #include "models/transition/paper_compat.h"
 
@@ -126,7 +127,7 @@ at::Tensor Mamba2::Multipliers(const at::Tensor& projected) const {
   for (size_t part = 0; part < spec_.multipliers.size(); ++part) {
     values.insert(values.end(), sizes[part], spec_.multipliers[part]);
   }
-  return at::tensor(values, at::kDouble).to(projected.device(), projected.scalar_type());
+  return CopyOn(projected.device(), at::tensor(values, at::kDouble).to(projected.scalar_type()));
 }
 
 at::Tensor Mamba2::StepSizes(const LayerCall& call, const at::Tensor& dt_raw) const {

@@ -13,6 +13,11 @@ HostCopy::HostCopy(const at::Tensor& source) : host_(source), done_(source.devic
   done_.record(c10::impl::VirtualGuardImpl(source.device().type()).getStream(source.device()));
 }
 
+at::Tensor CopyOn(c10::Device device, const at::Tensor& host) {
+  // From memory that is not page-locked, the copy would wait.
+  return device.is_cpu() ? host : host.pin_memory().to(device, host.scalar_type(), /*non_blocking=*/true);
+}
+
 const at::Tensor& HostCopy::Wait() {
   if (done_.was_marked_for_recording()) done_.synchronize();
   return host_;

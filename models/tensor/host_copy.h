@@ -1,8 +1,9 @@
-// HostCopy: a small result on its way from a device to the host, so that the host can queue more work before
-// it looks.
+// Small tensors on their way between host and device that nobody waits for: HostCopy is a result, so that the
+// host can queue more work before it looks, CopyOn a few constants.
 #pragma once
 
 #include "ATen/core/Tensor.h"
+#include "c10/core/Device.h"
 #include "c10/core/Event.h"
 
 namespace eigsvc {
@@ -19,5 +20,8 @@ class HostCopy {
   at::Tensor host_;
   c10::Event done_;
 };
+
+// The host's tensor on the device. Throws like LibTorch.
+at::Tensor CopyOn(c10::Device device, const at::Tensor& host);
 
 }  // namespace eigsvc
