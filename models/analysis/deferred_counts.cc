@@ -1,6 +1,7 @@
 #include "models/analysis/deferred_counts.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "ATen/TensorOperators.h"
@@ -10,10 +11,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/types/span.h"
 #include "c10/core/DeviceGuard.h"
+#include "c10/core/impl/VirtualGuardImpl.h"
 #include "models/base/status_macros.h"
 #include "models/tensor/torch_call.h"
 #include "models/transition/deal_out.h"
-#include "models/transition/kernel_call.h"
 
 namespace eigsvc {
 namespace {
@@ -23,6 +24,9 @@ namespace slots = spectrum_slots;
 // Eigenvalues that may wait for company: as many as keep a device busy for as long as a launch takes. More
 // would only cost memory.
 constexpr int64_t kMostWaitingBytes = int64_t{4} << 20;
+// Of what the side stream still has to count. Beyond it the pass waits for the oldest, on the device: counts
+// that take longer than the layers they are of (Mamba-1) would else hold all of a sequence's.
+constexpr int64_t kMostCountingBytes = int64_t{64} << 20;
 constexpr int64_t kTableRows = 128;  // 2.8 MB of slots; a launch goes to one table
 // Beyond it, the tables are emptied and made anew: thousands of channels in each of many layers.
 constexpr int64_t kMostTableBytes = int64_t{1} << 30;
@@ -59,21 +63,29 @@ uint64_t* Slots(const at::Tensor& table, int64_t row) {
 }
 
 template <typename T>
-absl::Status Count(const CountProblem<T>& problem, c10::Device device) {
+absl::Status Count(const CountProblem<T>& problem, c10::Device device, void* stream) {
 #ifdef EIGSVC_CUDA_KERNELS
   if (device.is_cuda()) {
     const c10::DeviceGuard guard(device);
-    absl::Status status = CountOnCuda(problem, KernelStream(device));
+    absl::Status status = CountOnCuda(problem, stream);
     if (absl::IsInternal(status)) status.SetPayload(kStickyCudaErrorUrl, absl::Cord(status.message()));
     return status;
   }
 #endif
-  (void)device;
+  (void)device, (void)stream;
   CountPlainly(problem);
   return absl::OkStatus();
 }
 
 }  // namespace
+
+// The tables, and chunks after an error, are about to be the current stream's to use again.
+DeferredCounts::~DeferredCounts() {
+  CallTorchStatus("eigenvalue counts", [&] {
+    LetGo(0);
+    return absl::OkStatus();
+  }).IgnoreError();
+}
 
 bool DeferredCounts::Supports(c10::Device device) {
 #ifdef EIGSVC_CUDA_KERNELS
@@ -133,6 +145,7 @@ absl::Status DeferredCounts::Add(const SiteName& site, CountedChunk chunk) {
       tables_.clear();
       table_bytes_ = 0;
     }
+    LetGo(kMostCountingBytes);
     Place place;
     EIGSVC_RETURN_IF_ERROR(FindPlace(site, values.size(2), chunk.phase.defined(), place));
     waiting_bytes_ += HeldBytes(chunk);
@@ -142,7 +155,7 @@ absl::Status DeferredCounts::Add(const SiteName& site, CountedChunk chunk) {
 }
 
 template <typename T>
-absl::Status DeferredCounts::LaunchAs(absl::Span<const Waiting> chunks) const {
+absl::Status DeferredCounts::LaunchAs(absl::Span<const Waiting> chunks, void* stream) const {
   const CountedChunk& first = chunks[0].chunk;
   const Place& place = chunks[0].place;
   const at::Tensor& values = first.log_magnitude;
@@ -179,33 +192,70 @@ absl::Status DeferredCounts::LaunchAs(absl::Span<const Waiting> chunks) const {
                           chunk.previous.defined() ? chunk.previous.const_data_ptr<T>() : nullptr};
     }
     problem.weight = weights[k];
-    EIGSVC_RETURN_IF_ERROR(Count(problem, device_));
+    EIGSVC_RETURN_IF_ERROR(Count(problem, device_, stream));
   }
   return absl::OkStatus();
 }
 
-absl::Status DeferredCounts::LaunchTogether(absl::Span<const Waiting> chunks) const {
+absl::Status DeferredCounts::LaunchTogether(absl::Span<const Waiting> chunks, void* stream) const {
   const at::Tensor& values = chunks[0].chunk.log_magnitude;
   if (values.numel() == 0) return absl::OkStatus();
-  return values.scalar_type() == at::kDouble ? LaunchAs<double>(chunks) : LaunchAs<float>(chunks);
+  return values.scalar_type() == at::kDouble ? LaunchAs<double>(chunks, stream)
+                                             : LaunchAs<float>(chunks, stream);
+}
+
+size_t DeferredCounts::LaunchWaiting(void* stream, absl::Status& status) const {
+  const absl::Span<const Waiting> all(waiting_);
+  size_t begin = 0;
+  while (begin < all.size()) {
+    size_t end = begin + 1;
+    while (end < all.size() && end - begin < CountProblem<float>::kMaxParts &&
+           all[end].place.table == all[begin].place.table &&
+           all[end].place.row == all[end - 1].place.row + all[end - 1].place.units &&
+           CanShareALaunch(all[end].chunk, all[begin].chunk))
+      ++end;
+    status = LaunchTogether(all.subspan(begin, end - begin), stream);
+    if (!status.ok()) break;
+    begin = end;
+  }
+  return begin;
+}
+
+void DeferredCounts::LetGo(int64_t most_bytes) {
+  while (!counting_.empty()) {
+    const Counting& oldest = counting_.front();
+    if (!oldest.end.query()) {
+      if (counting_bytes_ <= most_bytes) return;
+      oldest.end.block(c10::impl::VirtualGuardImpl(device_.type()).getStream(device_));
+    }
+    counting_bytes_ -= oldest.bytes;
+    counting_.pop_front();
+  }
 }
 
 absl::Status DeferredCounts::Launch() {
   return CallTorchStatus("eigenvalue counts", [&]() -> absl::Status {
-    const absl::Span<const Waiting> all(waiting_);
-    size_t begin = 0;
+    if (waiting_.empty()) return absl::OkStatus();
     absl::Status status;
-    while (begin < all.size() && status.ok()) {
-      size_t end = begin + 1;
-      while (end < all.size() && end - begin < CountProblem<float>::kMaxParts &&
-             all[end].place.table == all[begin].place.table &&
-             all[end].place.row == all[end - 1].place.row + all[end - 1].place.units &&
-             CanShareALaunch(all[end].chunk, all[begin].chunk))
-        ++end;
-      status = LaunchTogether(all.subspan(begin, end - begin));
-      if (status.ok()) begin = end;
+    if (device_.is_cpu()) {
+      const size_t launched = LaunchWaiting(nullptr, status);
+      waiting_.erase(waiting_.begin(), waiting_.begin() + static_cast<int64_t>(launched));
+    } else {
+      const c10::impl::VirtualGuardImpl device(device_.type());
+      if (!side_) side_ = device.getStreamFromGlobalPool(device_, /*isHighPriority=*/false);
+      c10::Event made(device_.type());
+      made.record(device.getStream(device_));
+      made.block(*side_);
+      const size_t launched = LaunchWaiting(side_->native_handle(), status);
+      const auto end = waiting_.begin() + static_cast<int64_t>(launched);
+      Counting counting{c10::Event(device_.type()), {}, waiting_bytes_};
+      counting.chunks.assign(std::make_move_iterator(waiting_.begin()), std::make_move_iterator(end));
+      waiting_.erase(waiting_.begin(), end);
+      counting.end.record(*side_);
+      counting_.push_back(std::move(counting));
+      counting_bytes_ += waiting_bytes_;
+      LetGo(kMostCountingBytes);
     }
-    waiting_.erase(waiting_.begin(), waiting_.begin() + static_cast<int64_t>(begin));
     if (waiting_.empty()) waiting_bytes_ = 0;
     return status;
   });
@@ -218,6 +268,7 @@ absl::Status DeferredCounts::LaunchIfFull() {
 absl::Status DeferredCounts::Collect() {
   EIGSVC_RETURN_IF_ERROR(Launch());
   return CallTorchStatus("eigenvalue counts", [&]() -> absl::Status {
+    LetGo(0);
     // A table after the other: pinned memory for one is enough.
     for (size_t index = 0; index < tables_.size(); ++index) {
       const Table& table = tables_[index];

@@ -1,11 +1,13 @@
 // DeferredCounts: eigenvalues counted where they lie, many layers in one pass, with nothing waited for until
-// the counts are asked for. The passes are models/kernels/spectrum_counts: CUDA's on a CUDA device, the plain
-// form on a CPU.
+// the counts are asked for. The passes are models/kernels/spectrum_counts: CUDA's on a CUDA device, beside
+// the forward pass on a stream of their own, the plain form on a CPU.
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,6 +16,8 @@
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "c10/core/Device.h"
+#include "c10/core/Event.h"
+#include "c10/core/Stream.h"
 #include "models/kernels/spectrum_counts.h"
 #include "models/spectrum/spectrum.h"
 
@@ -32,7 +36,8 @@ struct CountedChunk {
   std::vector<uint64_t> weights;  // [K], how often each counts
 };
 
-// Thread rule: one thread. Errors: as CallTorch says them.
+// Thread rule: one thread, whose current stream of the device is what makes the chunks. Errors: as CallTorch
+// says them.
 class DeferredCounts {
  public:
   using SiteName = std::pair<int, std::string>;
@@ -43,10 +48,13 @@ class DeferredCounts {
   static bool Supports(c10::Device device);
   // REQUIRES Supports(device).
   DeferredCounts(c10::Device device, Sink sink) : device_(device), sink_(std::move(sink)) {}
+  DeferredCounts(const DeferredCounts&) = delete;
+  DeferredCounts& operator=(const DeferredCounts&) = delete;
+  ~DeferredCounts();
 
-  // Once it is OK, the chunk will be counted; its tensors are held until then.
+  // Once it is OK, the chunk will be counted; its tensors are held until it is.
   absl::Status Add(const SiteName& site, CountedChunk chunk);
-  // Queues the count of every chunk that was added.
+  // Queues the count of every chunk that was added, behind what the current stream was given.
   absl::Status Launch();
   // Launch, where much is held.
   absl::Status LaunchIfFull();
@@ -69,10 +77,23 @@ class DeferredCounts {
     CountedChunk chunk;
   };
 
+  // Chunks that the side stream was given, held for it: the current stream's memory is free for what is
+  // queued there next.
+  struct Counting {
+    c10::Event end;
+    std::vector<Waiting> chunks;
+    int64_t bytes = 0;
+  };
+
   absl::Status FindPlace(const SiteName& site, int64_t units, bool phase, Place& place);
-  absl::Status LaunchTogether(absl::Span<const Waiting> chunks) const;
+  // Launches what waits, from the first on; how many of them it was. What is left after an error still waits.
+  size_t LaunchWaiting(void* stream, absl::Status& status) const;
+  absl::Status LaunchTogether(absl::Span<const Waiting> chunks, void* stream) const;
   template <typename T>
-  absl::Status LaunchAs(absl::Span<const Waiting> chunks) const;
+  absl::Status LaunchAs(absl::Span<const Waiting> chunks, void* stream) const;
+  // Lets go of chunks that are counted, and of more, behind which the current stream then waits, where those
+  // left hold more than this.
+  void LetGo(int64_t most_bytes);
 
   const c10::Device device_;
   const Sink sink_;
@@ -81,6 +102,9 @@ class DeferredCounts {
   int64_t table_bytes_ = 0;
   std::vector<Waiting> waiting_;
   int64_t waiting_bytes_ = 0;
+  std::optional<c10::Stream> side_;  // of a CUDA device, once there was something to count
+  std::deque<Counting> counting_;    // in order
+  int64_t counting_bytes_ = 0;
 };
 
 }  // namespace eigsvc
