@@ -40,6 +40,7 @@ LLAMA = dict(hidden_size=1024, intermediate_size=2816, num_hidden_layers=24, num
              vocab_size=32000, max_position_embeddings=131072)
 MAMBA2 = dict(hidden_size=768, num_hidden_layers=24, vocab_size=50288, state_size=128, head_dim=64, num_heads=24, n_groups=1,
               expand=2)
+MAMBA1 = dict(hidden_size=768, num_hidden_layers=24, vocab_size=50280, state_size=16)
 # family, settings, dtype, batch, steps, passes a sample of ours and of theirs; 0: they cannot.
 CASES = {
     "llama-bf16-8k": ("llama", LLAMA, "bfloat16", 1, 8192, 24, 8),
@@ -51,6 +52,7 @@ CASES = {
     "mamba2-fp32-64k": ("mamba2", MAMBA2, "float32", 1, 65536, 1, 0),
     "mamba2-bf16-8k": ("mamba2", MAMBA2, "bfloat16", 1, 8192, 16, 1),
     "mamba2-bf16-64k": ("mamba2", MAMBA2, "bfloat16", 1, 65536, 2, 0),
+    "mamba-bf16-8k": ("mamba", MAMBA1, "bfloat16", 1, 8192, 8, 0),
 }
 
 
@@ -58,6 +60,8 @@ def build(family, settings, directory):
     with torch.device(DEVICE):
         if family == "llama":
             model = transformers.LlamaForCausalLM._from_config(transformers.LlamaConfig(**settings), attn_implementation="sdpa")
+        elif family == "mamba":
+            model = transformers.MambaForCausalLM(transformers.MambaConfig(**settings))
         else:
             model = transformers.Mamba2ForCausalLM(transformers.Mamba2Config(**settings))
     model = model.eval().to(torch.float32)
@@ -142,27 +146,38 @@ def spread(ratios, digits):
     return "–" if ratios is None else "{:.{d}f} ({:.{d}f}..{:.{d}f})".format(*ratios, d=digits)
 
 
+def drop_caches():
+    os.sync()
+    pathlib.Path("/proc/sys/vm/drop_caches").write_text("3")
+
+
 def load_row():
-    """A checkpoint that is not in the page cache, against a direct read of its file."""
+    """A checkpoint that is not in the page cache, against a direct read of its file; and the time to a first result, of weights that are
+    loaded before the model runs and of layers that are loaded as it runs, with and without the cache."""
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as directory:
         build("llama", dict(LLAMA, num_hidden_layers=48, hidden_size=1536, intermediate_size=4096), directory)
         torch.cuda.empty_cache()
         files = sorted(pathlib.Path(directory).glob("*.safetensors"))
         size = sum(path.stat().st_size for path in files)
-        ours = ForwardProcess(arguments.bin, directory, 1, 16, os.cpu_count(), arguments.device, "float32")
+        ours = ForwardProcess(arguments.bin, directory, 1, 8192, os.cpu_count(), arguments.device, "float32")
+        ours.ask("analyze")
         times = {"cold": [], "warm": [], "direct": []}
+        firsts = {(what, cache): [] for what in ("first", "first-as-it-runs") for cache in ("cold", "warm")}
         for _ in range(3):
-            os.sync()
-            pathlib.Path("/proc/sys/vm/drop_caches").write_text("3")
+            drop_caches()
             start = time.perf_counter()
             for path in files:
                 subprocess.run(["dd", f"if={path}", "of=/dev/null", "bs=16M", "iflag=direct"], check=True, capture_output=True)
             times["direct"].append(size / (time.perf_counter() - start))
-            pathlib.Path("/proc/sys/vm/drop_caches").write_text("3")
+            drop_caches()
             times["cold"].append(size / ours.ask("load"))
             times["warm"].append(size / ours.ask("load"))
+            for (what, cache), seconds in firsts.items():
+                if cache == "cold":
+                    drop_caches()
+                seconds.append(ours.ask(what))
         ours.close()
-    return {key: statistics.median(values) / 1e9 for key, values in times.items()}, size
+    return {key: statistics.median(values) / 1e9 for key, values in times.items()}, firsts, size
 
 
 names = list(CASES) if arguments.cases == "all" else [name for name in arguments.cases.split(",") if name in CASES]
@@ -181,9 +196,14 @@ for name in names:
         "–" if result["theirs"] is None else f"{result['theirs']:.2f}", result["prefill"], spread(result["speed"], 2),
         result["analyze"], spread(result["overhead"], 3), result["tap"], *(value / 1e6 for value in result["memory"])), flush=True)
 if arguments.cases == "all" or "load" in arguments.cases.split(","):
-    rates, size = load_row()
-    rows.append({"name": "load", "bytes": size, **rates})
+    rates, firsts, size = load_row()
+    rows.append({"name": "load", "bytes": size, **rates, **{" ".join(key): values for key, values in firsts.items()}})
     print("\nloading {:.2f} GB: direct read {:.2f} GB/s, cold load {:.2f} GB/s ({:.2f} of it), warm load {:.2f} GB/s".format(
         size / 1e9, rates["direct"], rates["cold"], rates["cold"] / rates["direct"], rates["warm"]))
+    for cache in ("cold", "warm"):
+        before, during = firsts["first", cache], firsts["first-as-it-runs", cache]
+        print("first result of 8192 steps, {}: {:.2f} s loaded before, {:.2f} s as it runs; of it {}".format(
+            cache, statistics.median(before), statistics.median(during),
+            spread([f(b / a for a, b in zip(before, during)) for f in (statistics.median, min, max)], 2)))
 if arguments.report:
     arguments.report.write_text(json.dumps(rows))

@@ -3,6 +3,8 @@
 //   forward_bench CHECKPOINT ROWS STEPS THREADS [DEVICE DTYPE [SETTINGS.json]]
 // Reads lines from standard input and answers each with seconds, those of one pass where it makes COUNT:
 //   load           the checkpoint, to the device, every weight checked
+//   first          the same and then an analysis of one batch with nothing to score
+//   first-as-it-runs   the same, where a layer is loaded while the one before it runs
 //   forward        embedding, layers and head of ROWS sequences
 //   prefill COUNT  embedding and layers alone, as analyses run them, COUNT times
 //   analyze COUNT  an analysis of COUNT batches with nothing to score, so without the head
@@ -72,10 +74,12 @@ class Bench {
         options_(options),
         settings_(std::move(settings)) {}
 
-  absl::Status Load() {
+  absl::Status Load(bool as_it_runs = false) {
     model_.reset();
+    LoadOptions options = options_;
+    options.as_it_runs = as_it_runs;
     EIGSVC_ASSIGN_OR_RETURN(const Archive archive, Archive::Open(path_, {.on_demand = true}));
-    EIGSVC_ASSIGN_OR_RETURN(model_, LoadModel(archive, settings_, options_));
+    EIGSVC_ASSIGN_OR_RETURN(model_, LoadModel(archive, settings_, options));
     return absl::OkStatus();
   }
 
@@ -88,6 +92,8 @@ class Bench {
     if (what == "memory") return PeakBytes();
     if (what == "tap") return absl::ToDoubleSeconds(tap_time_);
     const absl::Time start = absl::Now();
+    if (what == "first" || what == "first-as-it-runs")
+      EIGSVC_RETURN_IF_ERROR(Load(/*as_it_runs=*/what == "first-as-it-runs"));
     EIGSVC_RETURN_IF_ERROR(what == "load"      ? Load()
                            : what == "forward" ? Forward()
                            : what == "prefill" ? Prefill(count)
