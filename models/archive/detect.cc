@@ -30,10 +30,10 @@ struct Telltale {
 constexpr absl::string_view kUnwritten = "its forward pass is not written yet";
 constexpr absl::string_view kTwoDecays =
     "its releases compute the decay in two ways, and no checkpoint says in which";
+constexpr absl::string_view kKimiLinear = "model.layers.#.self_attn.g_a_proj.weight";
 constexpr Telltale kTelltales[] = {
     {".mixer.B_bias", "Mamba-3", kTwoDecays},
     {".mixer.A_b_log", "a bidirectional Mamba", "nothing in it runs forward alone"},
-    {".self_attn.f_a_proj.", "Kimi-Linear", kUnwritten},
     {".linear_attn.in_proj_qkv.", "Qwen3.5", kUnwritten},
     {".self_attn.output_gate.", "MiniMax' lightning attention", kUnwritten},
     {".operator_norm.", "LFM2", kUnwritten},
@@ -46,9 +46,9 @@ constexpr Telltale kTelltales[] = {
     {".W_lambda", "ssm-benchmark's SELRU", kUnwritten},
     {".sequence_mixer.Wqk.", "dsf-mqar's attention", kUnwritten},
     {".residues", "StripedHyena or Evo", kUnwritten},
-    {".block_sparse_moe.gate.", "a mixture of experts (Mixtral)", kUnwritten},
+    {".block_sparse_moe.gate.", "a mixture of experts (Mixtral)", kUnwritten, kKimiLinear},
     {".mlp.experts.0.", "a mixture of experts", kUnwritten, "model.layers.#.linear_attn.in_proj_qkvz.weight"},
-    {".self_attn.kv_a_proj_with_mqa.weight", "DeepSeek's latent attention", kUnwritten},
+    {".self_attn.kv_a_proj_with_mqa.weight", "DeepSeek's latent attention", kUnwritten, kKimiLinear},
     {".self_attn.qkv_proj.weight", "Phi-3", kUnwritten},
     {".att.time_mix_g", "RWKV-5", kUnwritten},
     {".implicit_filter.", "Hyena", "no state of finite size carries its long filters exactly"},
@@ -66,7 +66,6 @@ constexpr UnsupportedType kUnsupportedTypes[] = {
     {"forgetting_transformer", "the forgetting transformer"},
     {"gated_deltaproduct", "Gated DeltaProduct"},
     {"gsa", "gated slot attention (GSA)"},
-    {"kimi_linear", "Kimi-Linear"},
     {"lfm2", "LFM2"},
     {"lfm2_moe", "LFM2"},
     {"log_linear_mamba2", "log-linear Mamba-2"},

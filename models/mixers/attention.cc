@@ -35,6 +35,23 @@ absl::Status CheckAngles(const LayerCall& call, const std::string& name, const R
 
 }  // namespace
 
+void Attention::PlanLatents(const WeightPlanner& planner) const {
+  const int64_t query_rows = spec_.heads * spec_.key_size;
+  if (spec_.query_latent_size > 0) {
+    planner.Linear(Name("q_a_proj"), spec_.query_latent_size, spec_.width, spec_.qkv_bias);
+    PlanNorm(planner, Name("q_a_layernorm"), spec_.norm, spec_.query_latent_size);
+    planner.Linear(Name("q_b_proj"), query_rows, spec_.query_latent_size, /*bias=*/false);
+  } else {
+    planner.Linear(Name("q_proj"), query_rows, spec_.width, /*bias=*/false);
+  }
+  planner.Linear(Name("kv_a_proj_with_mqa"), spec_.latent_size + spec_.shared_key_size, spec_.width,
+                 spec_.qkv_bias);
+  PlanNorm(planner, Name("kv_a_layernorm"), spec_.norm, spec_.latent_size);
+  planner.Linear(Name("kv_b_proj"), spec_.heads * (spec_.key_size - spec_.shared_key_size + spec_.value_size),
+                 spec_.latent_size,
+                 /*bias=*/false);
+}
+
 void Attention::Plan(const WeightPlanner& planner) const {
   const int64_t query_rows = spec_.heads * spec_.key_size, key_rows = spec_.groups * spec_.key_size;
   const int64_t value_rows = spec_.groups * spec_.value_size;
@@ -48,6 +65,8 @@ void Attention::Plan(const WeightPlanner& planner) const {
       planner.Linear(Name(absl::StrCat(rest, "_adapter.0")), spec_.adapter_rank, spec_.width, false);
       planner.Linear(Name(absl::StrCat(rest, "_adapter.1")), rows, spec_.adapter_rank, false);
     }
+  } else if (spec_.projection == AttentionSpec::Projection::kLatent) {
+    PlanLatents(planner);
   } else {
     planner.Linear(Name("qkv_proj"), query_rows + key_rows + value_rows, spec_.width, spec_.qkv_bias);
   }
@@ -82,10 +101,30 @@ std::vector<at::Tensor> Attention::Project(const LayerCall& call, const at::Tens
     }
     case AttentionSpec::Projection::kFusedPerHead:
       return Linear(call, "qkv_proj", x).unflatten(-1, {heads, 2 * d + dv}).split_with_sizes({d, d, dv}, -1);
+    case AttentionSpec::Projection::kLatent:
+      return ProjectLatents(call, x);
   }
   return {Projected(call, "q", x).unflatten(-1, {heads, -1}),
           Projected(call, "k", x).unflatten(-1, {groups, d}),
           Projected(call, "v", x).unflatten(-1, {groups, dv})};
+}
+
+// The same of kLatent.
+std::vector<at::Tensor> Attention::ProjectLatents(const LayerCall& call, const at::Tensor& x) const {
+  const int64_t own = spec_.key_size - spec_.shared_key_size;  // of a head's k
+  const auto normed = [&](const char* norm, const at::Tensor& latent) {
+    return ApplyNorm(spec_.norm, call.weights, Name(norm), latent);
+  };
+  const at::Tensor q = spec_.query_latent_size > 0
+                           ? Linear(call, "q_b_proj", normed("q_a_layernorm", Linear(call, "q_a_proj", x)))
+                           : Linear(call, "q_proj", x);
+  const std::vector<at::Tensor> parts =
+      Linear(call, "kv_a_proj_with_mqa", x).split_with_sizes({spec_.latent_size, spec_.shared_key_size}, -1);
+  const std::vector<at::Tensor> kv = Linear(call, "kv_b_proj", normed("kv_a_layernorm", parts[0]))
+                                         .unflatten(-1, {spec_.heads, -1})
+                                         .split_with_sizes({own, spec_.value_size}, -1);
+  const at::Tensor shared = parts[1].unsqueeze(-2).expand({-1, -1, spec_.heads, -1});
+  return {q.unflatten(-1, {spec_.heads, -1}), at::cat({kv[0], shared}, -1), kv[1]};
 }
 
 // q or k [B,T,heads,d], normed and turned.

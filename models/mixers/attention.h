@@ -27,8 +27,15 @@ struct AttentionSpec {
     kSeparate,      // q_proj, k_proj, v_proj
     kFused,         // qkv_proj with rows [q | k | v]
     kFusedPerHead,  // qkv_proj with rows [q | k | v] of one head after the other; as many groups as heads
+    // Multi-head latent attention (arXiv 2405.04434), with as many groups as heads: kv_a_proj_with_mqa has
+    // the rows [latent | shared key], kv_b_proj makes of the normed latent the rows [k | v] of one head after
+    // the other, and the shared key ends every head's k. q is that of q_proj or, by way of a normed latent of
+    // its own, of q_a_proj and q_b_proj. `qkv_bias` is of what makes latents alone.
+    kLatent,
   };
   Projection projection = Projection::kSeparate;
+  // kLatent: of the latent of k and v, of that of q (0: none), and of the shared key, a part of key_size.
+  int64_t latent_size = 0, query_latent_size = 0, shared_key_size = 0;
   bool qkv_bias = false, output_bias = false;
   // kSeparate: q_proj has the rows [q | gate] of one head after the other, and the output of every head is
   // times sigmoid(gate); value_size is key_size.
@@ -40,7 +47,7 @@ struct AttentionSpec {
   // q_norm and k_norm before the rotation: over each head's dimensions, or over the whole projection.
   enum class QkNorm { kNone, kPerHead, kWhole };
   QkNorm qk_norm = QkNorm::kNone;
-  NormSpec norm;
+  NormSpec norm;                         // these, or kLatent's q_a_layernorm and kv_a_layernorm
   std::shared_ptr<const Rotary> rotary;  // of q and k, shared by a model's layers; null: none
   int64_t output_width = 0;              // 0: width
   // Of a low-rank product beside each of q_proj, k_proj and v_proj (kSeparate); 0: none.
@@ -60,6 +67,8 @@ class Attention final : public Module {
  private:
   at::Tensor Projected(const LayerCall& call, absl::string_view rest, const at::Tensor& x) const;
   std::vector<at::Tensor> Project(const LayerCall& call, const at::Tensor& x) const;
+  std::vector<at::Tensor> ProjectLatents(const LayerCall& call, const at::Tensor& x) const;
+  void PlanLatents(const WeightPlanner& planner) const;
   at::Tensor Prepared(const LayerCall& call, const char* norm, const at::Tensor& heads) const;
 
   const AttentionSpec spec_;

@@ -46,9 +46,16 @@ void DeltaNet::PlanProjections(const WeightPlanner& planner) const {
     PlanShortConvolution(planner, Name("qkv_conv1d"), 2 * keys + values, spec_.taps, spec_.convolution_bias);
     return;
   }
-  PlanConvolvedProjection(planner, Name("q"), Keys());
-  PlanConvolvedProjection(planner, Name("k"), Keys());
-  PlanConvolvedProjection(planner, Name("v"), Values());
+  if (spec_.projection == DeltaNetSpec::Projection::kOneConvolution) {
+    planner.Linear(Name("q_proj"), keys, spec_.width, /*bias=*/false);
+    planner.Linear(Name("k_proj"), keys, spec_.width, /*bias=*/false);
+    planner.Linear(Name("v_proj"), values, spec_.width, /*bias=*/false);
+    PlanShortConvolution(planner, Name("qkv_conv1d"), 2 * keys + values, spec_.taps, spec_.convolution_bias);
+  } else {
+    PlanConvolvedProjection(planner, Name("q"), Keys());
+    PlanConvolvedProjection(planner, Name("k"), Keys());
+    PlanConvolvedProjection(planner, Name("v"), Values());
+  }
   if (spec_.has_beta) planner.Linear(Name("b_proj"), spec_.value_heads, spec_.width, false);
   if (spec_.decay == DeltaNetSpec::Decay::kPerHead) {
     planner.Linear(Name("a_proj"), spec_.value_heads, spec_.width, /*bias=*/false);
@@ -60,7 +67,7 @@ void DeltaNet::PlanProjections(const WeightPlanner& planner) const {
     planner.Linear(Name("g_proj"), values, spec_.width, /*bias=*/false);
   if (spec_.gate == DeltaNetSpec::Gate::kLowRankSigmoid) {
     planner.Linear(Name("g_proj.0"), spec_.value_size, spec_.width, /*bias=*/false);
-    planner.Linear(Name("g_proj.1"), values, spec_.value_size, /*bias=*/true);
+    planner.Linear(Name("g_proj.1"), values, spec_.value_size, spec_.gate_bias);
   }
 }
 
@@ -90,8 +97,15 @@ DeltaNet::Projections DeltaNet::Project(const LayerCall& call, const at::Tensor&
   const auto heads = [&](const char* name, const ConvolvedProjectionSpec& spec, int64_t size) {
     return ConvolvedProjection(call, Name(name), spec, x).unflatten(-1, {-1, size});
   };
-  Projections projected{heads("q", Keys(), spec_.key_size), heads("k", Keys(), spec_.key_size),
-                        heads("v", Values(), spec_.value_size)};
+  Projections projected;
+  if (spec_.projection == DeltaNetSpec::Projection::kOneConvolution) {
+    projected = ConvolveAtOnce(
+        call, {Linear(call, "q_proj", x), Linear(call, "k_proj", x), Linear(call, "v_proj", x)});
+  } else {
+    projected.q = heads("q", Keys(), spec_.key_size);
+    projected.k = heads("k", Keys(), spec_.key_size);
+    projected.v = heads("v", Values(), spec_.value_size);
+  }
   if (spec_.has_beta) projected.beta = Linear(call, "b_proj", x);
   if (spec_.decay == DeltaNetSpec::Decay::kPerHead) projected.decay = Linear(call, "a_proj", x);
   if (spec_.decay == DeltaNetSpec::Decay::kPerDimension)
@@ -103,24 +117,33 @@ DeltaNet::Projections DeltaNet::Project(const LayerCall& call, const at::Tensor&
 }
 
 DeltaNet::Projections DeltaNet::ProjectAtOnce(const LayerCall& call, const at::Tensor& x) const {
-  const int64_t keys = spec_.heads * spec_.key_size, values = spec_.value_heads * spec_.value_size;
-  const int64_t shared = values / spec_.heads;  // values of a head of q
+  const int64_t shared = spec_.value_heads * spec_.value_size / spec_.heads;  // values of a head of q
   const auto by_head = [&](const char* name) {
     return Linear(call, name, x).unflatten(-1, {spec_.heads, -1});
   };
   const std::vector<at::Tensor> parts =
       by_head("qkvz_proj").split_with_sizes({spec_.key_size, spec_.key_size, shared, shared}, -1);
-  const at::Tensor convolved = at::silu(
-      ShortConvolution(call, Name("qkv_conv1d"),
-                       at::cat({parts[0].flatten(-2), parts[1].flatten(-2), parts[2].flatten(-2)}, -1)));
-  const std::vector<at::Tensor> qkv = convolved.split_with_sizes({keys, keys, values}, -1);
+  Projections projected =
+      ConvolveAtOnce(call, {parts[0].flatten(-2), parts[1].flatten(-2), parts[2].flatten(-2)});
   const std::vector<at::Tensor> ba = by_head("ba_proj").chunk(2, -1);
-  return {qkv[0].unflatten(-1, {-1, spec_.key_size}),
-          qkv[1].unflatten(-1, {-1, spec_.key_size}),
-          qkv[2].unflatten(-1, {-1, spec_.value_size}),
-          ba[0].flatten(-2),
-          ba[1].flatten(-2),
-          parts[3].flatten(-2)};
+  projected.beta = ba[0].flatten(-2);
+  projected.decay = ba[1].flatten(-2);
+  projected.gate = parts[3].flatten(-2);
+  return projected;
+}
+
+// q, k and v alone, of what they are projected to, [B,T,·] each.
+DeltaNet::Projections DeltaNet::ConvolveAtOnce(const LayerCall& call,
+                                               const std::vector<at::Tensor>& qkv) const {
+  const at::Tensor convolved = at::silu(ShortConvolution(call, Name("qkv_conv1d"), at::cat(qkv, -1)));
+  const int64_t keys = spec_.heads * spec_.key_size;
+  const std::vector<at::Tensor> parts =
+      convolved.split_with_sizes({keys, keys, spec_.value_heads * spec_.value_size}, -1);
+  Projections projected;
+  projected.q = parts[0].unflatten(-1, {-1, spec_.key_size});
+  projected.k = parts[1].unflatten(-1, {-1, spec_.key_size});
+  projected.v = parts[2].unflatten(-1, {-1, spec_.value_size});
+  return projected;
 }
 
 // [B,T,value_heads,key_size].

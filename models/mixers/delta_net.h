@@ -1,6 +1,6 @@
 // The delta rule family as flash-linear-attention parametrises it: DeltaNet (arXiv 2406.06484), Gated
 // DeltaNet (arXiv 2412.06464), which Qwen3-Next stores otherwise, and Kimi Delta Attention (arXiv
-// 2510.26692). S_t = (I - β_t k_t k_tᵀ) diag(λ_t) S_{t-1} + β_t k_t v_tᵀ.
+// 2510.26692), which Kimi-Linear does. S_t = (I - β_t k_t k_tᵀ) diag(λ_t) S_{t-1} + β_t k_t v_tᵀ.
 #pragma once
 
 #include <cstdint>
@@ -25,6 +25,8 @@ struct DeltaNetSpec {
     // of all heads that share it, and ba_proj those of b and a; qkv_conv1d is over all of [q | k | v]. With
     // β, a decay and a gate a head, convolutions and SiLU.
     kFused,
+    // q_proj, k_proj and v_proj, and one convolution with SiLU over all of [q | k | v], qkv_conv1d.
+    kOneConvolution,
   };
   Projection projection = Projection::kSeparate;
   int64_t taps = 0;  // of the short convolutions; 0: none
@@ -48,6 +50,7 @@ struct DeltaNetSpec {
     kLowRankSigmoid,  // sigmoid(g_proj.1(g_proj.0 x))
   };
   Gate gate = Gate::kNone;
+  bool gate_bias = true;   // of g_proj.1
   double norm_eps = 1e-5;  // of o_norm
 };
 
@@ -69,6 +72,7 @@ class DeltaNet final : public Module {
   };
   Projections Project(const LayerCall& call, const at::Tensor& x) const;
   Projections ProjectAtOnce(const LayerCall& call, const at::Tensor& x) const;
+  Projections ConvolveAtOnce(const LayerCall& call, const std::vector<at::Tensor>& qkv) const;
   at::Tensor QueriesOrKeys(const at::Tensor& projected, at::ScalarType type) const;
   at::Tensor LogDecay(const LayerCall& call, const at::Tensor& logits, at::ScalarType type) const;
   void PlanProjections(const WeightPlanner& planner) const;

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "models/zoo/families.h"
 #include "models/zoo/fla.h"
+#include "models/zoo/weight_loader.h"
 
 namespace eigsvc {
 namespace {
@@ -77,13 +78,6 @@ FlaMixer ReadGatedDeltaNet(const FlaRequest& request, DecoderSpec&) {
   return Make(std::move(spec));
 }
 
-// Some releases store A_log as [1,1,H,1].
-std::vector<int64_t> StoredShape(const Archive* archive, const std::string& key) {
-  if (archive == nullptr) return {};
-  const auto found = archive->tensors().find(key);
-  return found == archive->tensors().end() ? std::vector<int64_t>() : found->second.shape;
-}
-
 FlaMixer ReadKda(const FlaRequest& request, DecoderSpec&) {
   SettingsReader& reader = request.reader;
   DeltaNetSpec spec = ReadGatedSpec(request, 1);
@@ -100,18 +94,9 @@ FlaMixer ReadKda(const FlaRequest& request, DecoderSpec&) {
     reader.Fail(absl::FailedPreconditionError("setting \"safe_gate\" needs a \"lower_bound\""));
   }
   spec.gate = DeltaNetSpec::Gate::kLowRankSigmoid;
-  const auto size = [](const std::vector<int64_t>& shape) {
-    int64_t product = 1;
-    for (const int64_t n : shape) product *= n;
-    return product;
-  };
-  for (int64_t layer = 0; layer < request.layers; ++layer) {
-    const std::string key = absl::StrCat("model.layers.", layer, ".attn.A_log");
-    if (const std::vector<int64_t> shape = StoredShape(request.archive, key);
-        !shape.empty() && size(shape) == spec.value_heads) {
-      spec.a_log_shape = shape;
-      break;
-    }
+  if (request.archive != nullptr) {  // some releases store it as [1,1,H,1]
+    spec.a_log_shape =
+        StoredShape(*request.archive, "model.layers.#.attn.A_log", request.layers, spec.value_heads);
   }
   return Make(std::move(spec));
 }

@@ -112,6 +112,26 @@ absl::StatusOr<Mamba2Spec> HybridReader::ReadMamba2(int64_t width, int64_t depth
   return spec;
 }
 
+std::vector<bool> HybridReader::ReadEither(absl::string_view setting, absl::string_view kind,
+                                           absl::string_view other, const std::vector<bool>& usual) {
+  std::vector<std::string> fallback;
+  for (const bool is : usual) fallback.emplace_back(is ? kind : other);
+  const std::vector<std::string> kinds = reader.Texts({setting}, fallback);
+  std::vector<bool> read;
+  for (const std::string& text : kinds) {
+    read.push_back(text == kind);
+    if (text == kind || text == other) continue;
+    reader.Fail(absl::FailedPreconditionError(absl::StrCat("setting \"", setting, "\" has a layer \"", text,
+                                                           "\"; supported: ", other, ", ", kind)));
+  }
+  if (reader.status().ok() && kinds.size() != usual.size()) {
+    reader.Fail(reader.Disagree(absl::StrCat(kinds.size(), " kinds for ", usual.size(), " layers"),
+                                {setting, "num_hidden_layers"}));
+  }
+  read.resize(usual.size());
+  return read;
+}
+
 Activation HybridReader::ReadActivation(absl::string_view name, absl::string_view usual) {
   const absl::StatusOr<Activation> activation = ActivationOf(name, reader.Text({name}, std::string(usual)));
   if (activation.ok()) return *activation;

@@ -41,6 +41,10 @@ class HybridReader {
   void ReadRotary(double share, at::ScalarType dtype, AttentionSpec& attention);
   // The settings that Bamba's relatives call mamba_*. INVALID_ARGUMENT where they do not go together.
   absl::StatusOr<Mamba2Spec> ReadMamba2(int64_t width, int64_t depth, double norm_eps);
+  // Of each layer, whether the list `setting` calls it `kind` and not `other`; `usual` without one.
+  // FAILED_PRECONDITION for any other kind, INVALID_ARGUMENT for another number of them.
+  std::vector<bool> ReadEither(absl::string_view setting, absl::string_view kind, absl::string_view other,
+                               const std::vector<bool>& usual);
   Activation ReadActivation(absl::string_view name, absl::string_view usual);
   // The setting of an activation that transformers gives to the short convolution, whose kernels know no
   // other than silu. FAILED_PRECONDITION for others.

@@ -60,28 +60,11 @@ DeltaNetSpec ReadFusedDeltaNet(HybridReader& source, const DecoderSpec& decoder)
 }
 
 // Of each layer, whether it is one of attention.
-std::vector<bool> ReadLayerKinds(SettingsReader& reader, int64_t layers) {
-  const int64_t interval = reader.IntWithin({"full_attention_interval"}, 1, 4096, 4);
-  std::vector<std::string> usual;
-  for (int64_t layer = 1; layer <= layers; ++layer) {
-    usual.emplace_back(layer % interval == 0 ? "full_attention" : "linear_attention");
-  }
-  const std::vector<std::string> types = reader.Texts({"layer_types"}, usual);
-  std::vector<bool> attends;
-  for (const std::string& type : types) {
-    attends.push_back(type == "full_attention");
-    if (!attends.back() && type != "linear_attention") {
-      reader.Fail(
-          absl::FailedPreconditionError(absl::StrCat("setting \"layer_types\" has a layer \"", type,
-                                                     "\"; supported: linear_attention, full_attention")));
-    }
-  }
-  if (reader.status().ok() && static_cast<int64_t>(types.size()) != layers) {
-    reader.Fail(reader.Disagree(absl::StrCat(types.size(), " kinds for ", layers, " layers"),
-                                {"layer_types", "num_hidden_layers"}));
-  }
-  attends.resize(layers);
-  return attends;
+std::vector<bool> ReadLayerKinds(HybridReader& source, int64_t layers) {
+  const int64_t interval = source.reader.IntWithin({"full_attention_interval"}, 1, 4096, 4);
+  std::vector<bool> usual;
+  for (int64_t layer = 1; layer <= layers; ++layer) usual.push_back(layer % interval == 0);
+  return source.ReadEither("layer_types", "full_attention", "linear_attention", usual);
 }
 
 // What stands behind the mixers: one network, or experts beside the one that all steps share.
@@ -166,7 +149,7 @@ absl::StatusOr<DecoderSpec> Qwen3NextSpec(const Settings& settings, const Settin
   const int64_t width = spec.description.width, layers = source.ReadLayers(checkpoint_layers, 4);
   const AttentionSpec attention = ReadGatedAttention(source, spec, dtype);
   const DeltaNetSpec delta_net = ReadFusedDeltaNet(source, spec);
-  const std::vector<bool> attends = ReadLayerKinds(reader, layers);
+  const std::vector<bool> attends = ReadLayerKinds(source, layers);
   EIGSVC_ASSIGN_OR_RETURN(const Networks networks, ReadNetworks(source, width, layers, archive));
   EIGSVC_RETURN_IF_ERROR(reader.status());
   for (int64_t layer = 0; layer < layers; ++layer) {

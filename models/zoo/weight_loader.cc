@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <optional>
 #include <set>
 #include <utility>
@@ -385,6 +386,18 @@ std::optional<int64_t> StoredSize(const Archive& archive, const std::string& key
   const auto found = archive.tensors().find(key);
   if (found == archive.tensors().end() || found->second.shape.size() <= dimension) return std::nullopt;
   return found->second.shape[dimension];
+}
+
+std::vector<int64_t> StoredShape(const Archive& archive, absl::string_view pattern, int64_t layers,
+                                 int64_t elements) {
+  for (int64_t layer = 0; layer < layers; ++layer) {
+    const auto found = archive.tensors().find(absl::StrReplaceAll(pattern, {{"#", absl::StrCat(layer)}}));
+    if (found == archive.tensors().end()) continue;
+    const std::vector<int64_t>& shape = found->second.shape;
+    const auto times = [](int64_t product, int64_t size) { return product * size; };
+    if (std::accumulate(shape.begin(), shape.end(), int64_t{1}, times) == elements) return shape;
+  }
+  return {};
 }
 
 absl::StatusOr<ModelWeights> InitializeWeights(const WeightPlan& plan, const Settings& settings,

@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "models/archive/archive.h"
 #include "models/base/settings.h"
 #include "models/mixers/weights.h"
@@ -31,6 +32,11 @@ absl::StatusOr<ModelWeights> LoadWeights(const Archive& archive, const WeightPla
 
 // A size of the tensor under `key`; nothing where the archive has no such key or dimension.
 std::optional<int64_t> StoredSize(const Archive& archive, const std::string& key, size_t dimension);
+
+// The shape in which the first layer that has as many elements under `pattern`, whose '#' is the layer's
+// number, stores them; empty where none does.
+std::vector<int64_t> StoredShape(const Archive& archive, absl::string_view pattern, int64_t layers,
+                                 int64_t elements);
 
 // A tensor's values depend on (seed, layer, name) alone. `settings`: what the plan was made by, defaults
 // included. INVALID_ARGUMENT for more than 2^33 parameters and RESOURCE_EXHAUSTED beyond

@@ -237,9 +237,6 @@ TEST(DetectTest, RelativesAreRefusedByNameAndNeverRunAsTheKnownFamily) {
   // A key that several have is not asked before those that one of them has alone.
   const std::pair<Keys, const char*> unwritten[] = {
       {{"model.layers.3.self_attn.kv_a_proj_with_mqa.weight"}, "DeepSeek's latent attention"},
-      {{"model.layers.3.self_attn.kv_a_proj_with_mqa.weight", "model.layers.1.block_sparse_moe.gate.weight",
-        "model.layers.1.self_attn.f_a_proj.weight"},
-       "Kimi-Linear"},
       {{"model.layers.0.self_attn.qkv_proj.weight"}, "Phi-3"},
       {{"model.layers.0.self_attn.qkv_proj.weight", "model.layers.0.self_attn.output_gate.weight"},
        "MiniMax"},
@@ -282,10 +279,8 @@ TEST(DetectTest, ATelltaleIsAWholePartOfAKey) {
 }
 
 TEST(DetectTest, FamiliesThatAreNotRunAreKnownByTheirTypeToo) {
-  const std::pair<const char*, const char*> types[] = {{"gsa", "GSA"},
-                                                       {"kimi_linear", "Kimi-Linear"},
-                                                       {"mesa_net", "MesaNet"},
-                                                       {"mamba3", "no checkpoint says in which"}};
+  const std::pair<const char*, const char*> types[] = {
+      {"gsa", "GSA"}, {"mesa_net", "MesaNet"}, {"mamba3", "no checkpoint says in which"}};
   for (const auto& [type, what] : types) {
     EXPECT_THAT(Detect(Llama().Build(absl::StrCat("{\"model_type\": \"", type, "\"}")), {}),
                 AllOf(Refused(absl::StrCat("config.json has model_type \"", type, "\"")), Refused(what),
@@ -306,6 +301,29 @@ TEST(DetectTest, Qwen3NextMayHaveExperts) {
     ExpectDetected(qwen.Build(config), "qwen3_next", "huggingface", "gated_delta_net + attention");
   }
   EXPECT_THAT(Detect(qwen.Build(R"({"model_type": "qwen3_5_moe"})"), {}), Refused("Qwen3.5"));
+}
+
+TEST(DetectTest, KimiLinearHasExpertsAndLatentAttention) {
+  const Keys norms = {"model.layers.#.input_layernorm.weight",
+                      "model.layers.#.post_attention_layernorm.weight",
+                      "model.layers.#.self_attn.o_proj.weight"};
+  const Keys outer = {"model.embed_tokens.weight", "model.layers.1.self_attn.kv_a_proj_with_mqa.weight",
+                      "model.layers.0.self_attn.g_a_proj.weight"};
+  Fake published{outer, norms}, held{outer, norms};
+  for (const char* const name : {"self_attn.A_log", "self_attn.f_a_proj.weight", "self_attn.q_conv1d.weight",
+                                 "block_sparse_moe.gate.weight", "block_sparse_moe.experts.0.w1.weight"}) {
+    published.outer.push_back(absl::StrCat("model.layers.0.", name));
+  }
+  for (const char* const name : {"self_attn.forget_gate.A_log", "self_attn.forget_gate.f_a_proj.weight",
+                                 "self_attn.conv1d.weight", "mlp.gate.weight", "mlp.experts.gate_up_proj"}) {
+    held.outer.push_back(absl::StrCat("model.layers.0.", name));
+  }
+  for (const char* const config : {"{}", R"({"model_type": "kimi_linear", "num_hidden_layers": 2})"}) {
+    ExpectDetected(published.Build(config), "kimi_linear", "moonshot", "kda + attention");
+    ExpectDetected(held.Build(config), "kimi_linear", "huggingface", "kda + attention");
+  }
+  EXPECT_THAT(Detect(published.Build(R"({"model_type": "deepseek_v3"})"), {}),
+              Refused("those of kimi_linear"));
 }
 
 TEST(DetectTest, BasedHasALayerOfLinearAttention) {

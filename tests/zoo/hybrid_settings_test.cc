@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "ATen/core/grad_mode.h"
 #include "absl/strings/str_cat.h"
@@ -88,6 +89,35 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"qwen3_next", R"({"rope_scaling": {"rope_type": "spiral"}})", "spiral"},
         Refusal{"qwen3_next", R"({"full_attention_interval": 0})", "full_attention_interval"},
         Refusal{"qwen3_next", R"({"linear_key_dim": 8})", "linear_key_dim"},
+        Refusal{"kimi_linear", R"({"hidden_act": "situ"})", "hidden_act"},
+        Refusal{"kimi_linear", R"({"layer_types": ["linear_attention", "mamba"]})", "mamba"},
+        Refusal{"kimi_linear", R"({"mlp_layer_types": ["dense", "sparse"]})", "mlp_layer_types"},
+        Refusal{"kimi_linear",
+                R"({"linear_attn_config": {"kda_layers": [1, 2, 3], "full_attn_layers": [3]}})",
+                "full_attn_layers"},
+        Refusal{"kimi_linear",
+                R"({"linear_attn_config": {"kda_layers": [0, 1, 2], "full_attn_layers": [3]}})",
+                "kda_layers"},
+        Refusal{"kimi_linear", R"({"linear_num_heads": 2, "linear_attn_config": {"num_heads": 3}})",
+                "linear_attn_config.num_heads"},
+        Refusal{"kimi_linear", R"({"linear_attn_config": {"gate_lower_bound": -5}})", "gate_lower_bound"},
+        Refusal{"kimi_linear", R"({"linear_attn_config": {"use_full_rank_gate": true}})",
+                "use_full_rank_gate"},
+        Refusal{"kimi_linear", R"({"attn_res_block_size": 3})", "attn_res_block_size"},
+        Refusal{"kimi_linear", R"({"routed_expert_hidden_size": 8})", "routed_expert_hidden_size"},
+        Refusal{"kimi_linear", R"({"mla_use_output_gate": true})", "mla_use_output_gate"},
+        Refusal{"kimi_linear", R"({"mla_use_nope": false})", "mla_use_nope"},
+        Refusal{"kimi_linear", R"({"num_key_value_heads": 2})", "num_key_value_heads"},
+        Refusal{"kimi_linear", R"({"q_lora_rank": 0})", "q_lora_rank"},
+        Refusal{"kimi_linear", R"({"moe_router_activation_func": "softmax"})", "moe_router_activation_func"},
+        Refusal{"kimi_linear", R"({"topk_method": "greedy"})", "topk_method"},
+        Refusal{"kimi_linear", R"({"num_experts": 2, "num_experts_per_token": 3})", "num_experts_per_token"},
+        Refusal{"kimi_linear", R"({"num_experts_per_token": 1})", "moe_renormalize"},
+        Refusal{"kimi_linear", R"({"num_expert_group": 3})", "num_expert_group"},
+        Refusal{"kimi_linear", R"({"num_expert_group": 2, "use_grouped_topk": false})", "use_grouped_topk"},
+        Refusal{"kimi_linear", R"({"num_shared_experts": -1})", "num_shared_experts"},
+        Refusal{"kimi_linear", R"({"layout": "fla"})", "moonshot"},
+        Refusal{"kimi_linear", R"({"linear_key_dim": 8})", "linear_key_dim"},
         Refusal{"zamba2", R"({"use_long_context": true})", "use_long_context"},
         Refusal{"zamba2", R"({"layers_block_type": ["mamba", "attention", "mamba", "hybrid"]})", "attention"},
         Refusal{"zamba2", R"({"n_mamba_heads": 3})", "n_mamba_heads"},
@@ -162,6 +192,40 @@ TEST(HybridSettingsTest, WhatNothingTellsIsAskedFor) {
   EIGSVC_ASSERT_OK_AND_ASSIGN(const Model jamba, Initialize("jamba", "{}"));
   EXPECT_THAT(LoadModel(Saved(*jamba, {}), {}, {}),
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("hidden_size")));
+}
+
+// What transformers and Moonshot's own code take a silent configuration of Kimi-Linear for differs.
+TEST(HybridSettingsTest, WhatReleasesDisagreeOnIsAskedFor) {
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Model kimi, Initialize("kimi_linear", "{}"));
+  for (const char* name : {"routed_scaling_factor", "rms_norm_eps"}) {
+    const Settings silent = *Settings::Parse(absl::StrCat("{\"", name, "\": null}"), "config.json");
+    EXPECT_THAT(LoadModel(Saved(*kimi, kimi->description().settings.MergedWith(silent)), {}, {}),
+                StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr(name)));
+  }
+}
+
+TEST(HybridSettingsTest, KindsOfLayersAreSaidByMoonshotsListsOrByKeys) {
+  const auto kinds = [](const SequenceModel& model) {
+    std::string initials;
+    for (const auto& mixers : model.description().mixers) initials += mixers.at(0).mixer[0];
+    return initials;
+  };
+  for (const char* layout : {"moonshot", "huggingface"}) {
+    EIGSVC_ASSERT_OK_AND_ASSIGN(
+        const Model listed,
+        Initialize("kimi_linear", absl::StrCat(R"({"moe_layer_freq": 2, "layout": ")", layout,
+                                               R"(", "linear_attn_config": {"kda_layers": [1, 3, 4],
+                                                                            "full_attn_layers": [2]}})")));
+    EXPECT_EQ(kinds(*listed), "kakk");
+    EXPECT_EQ(listed->description().settings.Texts("mlp_layer_types").value(),
+              (std::vector<std::string>{"dense", "dense", "sparse", "dense"}));
+    const Settings silent =
+        *Settings::Parse(R"({"layer_types": null, "linear_attn_config": null})", "config.json");
+    EIGSVC_ASSERT_OK_AND_ASSIGN(
+        const Model loaded,
+        LoadModel(Saved(*listed, listed->description().settings.MergedWith(silent)), {}, {}));
+    EXPECT_EQ(kinds(*loaded), "kakk");
+  }
 }
 
 TEST(HybridSettingsTest, LayersOfSeveralKindsAreDescribed) {
