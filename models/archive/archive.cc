@@ -55,7 +55,8 @@ absl::StatusOr<Parsed> ParseFile(const std::shared_ptr<const OpenedFile>& file, 
 void StripWrappers(absl::btree_map<std::string, ArchiveTensor>& tensors) {
   // "model." is part of the names of Hugging Face's own models, which have one of these keys.
   const auto belongs = [&] {
-    return tensors.contains("model.embed_tokens.weight") || tensors.contains("model.embeddings.weight");
+    return tensors.contains("model.embed_tokens.weight") || tensors.contains("model.embeddings.weight") ||
+           tensors.contains("model.language_model.embed_tokens.weight");
   };
   for (bool stripped = true; std::exchange(stripped, false);) {
     for (const absl::string_view prefix : {"module.", "_orig_mod.", "model.", "net."}) {

@@ -4,6 +4,7 @@
 #include "models/archive/detect.h"
 
 #include <algorithm>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
@@ -22,8 +23,8 @@ namespace eigsvc {
 namespace {
 
 // A part of a key, up to a dot or its end, that tells a family this version does not run, and why it does
-// not; the first in the table wins. `unless`: a key of a family that has such keys as well, and is run; '#'
-// stands for a layer's number.
+// not; the first in the table wins. `unless`: a part of a key of families that have such keys as well, and
+// are run.
 struct Telltale {
   absl::string_view part, what, why, unless = "";
 };
@@ -34,7 +35,6 @@ constexpr absl::string_view kKimiLinear = "model.layers.#.self_attn.g_a_proj.wei
 constexpr Telltale kTelltales[] = {
     {".mixer.B_bias", "Mamba-3", kTwoDecays},
     {".mixer.A_b_log", "a bidirectional Mamba", "nothing in it runs forward alone"},
-    {".linear_attn.in_proj_qkv.", "Qwen3.5", kUnwritten},
     {".self_attn.output_gate.", "MiniMax' lightning attention", kUnwritten},
     {".operator_norm.", "LFM2", kUnwritten},
     {".retention.out_proj.", "torchscale's RetNet", kUnwritten},
@@ -47,7 +47,7 @@ constexpr Telltale kTelltales[] = {
     {".sequence_mixer.Wqk.", "dsf-mqar's attention", kUnwritten},
     {".residues", "StripedHyena or Evo", kUnwritten},
     {".block_sparse_moe.gate.", "a mixture of experts (Mixtral)", kUnwritten, kKimiLinear},
-    {".mlp.experts.0.", "a mixture of experts", kUnwritten, "model.layers.#.linear_attn.in_proj_qkvz.weight"},
+    {".mlp.experts.0.", "a mixture of experts", kUnwritten, ".linear_attn.A_log"},
     {".self_attn.kv_a_proj_with_mqa.weight", "DeepSeek's latent attention", kUnwritten, kKimiLinear},
     {".self_attn.qkv_proj.weight", "Phi-3", kUnwritten},
     {".att.time_mix_g", "RWKV-5", kUnwritten},
@@ -75,10 +75,6 @@ constexpr UnsupportedType kUnsupportedTypes[] = {
     {"moba", "MoBA"},
     {"nsa", "native sparse attention (NSA)"},
     {"path_attn", "PaTH attention"},
-    {"qwen3_5", "Qwen3.5"},
-    {"qwen3_5_moe", "Qwen3.5"},
-    {"qwen3_5_moe_text", "Qwen3.5"},
-    {"qwen3_5_text", "Qwen3.5"},
     {"rodimus", "Rodimus"},
     {"samba", "Samba"},
     {"simple_gla", "fla's simple GLA"},
@@ -87,6 +83,9 @@ constexpr UnsupportedType kUnsupportedTypes[] = {
 constexpr absl::string_view kQuantisedSuffixes[] = {".absmax",           ".qweight",      ".qzeros",
                                                     ".weight_scale_inv", ".weight_scale", ".SCB",
                                                     "_proj_blocks",      "_proj_scales"};
+
+// Of models that read more than text: the configuration has that of the text under text_config.
+constexpr absl::string_view kTextAndMore[] = {"qwen3_5", "qwen3_5_moe"};
 
 // Keys under which configurations state the number of layers.
 constexpr absl::string_view kLayerCounts[] = {"num_hidden_layers", "n_layer", "n_layers", "num_layers"};
@@ -210,9 +209,14 @@ bool HasPart(absl::string_view key, absl::string_view part) {
   return false;
 }
 
+bool SomeKeyHas(const Archive& archive, absl::string_view part) {
+  return std::any_of(archive.tensors().begin(), archive.tensors().end(),
+                     [&](const auto& tensor) { return HasPart(tensor.first, part); });
+}
+
 absl::Status RefuseTelltales(const Archive& archive) {
   for (const Telltale& telltale : kTelltales) {
-    if (!telltale.unless.empty() && InSomeLayer(archive, telltale.unless)) continue;
+    if (!telltale.unless.empty() && SomeKeyHas(archive, telltale.unless)) continue;
     for (const auto& [key, tensor] : archive.tensors()) {
       if (!HasPart(key, telltale.part)) continue;
       return absl::FailedPreconditionError(absl::StrCat("key ", Quoted(key), " of ", Quoted(archive.name()),
@@ -234,6 +238,17 @@ absl::Status RefuseUnsupportedTypes(const Settings& settings) {
                      "; where the weights are of a family that is, --config takes the model_type they have"));
   }
   return absl::OkStatus();
+}
+
+// What is stated of the whole model, as whether its embedding is its head, is not looked for in its text
+// part.
+absl::StatusOr<Settings> WithTextSettings(Settings settings) {
+  EIGSVC_ASSIGN_OR_RETURN(const std::string model_type, settings.TextOr("model_type", ""));
+  if (std::find(std::begin(kTextAndMore), std::end(kTextAndMore), model_type) == std::end(kTextAndMore)) {
+    return settings;
+  }
+  EIGSVC_ASSIGN_OR_RETURN(const Settings text, settings.Child("text_config"));
+  return text.MergedWith(settings);
 }
 
 bool IsOneOf(absl::string_view value, const std::vector<absl::string_view>& values) {
@@ -415,8 +430,8 @@ std::optional<NearestLayout> FindNearestLayout(const Archive& archive) {
 }
 
 absl::StatusOr<Detection> Detect(const Archive& archive, const Settings& overrides) {
-  Settings settings = archive.settings().MergedWith(overrides);
   EIGSVC_RETURN_IF_ERROR(RefuseQuantised(archive));
+  EIGSVC_ASSIGN_OR_RETURN(Settings settings, WithTextSettings(archive.settings().MergedWith(overrides)));
   EIGSVC_RETURN_IF_ERROR(RefuseUnsupportedTypes(settings));
   EIGSVC_RETURN_IF_ERROR(RefuseTelltales(archive));
   EIGSVC_ASSIGN_OR_RETURN(const std::vector<const Layout*> allowed, Allowed(settings));

@@ -46,7 +46,10 @@ void DeltaNet::PlanProjections(const WeightPlanner& planner) const {
     PlanShortConvolution(planner, Name("qkv_conv1d"), 2 * keys + values, spec_.taps, spec_.convolution_bias);
     return;
   }
-  if (spec_.projection == DeltaNetSpec::Projection::kOneConvolution) {
+  if (spec_.projection == DeltaNetSpec::Projection::kJoint) {
+    planner.Linear(Name("qkv_proj"), 2 * keys + values, spec_.width, /*bias=*/false);
+    PlanShortConvolution(planner, Name("qkv_conv1d"), 2 * keys + values, spec_.taps, spec_.convolution_bias);
+  } else if (spec_.projection == DeltaNetSpec::Projection::kOneConvolution) {
     planner.Linear(Name("q_proj"), keys, spec_.width, /*bias=*/false);
     planner.Linear(Name("k_proj"), keys, spec_.width, /*bias=*/false);
     planner.Linear(Name("v_proj"), values, spec_.width, /*bias=*/false);
@@ -98,13 +101,14 @@ DeltaNet::Projections DeltaNet::Project(const LayerCall& call, const at::Tensor&
     return ConvolvedProjection(call, Name(name), spec, x).unflatten(-1, {-1, size});
   };
   Projections projected;
-  if (spec_.projection == DeltaNetSpec::Projection::kOneConvolution) {
-    projected = ConvolveAtOnce(
-        call, {Linear(call, "q_proj", x), Linear(call, "k_proj", x), Linear(call, "v_proj", x)});
+  if (spec_.projection == DeltaNetSpec::Projection::kJoint) {
+    projected = ConvolvedAtOnce(call, Linear(call, "qkv_proj", x));
+  } else if (spec_.projection == DeltaNetSpec::Projection::kOneConvolution) {
+    projected = ConvolvedAtOnce(
+        call, at::cat({Linear(call, "q_proj", x), Linear(call, "k_proj", x), Linear(call, "v_proj", x)}, -1));
   } else {
-    projected.q = heads("q", Keys(), spec_.key_size);
-    projected.k = heads("k", Keys(), spec_.key_size);
-    projected.v = heads("v", Values(), spec_.value_size);
+    projected = {heads("q", Keys(), spec_.key_size), heads("k", Keys(), spec_.key_size),
+                 heads("v", Values(), spec_.value_size)};
   }
   if (spec_.has_beta) projected.beta = Linear(call, "b_proj", x);
   if (spec_.decay == DeltaNetSpec::Decay::kPerHead) projected.decay = Linear(call, "a_proj", x);
@@ -124,7 +128,7 @@ DeltaNet::Projections DeltaNet::ProjectAtOnce(const LayerCall& call, const at::T
   const std::vector<at::Tensor> parts =
       by_head("qkvz_proj").split_with_sizes({spec_.key_size, spec_.key_size, shared, shared}, -1);
   Projections projected =
-      ConvolveAtOnce(call, {parts[0].flatten(-2), parts[1].flatten(-2), parts[2].flatten(-2)});
+      ConvolvedAtOnce(call, at::cat({parts[0].flatten(-2), parts[1].flatten(-2), parts[2].flatten(-2)}, -1));
   const std::vector<at::Tensor> ba = by_head("ba_proj").chunk(2, -1);
   projected.beta = ba[0].flatten(-2);
   projected.decay = ba[1].flatten(-2);
@@ -132,13 +136,11 @@ DeltaNet::Projections DeltaNet::ProjectAtOnce(const LayerCall& call, const at::T
   return projected;
 }
 
-// q, k and v alone, of what they are projected to, [B,T,·] each.
-DeltaNet::Projections DeltaNet::ConvolveAtOnce(const LayerCall& call,
-                                               const std::vector<at::Tensor>& qkv) const {
-  const at::Tensor convolved = at::silu(ShortConvolution(call, Name("qkv_conv1d"), at::cat(qkv, -1)));
-  const int64_t keys = spec_.heads * spec_.key_size;
+// q, k and v of their projections [B,T,q | k | v].
+DeltaNet::Projections DeltaNet::ConvolvedAtOnce(const LayerCall& call, const at::Tensor& qkv) const {
+  const int64_t keys = spec_.heads * spec_.key_size, values = spec_.value_heads * spec_.value_size;
   const std::vector<at::Tensor> parts =
-      convolved.split_with_sizes({keys, keys, spec_.value_heads * spec_.value_size}, -1);
+      at::silu(ShortConvolution(call, Name("qkv_conv1d"), qkv)).split_with_sizes({keys, keys, values}, -1);
   Projections projected;
   projected.q = parts[0].unflatten(-1, {-1, spec_.key_size});
   projected.k = parts[1].unflatten(-1, {-1, spec_.key_size});

@@ -1,5 +1,5 @@
 // The delta rule family as flash-linear-attention parametrises it: DeltaNet (arXiv 2406.06484), Gated
-// DeltaNet (arXiv 2412.06464), which Qwen3-Next stores otherwise, and Kimi Delta Attention (arXiv
+// DeltaNet (arXiv 2412.06464), which Qwen3-Next and Qwen3.5 store otherwise, and Kimi Delta Attention (arXiv
 // 2510.26692), which Kimi-Linear does. S_t = (I - β_t k_t k_tᵀ) diag(λ_t) S_{t-1} + β_t k_t v_tᵀ.
 #pragma once
 
@@ -21,6 +21,7 @@ struct DeltaNetSpec {
   int64_t key_size = 0, value_size = 0;  // a head's
   enum class Projection {
     kSeparate,
+    kJoint,  // qkv_proj has the rows [q | k | v], and qkv_conv1d is over all of them, with SiLU
     // qkvz_proj has the rows [q | k | v | gate] of one head of q after the other, with the values and gates
     // of all heads that share it, and ba_proj those of b and a; qkv_conv1d is over all of [q | k | v]. With
     // β, a decay and a gate a head, convolutions and SiLU.
@@ -72,7 +73,7 @@ class DeltaNet final : public Module {
   };
   Projections Project(const LayerCall& call, const at::Tensor& x) const;
   Projections ProjectAtOnce(const LayerCall& call, const at::Tensor& x) const;
-  Projections ConvolveAtOnce(const LayerCall& call, const std::vector<at::Tensor>& qkv) const;
+  Projections ConvolvedAtOnce(const LayerCall& call, const at::Tensor& qkv) const;
   at::Tensor QueriesOrKeys(const at::Tensor& projected, at::ScalarType type) const;
   at::Tensor LogDecay(const LayerCall& call, const at::Tensor& logits, at::ScalarType type) const;
   void PlanProjections(const WeightPlanner& planner) const;

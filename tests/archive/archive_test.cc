@@ -302,6 +302,8 @@ TEST(ArchiveTest, WrapperPrefixesThatAllKeysShareAreDropped) {
   EXPECT_THAT(keys({"module."}), ElementsAre("module."));
   EXPECT_THAT(keys({"model.embed_tokens.weight", "model.layers.0.x"}),
               ElementsAre("model.embed_tokens.weight", "model.layers.0.x"));
+  EXPECT_THAT(keys({"model.language_model.embed_tokens.weight", "model.visual.x"}),
+              ElementsAre("model.language_model.embed_tokens.weight", "model.visual.x"));
   EXPECT_THAT(keys({"model.model.embed_tokens.weight", "model.lm_head.weight"}),
               ElementsAre("lm_head.weight", "model.embed_tokens.weight"));
 }

@@ -240,8 +240,6 @@ TEST(DetectTest, RelativesAreRefusedByNameAndNeverRunAsTheKnownFamily) {
       {{"model.layers.0.self_attn.qkv_proj.weight"}, "Phi-3"},
       {{"model.layers.0.self_attn.qkv_proj.weight", "model.layers.0.self_attn.output_gate.weight"},
        "MiniMax"},
-      {{"model.layers.0.linear_attn.in_proj_qkv.weight", "model.layers.0.mlp.experts.0.up_proj.weight"},
-       "Qwen3.5"},
       {{"model.layers.0.operator_norm.weight"}, "LFM2"},
       {{"layers.0.retention.q_proj.weight", "layers.0.retention.out_proj.weight"}, "torchscale's RetNet"},
       {{"model.layers.0.attn.gk_proj.weight"}, "simple GLA"},
@@ -300,7 +298,38 @@ TEST(DetectTest, Qwen3NextMayHaveExperts) {
   for (const char* const config : {"{}", R"({"model_type": "qwen3_next"})"}) {
     ExpectDetected(qwen.Build(config), "qwen3_next", "huggingface", "gated_delta_net + attention");
   }
-  EXPECT_THAT(Detect(qwen.Build(R"({"model_type": "qwen3_5_moe"})"), {}), Refused("Qwen3.5"));
+  EXPECT_THAT(Detect(qwen.Build(R"({"model_type": "qwen3_5_moe"})"), {}), Refused("those of qwen3_next"));
+}
+
+TEST(DetectTest, Qwen35MayReadImagesToo) {
+  const auto qwen = [](const std::string& prefix) {
+    Fake fake{{prefix + "embed_tokens.weight", prefix + "layers.1.self_attn.q_proj.weight",
+               prefix + "layers.1.mlp.experts.0.gate_proj.weight", "model.visual.pos_embed.weight"},
+              {prefix + "layers.#.input_layernorm.weight", prefix + "layers.#.post_attention_layernorm.weight"}};
+    for (const char* const name : {"in_proj_qkv.weight", "in_proj_z.weight", "in_proj_b.weight",
+                                   "in_proj_a.weight", "conv1d.weight", "A_log", "dt_bias"}) {
+      fake.outer.push_back(absl::StrCat(prefix, "layers.0.linear_attn.", name));
+    }
+    return fake;
+  };
+  for (const char* const prefix : {"model.", "model.language_model."}) {
+    for (const char* const type : {"qwen3_5", "qwen3_5_text", "qwen3_5_moe", "qwen3_5_moe_text"}) {
+      ExpectDetected(qwen(prefix).Build(absl::StrCat("{\"model_type\": \"", type, "\"}")), "qwen3_5",
+                     "huggingface", "gated_delta_net + attention");
+    }
+  }
+  // The settings of the text come from its part of the configuration, but what is said of the whole wins.
+  const Archive whole = qwen("model.language_model.").Build(R"({
+      "model_type": "qwen3_5", "tie_word_embeddings": true,
+      "text_config": {"model_type": "qwen3_5_text", "tie_word_embeddings": false, "num_hidden_layers": 2}})");
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Detection detection, Detect(whole, Config(R"({"hidden_size": 8})")));
+  EXPECT_EQ(detection.settings.Int("num_hidden_layers").value_or(0), 2);
+  EXPECT_EQ(detection.settings.Int("hidden_size").value_or(0), 8);
+  EXPECT_TRUE(detection.settings.Bool("tie_word_embeddings").value_or(false));
+  EXPECT_THAT(Detect(whole, Config(R"({"text_config": {"num_hidden_layers": 3}})")),
+              Refused("num_hidden_layers 3, but \"fake.pt\" has 2 layers"));
+  EXPECT_THAT(Detect(whole, Config(R"({"text_config": 3})")),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("text_config")));
 }
 
 TEST(DetectTest, KimiLinearHasExpertsAndLatentAttention) {

@@ -118,6 +118,13 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"kimi_linear", R"({"num_shared_experts": -1})", "num_shared_experts"},
         Refusal{"kimi_linear", R"({"layout": "fla"})", "moonshot"},
         Refusal{"kimi_linear", R"({"linear_key_dim": 8})", "linear_key_dim"},
+        Refusal{"qwen3_5", R"({"mlp_only_layers": [0]})", "mlp_only_layers"},
+        Refusal{"qwen3_5", R"({"decoder_sparse_step": 2})", "decoder_sparse_step"},
+        Refusal{"qwen3_5", R"({"norm_topk_prob": false})", "norm_topk_prob"},
+        Refusal{"qwen3_5", R"({"attn_output_gate": false})", "attn_output_gate"},
+        Refusal{"qwen3_5", R"({"num_experts": 2, "num_experts_per_tok": 3})", "num_experts_per_tok"},
+        Refusal{"qwen3_5", R"({"rope_parameters": {"rope_type": "mrope"}})", "mrope"},
+        Refusal{"qwen3_5", R"({"linear_key_dim": 8})", "linear_key_dim"},
         Refusal{"zamba2", R"({"use_long_context": true})", "use_long_context"},
         Refusal{"zamba2", R"({"layers_block_type": ["mamba", "attention", "mamba", "hybrid"]})", "attention"},
         Refusal{"zamba2", R"({"n_mamba_heads": 3})", "n_mamba_heads"},
@@ -166,7 +173,7 @@ TEST(HybridSettingsTest, TheShapesOfAStateDictSayWhatItsSettingsDoNot) {
 }
 
 TEST(HybridSettingsTest, TheShapesOfAttentionSayWhatAConfigurationDoesNot) {
-  for (const char* family : {"jamba", "falcon-h1", "qwen3_next"}) {
+  for (const char* family : {"jamba", "falcon-h1", "qwen3_next", "qwen3_5"}) {
     SCOPED_TRACE(family);
     EIGSVC_ASSERT_OK_AND_ASSIGN(
         const Model model,
