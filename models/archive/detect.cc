@@ -31,12 +31,11 @@ struct Telltale {
 constexpr absl::string_view kUnwritten = "its forward pass is not written yet";
 constexpr absl::string_view kTwoDecays =
     "its releases compute the decay in two ways, and no checkpoint says in which";
-constexpr absl::string_view kKimiLinear = "model.layers.#.self_attn.g_a_proj.weight";
+constexpr absl::string_view kKimiLinear = ".self_attn.g_a_proj.weight";
 constexpr Telltale kTelltales[] = {
     {".mixer.B_bias", "Mamba-3", kTwoDecays},
     {".mixer.A_b_log", "a bidirectional Mamba", "nothing in it runs forward alone"},
     {".self_attn.output_gate.", "MiniMax' lightning attention", kUnwritten},
-    {".operator_norm.", "LFM2", kUnwritten},
     {".retention.out_proj.", "torchscale's RetNet", kUnwritten},
     {"model.layers.0.attn.gk_proj.weight", "fla's simple GLA", kUnwritten},
     {".attn.f_proj.bias", "the forgetting transformer", kUnwritten},
@@ -66,8 +65,6 @@ constexpr UnsupportedType kUnsupportedTypes[] = {
     {"forgetting_transformer", "the forgetting transformer"},
     {"gated_deltaproduct", "Gated DeltaProduct"},
     {"gsa", "gated slot attention (GSA)"},
-    {"lfm2", "LFM2"},
-    {"lfm2_moe", "LFM2"},
     {"log_linear_mamba2", "log-linear Mamba-2"},
     {"mamba3", "Mamba-3", kTwoDecays},
     {"mesa_net", "MesaNet"},

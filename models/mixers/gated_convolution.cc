@@ -7,7 +7,7 @@
 namespace eigsvc {
 
 void GatedConvolution::Plan(const WeightPlanner& planner) const {
-  planner.Linear(Name("in_proj"), 2 * spec_.channels, spec_.width, spec_.bias);
+  planner.Linear(Name("in_proj"), (spec_.input_gate ? 3 : 2) * spec_.channels, spec_.width, spec_.bias);
   PlanShortConvolution(planner, Name("conv"), spec_.channels, spec_.taps, spec_.convolution_bias);
   planner.ResidualLinear(Name("out_proj"), spec_.width, spec_.channels, spec_.bias);
 }
@@ -19,8 +19,11 @@ absl::StatusOr<at::Tensor> GatedConvolution::Run(const LayerCall& call, const at
     transition.constant = true;
     EIGSVC_RETURN_IF_ERROR(call.Report(kConvolutionMixer, UnitKind::kChannel, std::move(transition)));
   }
-  const std::vector<at::Tensor> halves = Linear(call, "in_proj", x).chunk(2, -1);
-  return Linear(call, "out_proj", ShortConvolution(call, Name("conv"), halves[0], /*silu=*/true) * halves[1]);
+  const std::vector<at::Tensor> parts = Linear(call, "in_proj", x).chunk(spec_.input_gate ? 3 : 2, -1);
+  if (spec_.input_gate) {
+    return Linear(call, "out_proj", parts[1] * ShortConvolution(call, Name("conv"), parts[0] * parts[2]));
+  }
+  return Linear(call, "out_proj", ShortConvolution(call, Name("conv"), parts[0], /*silu=*/true) * parts[1]);
 }
 
 std::vector<MixerDescription> GatedConvolution::Mixers() const {

@@ -1,6 +1,6 @@
-// A short convolution times a gate: what hybrids of linear attention put between the layers that remember
-// (BaseConv of arXiv 2402.18668). It has no state but the inputs that its taps still reach: a shift register,
-// every eigenvalue 0.
+// A short convolution times a gate: what hybrids put between the layers that remember (BaseConv of arXiv
+// 2402.18668; the one of LFM2, arXiv 2511.23404, which has a second gate before it). It has no state but the
+// inputs that its taps still reach: a shift register, every eigenvalue 0.
 #pragma once
 
 #include <cstdint>
@@ -17,6 +17,7 @@ struct GatedConvolutionSpec {
   int64_t taps = 0;
   bool bias = false;  // of in_proj and out_proj
   bool convolution_bias = false;
+  bool input_gate = false;  // LFM2's: out_proj(c·conv(b·u)) for [b | c | u] = in_proj(x), without SiLU
 };
 
 inline constexpr absl::string_view kConvolutionMixer = "convolution";

@@ -82,7 +82,7 @@ MixtureOfExperts::Choice MixtureOfExperts::Route(const LayerCall& call, const at
   }
   const at::Tensor expert = std::get<1>(at::topk(preference, spec_.chosen, -1));
   at::Tensor weight = scores.gather(-1, expert);
-  if (spec_.renormalised) weight = weight / (weight.sum(-1, /*keepdim=*/true) + 1e-20);
+  if (spec_.renormalised) weight = weight / (weight.sum(-1, /*keepdim=*/true) + spec_.sum_eps);
   return {expert, weight * spec_.scale};
 }
 

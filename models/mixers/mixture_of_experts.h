@@ -23,6 +23,7 @@ struct MixtureOfExpertsSpec {
   enum class Score { kSoftmax, kSigmoid };
   Score score = Score::kSoftmax;
   bool renormalised = false;  // they sum to one
+  double sum_eps = 1e-20;     // beside the sum of sigmoids that they are then divided by
   double scale = 1;           // of the weights
   bool correction = false;    // a bias that moves the choice and not the weights (arXiv 2408.15664)
   // Experts lie in groups of which only the best may be chosen from, each judged by its two best experts.

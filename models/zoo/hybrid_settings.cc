@@ -44,13 +44,13 @@ std::optional<int64_t> HybridReader::StoredShare(absl::string_view ending, size_
 }
 
 // Configuration classes differ in what silence means; weights do not.
-AttentionSpec HybridReader::ReadAttention(int64_t width) {
+AttentionSpec HybridReader::ReadAttention(int64_t width, absl::string_view output) {
   AttentionSpec spec;
   spec.width = width;
   spec.heads = Size({"num_attention_heads"}, 4);
   if (!reader.status().ok()) return spec;
-  spec.key_size = reader.StoredSize({"head_dim"}, StoredShare(".o_proj.weight", 1, spec.heads), 1,
-                                    kLargestSize, std::max<int64_t>(width / spec.heads, 1));
+  spec.key_size = reader.StoredSize({"head_dim"}, StoredShare(output, 1, spec.heads), 1, kLargestSize,
+                                    std::max<int64_t>(width / spec.heads, 1));
   spec.value_size = spec.key_size;
   reader.Blame({"num_attention_heads"});
   if (!reader.status().ok()) return spec;

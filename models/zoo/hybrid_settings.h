@@ -34,8 +34,8 @@ class HybridReader {
   // num_hidden_layers: a checkpoint's own, `small` of a fresh model.
   int64_t ReadLayers(int64_t layers, int64_t small);
   // num_attention_heads, num_key_value_heads and head_dim of `width`, without rotation. FAILED_PRECONDITION
-  // where the latter two are not those of a checkpoint's q, k, v and o.
-  AttentionSpec ReadAttention(int64_t width);
+  // where the latter two are not those of a checkpoint's q, k, v and o, whose key ends in `output`.
+  AttentionSpec ReadAttention(int64_t width, absl::string_view output = ".o_proj.weight");
   // Turns the first `share` of a head's dimensions by rope_theta: partial_rotary_factor, where a family reads
   // it. FAILED_PRECONDITION for stretched contexts.
   void ReadRotary(double share, at::ScalarType dtype, AttentionSpec& attention);

@@ -240,7 +240,6 @@ TEST(DetectTest, RelativesAreRefusedByNameAndNeverRunAsTheKnownFamily) {
       {{"model.layers.0.self_attn.qkv_proj.weight"}, "Phi-3"},
       {{"model.layers.0.self_attn.qkv_proj.weight", "model.layers.0.self_attn.output_gate.weight"},
        "MiniMax"},
-      {{"model.layers.0.operator_norm.weight"}, "LFM2"},
       {{"layers.0.retention.q_proj.weight", "layers.0.retention.out_proj.weight"}, "torchscale's RetNet"},
       {{"model.layers.0.attn.gk_proj.weight"}, "simple GLA"},
       {{"model.layers.0.attn.f_proj.weight", "model.layers.0.attn.f_proj.bias"}, "forgetting transformer"},
@@ -303,9 +302,10 @@ TEST(DetectTest, Qwen3NextMayHaveExperts) {
 
 TEST(DetectTest, Qwen35MayReadImagesToo) {
   const auto qwen = [](const std::string& prefix) {
-    Fake fake{{prefix + "embed_tokens.weight", prefix + "layers.1.self_attn.q_proj.weight",
-               prefix + "layers.1.mlp.experts.0.gate_proj.weight", "model.visual.pos_embed.weight"},
-              {prefix + "layers.#.input_layernorm.weight", prefix + "layers.#.post_attention_layernorm.weight"}};
+    Fake fake{
+        {prefix + "embed_tokens.weight", prefix + "layers.1.self_attn.q_proj.weight",
+         prefix + "layers.1.mlp.experts.0.gate_proj.weight", "model.visual.pos_embed.weight"},
+        {prefix + "layers.#.input_layernorm.weight", prefix + "layers.#.post_attention_layernorm.weight"}};
     for (const char* const name : {"in_proj_qkv.weight", "in_proj_z.weight", "in_proj_b.weight",
                                    "in_proj_a.weight", "conv1d.weight", "A_log", "dt_bias"}) {
       fake.outer.push_back(absl::StrCat(prefix, "layers.0.linear_attn.", name));
@@ -353,6 +353,17 @@ TEST(DetectTest, KimiLinearHasExpertsAndLatentAttention) {
   }
   EXPECT_THAT(Detect(published.Build(R"({"model_type": "deepseek_v3"})"), {}),
               Refused("those of kimi_linear"));
+}
+
+// Of whichever layers.
+TEST(DetectTest, Lfm2IsKnownByItsNorms) {
+  for (const char* const type : {"lfm2", "lfm2_moe"}) {
+    const Fake lfm2{{"model.embed_tokens.weight", "model.layers.0.conv.conv.weight",
+                     "model.layers.1.feed_forward.experts.0.w1.weight"},
+                    {"model.layers.#.operator_norm.weight", "model.layers.#.ffn_norm.weight"}};
+    ExpectDetected(lfm2.Build(absl::StrCat("{\"model_type\": \"", type, "\"}")), "lfm2", "huggingface",
+                   "convolution + attention");
+  }
 }
 
 TEST(DetectTest, BasedHasALayerOfLinearAttention) {

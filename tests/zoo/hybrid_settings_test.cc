@@ -125,6 +125,15 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"qwen3_5", R"({"num_experts": 2, "num_experts_per_tok": 3})", "num_experts_per_tok"},
         Refusal{"qwen3_5", R"({"rope_parameters": {"rope_type": "mrope"}})", "mrope"},
         Refusal{"qwen3_5", R"({"linear_key_dim": 8})", "linear_key_dim"},
+        Refusal{"lfm2", R"({"layer_types": ["conv", "mamba", "conv"]})", "mamba"},
+        Refusal{"lfm2", R"({"layer_types": ["conv"]})", "layer_types"},
+        Refusal{"lfm2", R"({"block_use_swiglu": false})", "block_use_swiglu"},
+        Refusal{"lfm2", R"({"use_pos_enc": false})", "use_pos_enc"},
+        Refusal{"lfm2", R"({"block_ffn_dim_multiplier": 0})", "block_ffn_dim_multiplier"},
+        Refusal{"lfm2", R"({"intermediate_size": 96, "block_ff_dim": 90})", "block_ff_dim"},
+        Refusal{"lfm2", R"({"num_experts": 2, "num_experts_per_tok": 3})", "num_experts_per_tok"},
+        Refusal{"lfm2", R"({"conv_L_cache": 0})", "conv_L_cache"},
+        Refusal{"lfm2", R"({"hidden_act": "gelu"})", "hidden_act"},
         Refusal{"zamba2", R"({"use_long_context": true})", "use_long_context"},
         Refusal{"zamba2", R"({"layers_block_type": ["mamba", "attention", "mamba", "hybrid"]})", "attention"},
         Refusal{"zamba2", R"({"n_mamba_heads": 3})", "n_mamba_heads"},
@@ -173,7 +182,7 @@ TEST(HybridSettingsTest, TheShapesOfAStateDictSayWhatItsSettingsDoNot) {
 }
 
 TEST(HybridSettingsTest, TheShapesOfAttentionSayWhatAConfigurationDoesNot) {
-  for (const char* family : {"jamba", "falcon-h1", "qwen3_next", "qwen3_5"}) {
+  for (const char* family : {"jamba", "falcon-h1", "qwen3_next", "qwen3_5", "lfm2"}) {
     SCOPED_TRACE(family);
     EIGSVC_ASSERT_OK_AND_ASSIGN(
         const Model model,
