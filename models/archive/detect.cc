@@ -316,11 +316,13 @@ absl::StatusOr<std::vector<const Layout*>> Allowed(const Settings& settings) {
   return allowed;
 }
 
-// Of those whose keys are all there, the one with the most, settings of its own included; null where there is
-// none.
+// Of those whose keys are all there, in every layer before those that other layers lack, the one with the
+// most, settings of its own included; null where there is none.
 const Layout* BestMatch(const Archive& archive, const Settings& settings,
                         const std::vector<const Layout*>& layouts) {
-  const auto told = [](const Layout& layout) { return KeyCount(layout) + (layout.settings.empty() ? 0 : 1); };
+  const auto told = [&](const Layout& layout) {
+    return std::pair(CountLayers(archive, layout).ok(), KeyCount(layout) + (layout.settings.empty() ? 0 : 1));
+  };
   const Layout* best = nullptr;
   for (const Layout* layout : layouts) {
     if (!HasItsSettings(settings, *layout) || !Missing(archive, *layout).empty() ||

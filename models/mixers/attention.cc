@@ -11,8 +11,10 @@
 #include "ATen/ops/empty.h"
 #include "ATen/ops/scalar_tensor.h"
 #include "ATen/ops/sigmoid.h"
+#include "ATen/ops/silu.h"
 #include "absl/strings/str_cat.h"
 #include "models/base/status_macros.h"
+#include "models/mixers/short_convolution.h"
 #include "models/transition/normaliser.h"
 #include "models/transition/softmax.h"
 
@@ -68,10 +70,12 @@ void Attention::Plan(const WeightPlanner& planner) const {
   } else if (spec_.projection == AttentionSpec::Projection::kLatent) {
     PlanLatents(planner);
   } else {
-    planner.Linear(Name("qkv_proj"), query_rows + key_rows + value_rows, spec_.width, spec_.qkv_bias);
+    const int64_t rows = query_rows + key_rows + value_rows;
+    planner.Linear(Name("qkv_proj"), rows + 2 * spec_.gated_mlp, spec_.width, spec_.qkv_bias);
+    if (spec_.taps > 0) PlanShortConvolution(planner, Name("qkv_conv1d"), rows, spec_.taps, /*bias=*/true);
   }
   planner.ResidualLinear(Name("o_proj"), spec_.output_width > 0 ? spec_.output_width : spec_.width,
-                         spec_.heads * spec_.value_size, spec_.output_bias);
+                         spec_.heads * spec_.value_size + spec_.gated_mlp, spec_.output_bias);
   if (spec_.qk_norm != AttentionSpec::QkNorm::kNone) {
     const bool whole = spec_.qk_norm == AttentionSpec::QkNorm::kWhole;
     PlanNorm(planner, Name("q_norm"), spec_.norm, whole ? query_rows : spec_.key_size);
@@ -87,17 +91,24 @@ at::Tensor Attention::Projected(const LayerCall& call, absl::string_view rest, c
          Linear(call, absl::StrCat(rest, "_adapter.1"), Linear(call, absl::StrCat(rest, "_adapter.0"), x));
 }
 
-// q (with an output gate, [q | gate]), k and v of a chunk as they are projected, [B,T,heads,·] each.
+// q (with an output gate, [q | gate]), k and v of a chunk as they are projected, [B,T,heads,·] each; with a
+// gated MLP, what it gives [B,T,gated_mlp].
 std::vector<at::Tensor> Attention::Project(const LayerCall& call, const at::Tensor& x) const {
   const int64_t heads = spec_.heads, groups = spec_.groups, d = spec_.key_size, dv = spec_.value_size;
   switch (spec_.projection) {
     case AttentionSpec::Projection::kSeparate:
       break;
     case AttentionSpec::Projection::kFused: {
+      const int64_t rows = heads * d + groups * (d + dv);
+      const std::vector<at::Tensor> projected =
+          Linear(call, "qkv_proj", x).split_with_sizes({rows, spec_.gated_mlp, spec_.gated_mlp}, -1);
       const std::vector<at::Tensor> parts =
-          Linear(call, "qkv_proj", x).split_with_sizes({heads * d, groups * d, groups * dv}, -1);
-      return {parts[0].unflatten(-1, {heads, d}), parts[1].unflatten(-1, {groups, d}),
-              parts[2].unflatten(-1, {groups, dv})};
+          (spec_.taps > 0 ? ShortConvolution(call, Name("qkv_conv1d"), projected[0]) : projected[0])
+              .split_with_sizes({heads * d, groups * d, groups * dv}, -1);
+      std::vector<at::Tensor> qkv = {parts[0].unflatten(-1, {heads, d}), parts[1].unflatten(-1, {groups, d}),
+                                     parts[2].unflatten(-1, {groups, dv})};
+      if (spec_.gated_mlp > 0) qkv.push_back(projected[1] * at::silu(projected[2]));
+      return qkv;
     }
     case AttentionSpec::Projection::kFusedPerHead:
       return Linear(call, "qkv_proj", x).unflatten(-1, {heads, 2 * d + dv}).split_with_sizes({d, d, dv}, -1);
@@ -153,8 +164,9 @@ absl::StatusOr<at::Tensor> Attention::Run(const LayerCall& call, const at::Tenso
   options.window = spec_.window;
   options.cap = spec_.cap;
   if (spec_.sinks) options.sinks = Weight(call, "sinks");
-  EIGSVC_ASSIGN_OR_RETURN(const at::Tensor attended,
+  EIGSVC_ASSIGN_OR_RETURN(at::Tensor attended,
                           AttendAndReport(call, name(), q, k, heads[2], std::move(options)));
+  if (spec_.gated_mlp > 0) attended = at::cat({attended, heads[3]}, -1);
   return Linear(call, "o_proj", gate.defined() ? attended * gate : attended);
 }
 

@@ -37,6 +37,10 @@ struct AttentionSpec {
   // kLatent: of the latent of k and v, of that of q (0: none), and of the shared key, a part of key_size.
   int64_t latent_size = 0, query_latent_size = 0, shared_key_size = 0;
   bool qkv_bias = false, output_bias = false;
+  int64_t taps = 0;  // kFused: of a short convolution with biases over [q | k | v]; 0: none
+  // kFused: width of a gated MLP beside the heads. The last rows of qkv_proj are [u | g], and o_proj reads
+  // [heads | u·silu(g)]; 0: none.
+  int64_t gated_mlp = 0;
   // kSeparate: q_proj has the rows [q | gate] of one head after the other, and the output of every head is
   // times sigmoid(gate); value_size is key_size.
   bool output_gate = false;
@@ -56,7 +60,8 @@ struct AttentionSpec {
 
 inline constexpr absl::string_view kAttentionMixer = "attention";
 
-// Weights by `projection`, o_proj (.weight, .bias), {q,k,v}_adapter.{0,1}.weight, q_norm, k_norm, sinks [H].
+// Weights by `projection`, qkv_conv1d, o_proj (.weight, .bias), {q,k,v}_adapter.{0,1}.weight, q_norm, k_norm,
+// sinks [H].
 class Attention final : public Module {
  public:
   Attention(std::string name, AttentionSpec spec) : Module(std::move(name)), spec_(std::move(spec)) {}

@@ -19,10 +19,11 @@ constexpr absl::string_view kMambaFamily = "mamba", kFalconMambaFamily = "falcon
 // `archive`: null for a fresh model, as is `layers`.
 absl::StatusOr<DecoderSpec> MambaDecoder(absl::string_view family, const Settings& settings,
                                          const Settings& typed, const std::string& layout,
-                                         const Archive* archive, std::optional<int64_t> layers) {
+                                         const Archive* archive, std::optional<int64_t> layers,
+                                         at::ScalarType dtype) {
   MambaSettings source(settings, typed, layout, archive);
   SettingsReader& reader = source.reader;
-  EIGSVC_ASSIGN_OR_RETURN(MambaSettings::Shell shell, source.ReadShell(family, "Mamba1", layers));
+  EIGSVC_ASSIGN_OR_RETURN(MambaSettings::Shell shell, source.ReadShell(family, "Mamba1", layers, dtype));
   Mamba1Spec spec;
   spec.width = shell.width;
   spec.channels = shell.inner;
@@ -51,28 +52,30 @@ absl::StatusOr<std::shared_ptr<const SequenceModel>> LoadMamba(const Archive& ar
                                                                const LoadOptions& options) {
   EIGSVC_ASSIGN_OR_RETURN(
       DecoderSpec spec, MambaDecoder(detection.family, detection.settings, detection.typed, detection.layout,
-                                     &archive, detection.layers));
+                                     &archive, detection.layers, options.dtype));
   return LoadDecoder(std::move(spec), archive, options);
 }
 
 absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeMamba(const Settings& settings, uint64_t seed,
                                                                      const LoadOptions& options) {
   EIGSVC_ASSIGN_OR_RETURN(const std::string layout, settings.TextOr("layout", "state-spaces"));
-  EIGSVC_ASSIGN_OR_RETURN(DecoderSpec spec,
-                          MambaDecoder(kMambaFamily, settings, settings, layout, nullptr, std::nullopt));
+  EIGSVC_ASSIGN_OR_RETURN(DecoderSpec spec, MambaDecoder(kMambaFamily, settings, settings, layout, nullptr,
+                                                         std::nullopt, options.dtype));
   return InitializeDecoder(std::move(spec), seed, options);
 }
 
 absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeFalconMamba(const Settings& settings,
                                                                            uint64_t seed,
                                                                            const LoadOptions& options) {
-  EIGSVC_ASSIGN_OR_RETURN(DecoderSpec spec, MambaDecoder(kFalconMambaFamily, settings, settings,
-                                                         "huggingface", nullptr, std::nullopt));
+  EIGSVC_ASSIGN_OR_RETURN(DecoderSpec spec,
+                          MambaDecoder(kFalconMambaFamily, settings, settings, "huggingface", nullptr,
+                                       std::nullopt, options.dtype));
   return InitializeDecoder(std::move(spec), seed, options);
 }
 
 constexpr absl::string_view kMambaTransition =
-    "λ = exp(Δ·A) per channel and state, real in (0, 1): channels·N a step";
+    "λ = exp(Δ·A) per channel and state, real in (0, 1): channels·N a step; attention: λ_i = ν_{i-1}/ν_i per "
+    "query head";
 
 }  // namespace
 
@@ -88,11 +91,14 @@ FamilyEntry MambaFamily() {
 }
 
 FamilyEntry FalconMambaFamily() {
-  return {
-      kFalconMambaFamily, {"huggingface"}, "FalconMamba: Mamba-1 whose step sizes, B and C are normalised",
-      kMambaTransition,
-      /*trainable=*/true, LoadMamba,       InitializeFalconMamba,
-      "arXiv 2410.05355"};
+  return {kFalconMambaFamily,
+          {"huggingface"},
+          "FalconMamba: Mamba-1 whose step sizes, B and C are normalised",
+          "λ = exp(Δ·A) per channel and state, real in (0, 1): channels·N a step",
+          /*trainable=*/true,
+          LoadMamba,
+          InitializeFalconMamba,
+          "arXiv 2410.05355"};
 }
 
 }  // namespace eigsvc

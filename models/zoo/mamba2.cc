@@ -36,9 +36,9 @@ void ReadGroups(MambaSettings& source, bool has_mixer_settings, const SettingNam
   const int64_t channels = source.MixerSize("conv1d.weight").value_or(0);
   const int64_t product = (channels - spec.inner()) / 2;
   if (product < 1) {
-    reader.Fail(reader.Naming(absl::FailedPreconditionError(absl::StrCat(
-                                  "backbone.layers.0.mixer.conv1d.weight has ", channels,
-                                  " channels, too few for x (", spec.inner(), ") beside B and C")),
+    reader.Fail(reader.Naming(absl::FailedPreconditionError(absl::StrCat("mixer.conv1d.weight has ", channels,
+                                                                         " channels, too few for x (",
+                                                                         spec.inner(), ") beside B and C")),
                               heads));
     return;
   }
@@ -86,10 +86,10 @@ void ReadHeads(MambaSettings& source, int64_t channels, SettingNames& names, Mam
 // `archive`: null for a fresh model, as is `layers`.
 absl::StatusOr<DecoderSpec> Mamba2Decoder(const Settings& settings, const Settings& typed,
                                           const std::string& layout, const Archive* archive,
-                                          std::optional<int64_t> layers) {
+                                          std::optional<int64_t> layers, at::ScalarType dtype) {
   MambaSettings source(settings, typed, layout, archive);
   SettingsReader& reader = source.reader;
-  EIGSVC_ASSIGN_OR_RETURN(MambaSettings::Shell shell, source.ReadShell("mamba2", "Mamba2", layers));
+  EIGSVC_ASSIGN_OR_RETURN(MambaSettings::Shell shell, source.ReadShell("mamba2", "Mamba2", layers, dtype));
   Mamba2Spec spec;
   spec.width = shell.width;
   spec.depth = shell.layers;
@@ -136,8 +136,9 @@ absl::StatusOr<std::shared_ptr<const SequenceModel>> LoadMamba2(const Archive& a
                                                                 const Detection& detection,
                                                                 const LoadOptions& options) {
   if (detection.layout == "paper") return LoadPaperMamba2(archive, detection, options);
-  EIGSVC_ASSIGN_OR_RETURN(DecoderSpec spec, Mamba2Decoder(detection.settings, detection.typed,
-                                                          detection.layout, &archive, detection.layers));
+  EIGSVC_ASSIGN_OR_RETURN(DecoderSpec spec,
+                          Mamba2Decoder(detection.settings, detection.typed, detection.layout, &archive,
+                                        detection.layers, options.dtype));
   return LoadDecoder(std::move(spec), archive, options);
 }
 
@@ -145,7 +146,8 @@ absl::StatusOr<std::shared_ptr<const SequenceModel>> InitializeMamba2(const Sett
                                                                       const LoadOptions& options) {
   EIGSVC_ASSIGN_OR_RETURN(const std::string layout, settings.TextOr("layout", "state-spaces"));
   if (layout == "paper") return InitializePaperMamba2(settings, seed, options);
-  EIGSVC_ASSIGN_OR_RETURN(DecoderSpec spec, Mamba2Decoder(settings, settings, layout, nullptr, std::nullopt));
+  EIGSVC_ASSIGN_OR_RETURN(DecoderSpec spec,
+                          Mamba2Decoder(settings, settings, layout, nullptr, std::nullopt, options.dtype));
   return InitializeDecoder(std::move(spec), seed, options);
 }
 
@@ -156,7 +158,7 @@ FamilyEntry Mamba2Family() {
           {"state-spaces", "huggingface", "fla", "paper"},
           "Mamba-2: a selective state-space model with one decay per head",
           "λ = exp(Δ·A) per head and step, real in (0, 1], multiplicity P·N; pseudo-LTI: "
-          "exp(-β·softplus(A)), constant",
+          "exp(-β·softplus(A)), constant; attention: λ_i = ν_{i-1}/ν_i per query head",
           /*trainable=*/true,
           LoadMamba2,
           InitializeMamba2,

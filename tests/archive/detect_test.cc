@@ -286,6 +286,25 @@ TEST(DetectTest, FamiliesThatAreNotRunAreKnownByTheirTypeToo) {
   EIGSVC_EXPECT_OK(Detect(Llama().Build(R"({"model_type": "gsa"})"), Config(R"({"model_type": "llama"})")));
 }
 
+// Whichever layers they are, the first one, too; one that lacks a key of Mamba's may be one of them.
+TEST(DetectTest, StateSpacesMayHaveLayersOfAttention) {
+  const Keys both = {"backbone.layers.#.norm.weight", "backbone.layers.#.mixer.in_proj.weight",
+                     "backbone.layers.#.mixer.out_proj.weight"};
+  const std::pair<const char*, Keys> families[] = {
+      {"mamba2", {"A_log", "conv1d.weight", "dt_bias", "D"}},
+      {"mamba", {"A_log", "conv1d.weight", "x_proj.weight", "dt_proj.weight", "D"}}};
+  for (const auto& [family, names] : families) {
+    for (const int layer : {0, 1}) {
+      Fake hybrid{{"backbone.embedding.weight"}, both};
+      for (const std::string& name : names) {
+        hybrid.outer.push_back(absl::StrCat("backbone.layers.", layer, ".mixer.", name));
+      }
+      ExpectDetected(hybrid.Build(R"({"attn_layer_idx": [1]})"), family, "state-spaces",
+                     absl::StrCat(family, " + attention"));
+    }
+  }
+}
+
 TEST(DetectTest, Qwen3NextMayHaveExperts) {
   Fake qwen{{"model.embed_tokens.weight", "model.layers.1.self_attn.q_proj.weight",
              "model.layers.1.mlp.experts.0.gate_proj.weight", "mtp.norm.weight"},

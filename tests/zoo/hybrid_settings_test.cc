@@ -19,6 +19,7 @@
 namespace eigsvc {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using testing::StatusIs;
 using Model = std::shared_ptr<const SequenceModel>;
@@ -55,6 +56,25 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"mamba", R"({"dt_rank": "some"})", "dt_rank"},
         Refusal{"mamba", R"({"layout": "jax"})", "state-spaces"},
         Refusal{"mamba", R"({"ssm_cfg": {"layer": "Mamba2"}})", "Mamba2"},
+        Refusal{"mamba2", R"({"attn_layer_idx": [2]})", "attn_layer_idx"},
+        Refusal{"mamba2", R"({"attn_layer_idx": [0, 1]})", "attn_layer_idx"},
+        Refusal{"mamba2", R"({"attn_layer_idx": [1], "attn_cfg": {"causal": false}})", "attn_cfg.causal"},
+        Refusal{"mamba2", R"({"attn_layer_idx": [1], "attn_cfg": {"d_conv": 1}})", "attn_cfg.d_conv"},
+        Refusal{"mamba2", R"({"attn_layer_idx": [1], "attn_cfg": {"num_heads_kv": 3}})",
+                "attn_cfg.num_heads_kv"},
+        Refusal{"mamba2", R"({"attn_layer_idx": [1], "attn_cfg": {"num_heads": 5}})", "attn_cfg.num_heads"},
+        Refusal{"mamba2", R"({"attn_layer_idx": [1], "attn_cfg": {"head_dim": 0}})", "attn_cfg.head_dim"},
+        Refusal{"mamba2", R"({"attn_layer_idx": [1], "attn_cfg": {"rotary_emb_dim": 3}})",
+                "attn_cfg.rotary_emb_dim"},
+        Refusal{"mamba2", R"({"attn_layer_idx": [1], "attn_cfg": {"rotary_emb_dim": 18}})",
+                "attn_cfg.rotary_emb_dim"},
+        Refusal{"mamba2", R"({"attn_layer_idx": [1], "attn_cfg": {"softmax_scale": 0}})",
+                "attn_cfg.softmax_scale"},
+        Refusal{"mamba2", R"({"attn_layer_idx": [1], "attn_cfg": {"window_size": 8}})",
+                "attn_cfg.window_size"},
+        Refusal{"mamba2", R"({"attn_layer_idx": [1], "attn_cfg": 4})", "attn_cfg"},
+        Refusal{"mamba2", R"({"layout": "huggingface", "attn_layer_idx": [1]})", "attn_layer_idx"},
+        Refusal{"mamba", R"({"layout": "fla", "d_intermediate": 64})", "d_intermediate"},
         Refusal{"falcon-mamba", R"({"mixer_rms_epsilon": 1})", "mixer_rms_epsilon"},
         Refusal{"jamba", R"({"attn_layer_period": 2, "attn_layer_offset": 2})", "attn_layer_offset"},
         Refusal{"jamba", R"({"num_experts": 2, "num_experts_per_tok": 3})", "num_experts_per_tok"},
@@ -198,6 +218,48 @@ TEST(HybridSettingsTest, TheShapesOfAttentionSayWhatAConfigurationDoesNot) {
       EXPECT_THAT(load(absl::StrCat("{\"", wrong, "\": 8}")),
                   StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr(wrong)));
     }
+  }
+}
+
+TEST(HybridSettingsTest, TheKeysSayWhichLayersAttend) {
+  EIGSVC_ASSERT_OK_AND_ASSIGN(
+      const Model mamba,
+      Initialize("mamba2", R"({"n_layer": 3, "attn_layer_idx": [0, 2], "d_intermediate": 100,
+                               "attn_cfg": {"causal": true, "num_heads": 2, "mlp_dim": 8, "d_conv": 4}})"));
+  const auto load = [&](const SequenceModel& model, const std::string& changed) {
+    const Settings over = *Settings::Parse(changed, "config.json");
+    return LoadModel(Saved(model, model.description().settings.MergedWith(over)), {}, {});
+  };
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Model silent,
+                              load(*mamba, R"({"attn_layer_idx": null, "d_intermediate": null})"));
+  EXPECT_THAT(*silent->description().settings.Ints("attn_layer_idx"), ElementsAre(0, 2));
+  for (const char* wrong : {R"({"attn_layer_idx": [0]})", R"({"attn_layer_idx": [0, 1, 2]})",
+                            R"({"d_intermediate": 0})", R"({"d_intermediate": 129})",
+                            R"({"attn_cfg": {"num_heads": null}})", R"({"attn_cfg": {"causal": null}})"}) {
+    const std::string setting = Settings::Parse(wrong, "")->Keys()[0];
+    EXPECT_THAT(load(*mamba, wrong), StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr(setting)));
+  }
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Model lfm2,
+                              Initialize("lfm2", R"({"full_attn_idxs": [0], "num_hidden_layers": 3})"));
+  EIGSVC_ASSERT_OK_AND_ASSIGN(const Model told,
+                              load(*lfm2, R"({"layer_types": null, "full_attn_idxs": null})"));
+  EXPECT_THAT(*told->description().settings.Texts("layer_types"),
+              ElementsAre("full_attention", "conv", "conv"));
+}
+
+// Two thirds of what is stated, times a factor, up to a multiple; or what is stated.
+TEST(HybridSettingsTest, Lfm2MakesTheWidthOfItsNetworkOfTheOneStated) {
+  const std::pair<const char*, int64_t> cases[] = {
+      {R"({"intermediate_size": 100})", 256},
+      {R"({"block_ff_dim": 100, "block_multiple_of": 1})", 66},
+      {R"({"intermediate_size": 100, "block_multiple_of": 8, "block_ffn_dim_multiplier": 1.5})", 104},
+      {R"({"intermediate_size": 100, "block_multiple_of": 8, "block_ffn_dim_multiplier": null})", 66},
+      {R"({"intermediate_size": 100, "block_auto_adjust_ff_dim": false})", 100},
+      {R"({"intermediate_size": 100, "num_experts": 2})", 100},
+  };
+  for (const auto& [json, hidden] : cases) {
+    EIGSVC_ASSERT_OK_AND_ASSIGN(const Model model, Initialize("lfm2", json));
+    EXPECT_EQ(model->weights().layers[0]["feed_forward.up_proj.weight"].size(0), hidden) << json;
   }
 }
 

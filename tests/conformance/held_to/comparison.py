@@ -207,6 +207,33 @@ def replace(package, **functions):
                     setattr(module, attribute, function)
 
 
+class RotaryEmbedding(torch.nn.Module):
+    """flash_attn's, of queries and keys from step 0."""
+
+    def __init__(self, size, base=10000.0, scale_base=None, interleaved=False, device=None):
+        super().__init__()
+        assert scale_base is None
+        self.size, self.base, self.interleaved = size, base, interleaved
+
+    def turn(self, x):
+        """The first dimensions of x [B,T,H,d]."""
+        angles = torch.arange(x.shape[1])[:, None] * self.base ** -(torch.arange(0, self.size, 2) / self.size)
+        cos, sin = angles.cos()[:, None], angles.sin()[:, None]
+        turned, rest = x[..., :self.size], x[..., self.size:]
+        a, b = (turned[..., ::2], turned[..., 1::2]) if self.interleaved else turned.chunk(2, -1)
+        pair = a * cos - b * sin, b * cos + a * sin
+        turned = torch.stack(pair, -1).flatten(-2) if self.interleaved else torch.cat(pair, -1)
+        return torch.cat([turned, rest], -1)
+
+    def forward(self, qkv, kv=None, seqlen_offset=0, max_seqlen=None):
+        """[B,T,3,H,d], or [B,T,H,d] and [B,T,2,G,d]."""
+        assert seqlen_offset == 0
+        if kv is not None:
+            return self.turn(qkv), torch.stack([self.turn(kv[:, :, 0]), kv[:, :, 1]], 2)
+        q, k, v = qkv.unbind(2)
+        return torch.stack([self.turn(q), self.turn(k), v], 2)
+
+
 # --- a project's file as a program, which compare_twins.py starts ---
 
 

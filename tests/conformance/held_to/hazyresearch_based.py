@@ -40,27 +40,6 @@ def flash_attn_func(q, k, v, window_size=None):
     raise NotImplementedError
 
 
-class RotaryEmbedding(nn.Module):
-    def __init__(self, size, base, scale_base, interleaved, device):
-        super().__init__()
-        assert scale_base is None
-        self.size, self.base, self.interleaved = size, base, interleaved
-
-    def turn(self, x):
-        """The first dimensions of x [B,T,H,d]."""
-        angles = torch.arange(x.shape[1])[:, None] * self.base ** -(torch.arange(0, self.size, 2) / self.size)
-        cos, sin = angles.cos()[:, None], angles.sin()[:, None]
-        turned, rest = x[..., :self.size], x[..., self.size:]
-        a, b = (turned[..., ::2], turned[..., 1::2]) if self.interleaved else turned.chunk(2, -1)
-        pair = a * cos - b * sin, b * cos + a * sin
-        turned = torch.stack(pair, -1).flatten(-2) if self.interleaved else torch.cat(pair, -1)
-        return torch.cat([turned, rest], -1)
-
-    def forward(self, qkv, seqlen_offset=0, max_seqlen=None):
-        q, k, v = qkv.unbind(2)
-        return torch.stack([self.turn(q), self.turn(k), v], 2)
-
-
 class MHA(nn.Module):
     def __init__(self, width, num_heads, num_heads_kv, qkv_proj_bias, out_proj_bias, softmax_scale, rotary_emb_dim,
                  rotary_emb_base, rotary_emb_scale_base, rotary_emb_interleaved, **_):

@@ -1,7 +1,8 @@
 """state-spaces/mamba: MambaLMHeadModel in float64, its unfused path with selective_scan_ref, ssd_selective_scan and the norms'
-reference functions in place of the kernels. It runs the checkpoints of its own layout; the one of transformers' older norm is
-handed to it under its own names. log λ is the argument of the exponential in selective_scan_ref. Needs triton, which its modules
-import.
+reference functions in place of the kernels; flash_attn's rotary embedding, which its attention takes, is written out plainly. It
+runs the checkpoints of its own layout; the one of transformers' older norm is handed to it under its own names. log λ is the
+argument of the exponential in selective_scan_ref, of attention that of the scores of what it hands to PyTorch. Needs triton, which
+its modules import.
 """
 
 import functools
@@ -33,7 +34,7 @@ def load(checkout):
         assert seq_idx is None and cu_seqlens is None and not return_final_states and not return_varlen_states
         return ssd_combined.ssd_selective_scan(*arguments, **options)
 
-    replace("mamba_ssm", layer_norm_fn=norm, rms_norm_fn=functools.partial(norm, is_rms_norm=True),
+    replace("mamba_ssm", RotaryEmbedding=RotaryEmbedding, layer_norm_fn=norm, rms_norm_fn=functools.partial(norm, is_rms_norm=True),
             rmsnorm_fn=layernorm_gated.rms_norm_ref, mamba_chunk_scan_combined=scan,
             selective_scan_fn=selective_scan_interface.selective_scan_ref)
     return mamba_ssm
@@ -60,12 +61,18 @@ def run(mamba_ssm, case):
         # transformers writes infinity as a dictionary.
         config["ssm_cfg"]["dt_limit"] = tuple(float(x["__float__"] if isinstance(x, dict) else x) for x in limit)
     weights = {key.replace("backbone.embeddings.", "backbone.embedding."): value for key, value in case.weights().items()}
-    exponents, exp = [], torch.exp
+    exponents, exp, softmaxes, attend = [], torch.exp, [], torch.nn.functional.scaled_dot_product_attention
 
     def recording(x):
         if x.ndim == 4:
             exponents.append(x)
         return exp(x)
+
+    def recording_attention(q, k, v, is_causal, scale):
+        assert is_causal
+        scores = q @ k.transpose(-1, -2) * (q.shape[-1] ** -0.5 if scale is None else scale)
+        softmaxes.append(of_softmax(scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).triu(1), -torch.inf)))
+        return attend(q, k, v, is_causal=True, scale=scale)
 
     with in_float64():
         from mamba_ssm.models.config_mamba import MambaConfig
@@ -76,10 +83,13 @@ def run(mamba_ssm, case):
         for module in model.modules():
             if ungrouped and getattr(module, "group_size", None):
                 module.group_size = None
-        with mock.patch.object(torch, "exp", recording):
+        with (mock.patch.object(torch, "exp", recording),
+              mock.patch.object(torch.nn.functional, "scaled_dot_product_attention", recording_attention)):
             logits = model(case.inputs()).logits
-    found = {}
-    for site, x in zip(case.sites(), exponents, strict=True):  # [B,channels,T,N]
+    attention = [site for site in case.sites() if site.endswith("attention")]
+    found = {site: {"log_magnitude": values} for site, values in zip(attention, softmaxes, strict=True)}
+    others = [site for site in case.sites() if site not in attention]
+    for site, x in zip(others, exponents, strict=True):  # [B,channels,T,N]
         x = x.transpose(1, 2)
         if site.endswith("mamba2"):
             x = x.unflatten(2, (case.expected[site + ".log_magnitude"].shape[2], -1)).flatten(3)

@@ -19,7 +19,8 @@ from transformers.models.mamba import modeling_mamba
 
 import case
 import hugging_face
-from mamba2 import double, draw, linear, norm, save_torch, silu, softplus
+from mamba2 import (ATTENTION, attention, attention_shapes, by_layer, double, draw, linear, network_shapes, norm, save_torch, silu,
+                    softplus, with_network)
 
 NAME = "float64 NumPy twin, step by step (oracles/mamba.py)"
 TWIN = case.held_to(NAME, "state-spaces/mamba e9594ce", "2e-14")
@@ -82,20 +83,27 @@ def ssm(weights, prefix, x, z, inner_norm=lambda name, part: part):
     return (y + weights[prefix + "D"] * x) * silu(z), log_decay
 
 
-def twin(weights, tokens, layers, embedding, rms, eps):
+def twin(weights, tokens, layers, embedding, rms, eps, attending=(), attn_cfg=None):
+    """Logits and every layer's Δ·A, or what is expected of its attention."""
     x = weights[embedding][tokens]
     decays = []
     for layer in range(layers):
         block = f"backbone.layers.{layer}."
         mixer = block + "mixer."
+        if layer in attending:
+            y, expected = attention(weights, mixer, attn_cfg, norm(weights, block + "norm", x, rms, eps))
+            x = with_network(weights, block, x + y, rms, eps)
+            decays.append(expected)
+            continue
         first, z = np.split(linear(weights, mixer + "in_proj", norm(weights, block + "norm", x, rms, eps)), 2, axis=-1)
         y, log_decay = ssm(weights, mixer, first, z)
-        x = x + linear(weights, mixer + "out_proj", y)
+        x = with_network(weights, block, x + linear(weights, mixer + "out_proj", y), rms, eps)
         decays.append(log_decay)
     return norm(weights, "backbone.norm_f", x, rms, eps) @ weights.get("lm_head.weight", weights[embedding]).T, decays
 
 
-def shapes_of(embedding, vocabulary, width, layers, channels, order, rank, taps, rms=True, bias=False, conv_bias=True, tied=True):
+def shapes_of(embedding, vocabulary, width, layers, channels, order, rank, taps, rms=True, bias=False, conv_bias=True, tied=True,
+              attending=(), attn_cfg=None, network=0):
     shapes = {embedding: (vocabulary, width)}
     for name in [f"backbone.layers.{layer}.norm" for layer in range(layers)] + ["backbone.norm_f"]:
         shapes[name + ".weight"] = (width,)
@@ -104,7 +112,13 @@ def shapes_of(embedding, vocabulary, width, layers, channels, order, rank, taps,
     if not tied:
         shapes["lm_head.weight"] = (vocabulary, width)
     for layer in range(layers):
-        mixer = f"backbone.layers.{layer}.mixer."
+        block = f"backbone.layers.{layer}."
+        mixer = block + "mixer."
+        if network:
+            shapes.update(network_shapes(block, network, width, rms))
+        if layer in attending:
+            shapes.update(attention_shapes(mixer, attn_cfg, width))
+            continue
         shapes.update({mixer + "in_proj.weight": (2 * channels, width), mixer + "conv1d.weight": (channels, 1, taps),
                        mixer + "x_proj.weight": (rank + 2 * order, channels), mixer + "dt_proj.weight": (channels, rank),
                        mixer + "dt_proj.bias": (channels,), mixer + "A_log": (channels, order), mixer + "D": (channels,),
@@ -118,19 +132,19 @@ def shapes_of(embedding, vocabulary, width, layers, channels, order, rank, taps,
 
 def write(directory, tokens, logits, decays, reference=TWIN):
     case.write(directory, reference=reference, tokens=tokens, logits=logits, dtypes=("float64", "float32"),
-               transitions={f"layers.{layer}.mamba": case.log_magnitude(decay) for layer, decay in enumerate(decays)})
+               transitions=by_layer("mamba", decays))
 
 
-def make_state_spaces(directory, rng, *, expand=2, rank=None, taps=4, **options):
+def make_state_spaces(directory, rng, *, expand=2, rank=None, taps=4, layers=2, **options):
     """pytorch_model.bin beside a config.json without model_type, as mamba_ssm's save_pretrained writes them."""
-    width, order, layers, vocabulary, embedding = 2 * int(rng.integers(8, 20)), int(rng.integers(3, 10)), 2, 48, \
-        "backbone.embedding.weight"
+    width, order, vocabulary, embedding = 2 * int(rng.integers(8, 20)), int(rng.integers(3, 10)), 48, "backbone.embedding.weight"
     channels = int(expand * width)
     rms, tied = options.get("rms", True), options.get("tied", True)
     weights = draw(rng, shapes_of(embedding, vocabulary, width, layers, channels, order, rank or math.ceil(width / 16), taps,
                                   **options))
     tokens = rng.integers(0, vocabulary, (2, int(rng.integers(20, 60))))
-    logits, decays = twin(double(weights), tokens, layers, embedding, rms, 1e-5)
+    attending, attn_cfg = options.get("attending", []), options.get("attn_cfg", {})
+    logits, decays = twin(double(weights), tokens, layers, embedding, rms, 1e-5, attending, attn_cfg)
     ssm_cfg = {"d_state": order, "expand": expand, "d_conv": taps}
     if rank:
         ssm_cfg["dt_rank"] = rank
@@ -138,7 +152,8 @@ def make_state_spaces(directory, rng, *, expand=2, rank=None, taps=4, **options)
         if options.get(key, default) != default:
             ssm_cfg[name] = not default
     config = {"d_model": width, "n_layer": layers, "vocab_size": vocabulary - 3, "ssm_cfg": ssm_cfg, "rms_norm": rms,
-              "residual_in_fp32": True, "fused_add_norm": True, "pad_vocab_size_multiple": 8, "tie_embeddings": tied}
+              "residual_in_fp32": True, "fused_add_norm": True, "pad_vocab_size_multiple": 8, "tie_embeddings": tied,
+              "attn_layer_idx": attending, "attn_cfg": attn_cfg, "d_intermediate": options.get("network", 0)}
     checkpoint = directory / "checkpoint"
     checkpoint.mkdir()
     if tied:
@@ -184,6 +199,7 @@ CASES = {
     "mamba/state-spaces/plain": make_state_spaces,
     "mamba/state-spaces/options": functools.partial(make_state_spaces, expand=1.5, rank=3, taps=3, rms=False, bias=True,
                                                     conv_bias=False, tied=False),
+    "mamba/state-spaces/attention": functools.partial(make_state_spaces, layers=3, attending=[0, 2], attn_cfg=ATTENTION, network=100),
     "mamba/fla/plain": make_fla,
     "mamba/fla/tied": functools.partial(make_fla, tied=True),
     "falcon-mamba/huggingface/plain": functools.partial(falcon, state_size=6),

@@ -1,10 +1,11 @@
 """Mamba-2: Hugging Face's layout against transformers; those of state-spaces/mamba and flash-linear-attention, transformers'
 older gated norm and the block of arXiv 2510.09379 against a float64 NumPy twin, written one step at a time from the references' sources.
 
-held_to/ compares it, in float64, with state-spaces/mamba e9594ce, the whole model with its ssd_selective_scan and rms_norm_ref;
+held_to/ compares it, in float64, with state-spaces/mamba e9594ce, the whole model with its ssd_selective_scan, rms_norm_ref and MHA;
 with flash-linear-attention bc3b101 without kernels, B and C of several groups in the kernels' order; and with
 IntelligentControlSystems/Task-Level-Insights-from-Eigenvalues-across-Sequence-Models 67d8254 with a plain loop in place of the
-scan's kernel: logits with seeds 1 to 5 differ by 3.8e-15, 3.2e-15 and 1.5e-15 of the largest at most."""
+scan's kernel: logits with seeds 1 to 5 differ by 3.8e-15 (with attention or MLPs of its
+layers 6e-15), 3.2e-15 and 1.5e-15 of the largest at most."""
 
 import functools
 import json
@@ -18,9 +19,11 @@ from transformers.models.mamba2 import modeling_mamba2
 
 import case
 import hugging_face
+import plain
 
 NAME = "float64 NumPy twin, step by step (oracles/mamba2.py)"
 TWIN = case.held_to(NAME, "state-spaces/mamba e9594ce", "4e-15")
+HYBRID_TWIN = case.held_to(NAME, "state-spaces/mamba e9594ce", "1e-14")
 FLA_TWIN = case.held_to(NAME, "flash-linear-attention bc3b101", "4e-15")
 PAPER_TWIN = case.held_to(NAME, "Task-Level-Insights-from-Eigenvalues-across-Sequence-Models 67d8254", "2e-15")
 
@@ -118,13 +121,64 @@ def ssm(weights, prefix, xbc, dt_raw, heads, groups, width, limit):
     return y.reshape(batch, steps, width), log_decay
 
 
-def official(weights, tokens, layers, *, width, groups, norm_groups, rms, limit, embedding, eps=1e-5, norm_first=False):
-    """width: channels of x. Returns logits and every layer's Δ·A."""
+def attention(weights, prefix, config, x):
+    """mamba_ssm's MHA, of its attn_cfg. Returns its output, and what is expected of its eigenvalues."""
+    count, groups = config["num_heads"], config.get("num_heads_kv") or config["num_heads"]
+    size = config.get("head_dim") or x.shape[-1] // count
+    projected = linear(weights, prefix + "in_proj", x)
+    rows = (count + 2 * groups) * size
+    qkv, up, gate = np.split(projected, [rows, (rows + projected.shape[-1]) // 2], -1)
+    if config.get("d_conv"):
+        qkv = plain.convolution(qkv, weights[prefix + "conv1d.weight"], weights[prefix + "conv1d.bias"])
+    q, k, v = (plain.heads(part, size) for part in np.split(qkv, [count * size, (count + groups) * size], -1))
+    if config.get("rotary_emb_dim"):
+        q, k = (plain.rotary(part, config.get("rotary_emb_base", 10000.0), config["rotary_emb_dim"],
+                             config.get("rotary_emb_interleaved", False)) for part in (q, k))
+    o, lse = plain.attention(q * (config.get("softmax_scale") or size ** -0.5) * size ** 0.5, k, v)
+    return linear(weights, prefix + "out_proj", np.concatenate([plain.flat(o), up * silu(gate)], -1)), case.softmax(lse)
+
+
+def attention_shapes(prefix, config, width):
+    count, groups = config["num_heads"], config.get("num_heads_kv") or config["num_heads"]
+    size = config.get("head_dim") or width // count
+    rows, mlp = (count + 2 * groups) * size, -(-config.get("mlp_dim", 0) // 256) * 256
+    shapes = {prefix + "in_proj.weight": (rows + mlp, width), prefix + "out_proj.weight": (width, count * size + mlp // 2)}
+    if config.get("qkv_proj_bias", True):
+        shapes[prefix + "in_proj.bias"] = (rows + mlp,)
+    if config.get("out_proj_bias", True):
+        shapes[prefix + "out_proj.bias"] = (width,)
+    if config.get("d_conv"):
+        shapes.update({prefix + "conv1d.weight": (rows, 1, config["d_conv"]), prefix + "conv1d.bias": (rows,)})
+    return shapes
+
+
+def with_network(weights, block, x, rms, eps):
+    """x and what the block's own MLP adds to it, where there is one."""
+    if block + "mlp.fc1.weight" not in weights:
+        return x
+    up, gate = np.split(linear(weights, block + "mlp.fc1", norm(weights, block + "norm2", x, rms, eps)), 2, axis=-1)
+    return x + linear(weights, block + "mlp.fc2", up * silu(gate))
+
+
+def network_shapes(block, hidden, width, rms):
+    hidden = -(-hidden // 128) * 128
+    shapes = {block + "norm2.weight": (width,), block + "mlp.fc1.weight": (2 * hidden, width), block + "mlp.fc2.weight": (width, hidden)}
+    return shapes | ({} if rms else {block + "norm2.bias": (width,)})
+
+
+def official(weights, tokens, layers, *, width, groups, norm_groups, rms, limit, embedding, eps=1e-5, norm_first=False,
+             attending=(), attn_cfg=None):
+    """width: channels of x. Returns logits and every layer's Δ·A, or what is expected of its attention."""
     x = weights[embedding][tokens]
     decays = []
     for layer in range(layers):
         block = f"backbone.layers.{layer}."
         mixer = block + "mixer."
+        if layer in attending:
+            y, expected = attention(weights, mixer, attn_cfg, norm(weights, block + "norm", x, rms, eps))
+            x = with_network(weights, block, x + y, rms, eps)
+            decays.append(expected)
+            continue
         heads = weights[mixer + "A_log"].shape[0]
         mlp = weights[mixer + "out_proj.weight"].shape[1] - width
         projected = linear(weights, mixer + "in_proj", norm(weights, block + "norm", x, rms, eps))
@@ -140,7 +194,7 @@ def official(weights, tokens, layers, *, width, groups, norm_groups, rms, limit,
         if norm_first:
             y = y * silu(z)
         y = np.concatenate([silu(z0) * x0, y], axis=-1)
-        x = x + linear(weights, mixer + "out_proj", y)
+        x = with_network(weights, block, x + linear(weights, mixer + "out_proj", y), rms, eps)
         decays.append(log_decay)
     return norm(weights, "backbone.norm_f", x, rms, eps) @ weights.get("lm_head.weight", weights[embedding]).T, decays
 
@@ -171,7 +225,7 @@ def paper(weights, inputs, layers, *, prenorm, pooling="none"):
 
 def draw(rng, shapes):
     """float32, as they are stored; decay rates and norms around 1."""
-    return {key: (rng.normal(float(key.endswith(("norm.weight", "norm_f.weight"))), 0.3, shape)).astype(np.float32)
+    return {key: (rng.normal(float(key.endswith(("norm.weight", "norm2.weight", "norm_f.weight"))), 0.3, shape)).astype(np.float32)
             for key, shape in shapes.items()}
 
 
@@ -183,14 +237,19 @@ def save_torch(weights, path):
     torch.save({key: torch.from_numpy(value) for key, value in weights.items()}, path)
 
 
+def by_layer(mixer, found):
+    """found: of each layer log λ [B,T,U,K] of its `mixer`, or what `attention` expects."""
+    return {f"layers.{layer}.attention" if isinstance(x, dict) else f"layers.{layer}.{mixer}":
+            x if isinstance(x, dict) else case.log_magnitude(x) for layer, x in enumerate(found)}
+
+
 def write(directory, tokens, logits, decays, reference=TWIN, **facts):
     case.write(directory, reference=reference, tokens=tokens, logits=logits, dtypes=("float64", "float32"),
-               transitions={f"layers.{i}.mamba2": case.log_magnitude(decay[..., None]) for i, decay in enumerate(decays)},
-               **facts)
+               transitions=by_layer("mamba2", [found if isinstance(found, dict) else found[..., None] for found in decays]), **facts)
 
 
 def official_shapes(layout, vocabulary, width, layers, *, heads, head_width, order, groups, taps, mlp=0, gated_norm=True,
-                    rms=True, bias=False, conv_bias=True, wide_skip=False, tied=True):
+                    rms=True, bias=False, conv_bias=True, wide_skip=False, tied=True, attending=(), attn_cfg=None, network=0):
     inner, embedding = heads * head_width, "backbone.embedding.weight"
     if layout == "huggingface":
         embedding = "backbone.embeddings.weight"
@@ -203,7 +262,13 @@ def official_shapes(layout, vocabulary, width, layers, *, heads, head_width, ord
     if not tied:
         shapes["lm_head.weight"] = (vocabulary, width)
     for layer in range(layers):
-        mixer = f"backbone.layers.{layer}.mixer."
+        block = f"backbone.layers.{layer}."
+        mixer = block + "mixer."
+        if network:
+            shapes.update(network_shapes(block, network, width, rms))
+        if layer in attending:
+            shapes.update(attention_shapes(mixer, attn_cfg, width))
+            continue
         rows = 2 * mlp + inner + conv + heads
         shapes.update({mixer + "in_proj.weight": (rows, width), mixer + "out_proj.weight": (width, mlp + inner),
                        mixer + "conv1d.weight": (conv, 1, taps), mixer + "A_log": (heads,), mixer + "dt_bias": (heads,),
@@ -217,9 +282,9 @@ def official_shapes(layout, vocabulary, width, layers, *, heads, head_width, ord
     return shapes, embedding
 
 
-def make_state_spaces(directory, rng, *, heads, groups, taps=4, limit=None, **options):
+def make_state_spaces(directory, rng, *, heads, groups, taps=4, limit=None, layers=2, **options):
     """pytorch_model.bin beside a config.json without model_type, as mamba_ssm's save_pretrained writes them."""
-    head_width, order, layers, vocabulary = 2 * int(rng.integers(2, 6)), int(rng.integers(3, 10)), 2, 48
+    head_width, order, vocabulary = 2 * int(rng.integers(2, 6)), int(rng.integers(3, 10)), 48
     mlp = options.get("mlp", 0)
     width = (heads * head_width + mlp) // 2
     shapes, embedding = official_shapes("state-spaces", vocabulary, width, layers, heads=heads, head_width=head_width,
@@ -227,7 +292,8 @@ def make_state_spaces(directory, rng, *, heads, groups, taps=4, limit=None, **op
     weights = draw(rng, shapes)
     tokens = rng.integers(0, vocabulary, (2, int(rng.integers(20, 60))))
     logits, decays = official(double(weights), tokens, layers, width=heads * head_width, groups=groups, norm_groups=groups,
-                              rms=options.get("rms", True), limit=limit or (0, math.inf), embedding=embedding)
+                              rms=options.get("rms", True), limit=limit or (0, math.inf), embedding=embedding,
+                              attending=options.get("attending", ()), attn_cfg=options.get("attn_cfg"))
     ssm_cfg = {"layer": "Mamba2", "d_state": order, "headdim": head_width, "ngroups": groups, "d_conv": taps}
     if limit:
         ssm_cfg["dt_limit"] = limit
@@ -239,15 +305,15 @@ def make_state_spaces(directory, rng, *, heads, groups, taps=4, limit=None, **op
         ssm_cfg["d_ssm"] = heads * head_width
     config = {"d_model": width, "n_layer": layers, "vocab_size": vocabulary - 5, "ssm_cfg": ssm_cfg,
               "rms_norm": options.get("rms", True), "residual_in_fp32": True, "fused_add_norm": True,
-              "pad_vocab_size_multiple": 16, "tie_embeddings": options.get("tied", True), "attn_layer_idx": [],
-              "attn_cfg": {}, "d_intermediate": 0}
+              "pad_vocab_size_multiple": 16, "tie_embeddings": options.get("tied", True), "attn_layer_idx": [*options.get("attending", ())],
+              "attn_cfg": options.get("attn_cfg") or {}, "d_intermediate": options.get("network", 0)}
     checkpoint = directory / "checkpoint"
     checkpoint.mkdir()
     if config["tie_embeddings"]:
         weights["lm_head.weight"] = weights[embedding]
     save_torch(weights, checkpoint / "pytorch_model.bin")
     (checkpoint / "config.json").write_text(json.dumps(config))
-    write(directory, tokens, logits, decays)
+    write(directory, tokens, logits, decays, HYBRID_TWIN if config["attn_layer_idx"] or config["d_intermediate"] else TWIN)
 
 
 def make_older_norm(directory, rng):
@@ -331,6 +397,12 @@ def make_paper(directory, rng, *, prenorm, glu, expansion, heads, learned_start=
     write(directory, inputs, logits, decays, reference=PAPER_TWIN, checkpoint="ssd.pth", settings=settings)
 
 
+# As mamba2attn-2.7b has it, and the rest of what it may say.
+ATTENTION = {"causal": True, "d_conv": 4, "head_dim": 12, "num_heads": 3, "out_proj_bias": False, "qkv_proj_bias": False,
+             "rotary_emb_dim": 6}
+OTHER_ATTENTION = {"causal": True, "num_heads": 4, "num_heads_kv": 2, "mlp_dim": 300, "softmax_scale": 0.3, "rotary_emb_dim": 4,
+                   "rotary_emb_base": 500.0, "rotary_emb_interleaved": True, "head_dim": 6}
+
 CASES = {
     "mamba2/huggingface/groups": functools.partial(make, num_heads=8, head_dim=4, state_size=6, n_groups=2, conv_kernel=3,
                                                    tie_word_embeddings=False),
@@ -353,6 +425,11 @@ CASES = {
     "mamba2/state-spaces/options": functools.partial(make_state_spaces, heads=6, groups=1, mlp=12, rms=False,
                                                      gated_norm=False, bias=True, conv_bias=False, wide_skip=True,
                                                      limit=[0.01, 0.5]),
+    "mamba2/state-spaces/attention": functools.partial(make_state_spaces, heads=4, groups=1, layers=3, attending=[1],
+                                                       attn_cfg=ATTENTION),
+    "mamba2/state-spaces/attention_first": functools.partial(make_state_spaces, heads=4, groups=2, layers=3, attending=[0, 2],
+                                                             attn_cfg=OTHER_ATTENTION, network=100),
+    "mamba2/state-spaces/networks": functools.partial(make_state_spaces, heads=4, groups=1, rms=False, network=130, tied=False),
     "mamba2/fla/groups": functools.partial(make_fla, groups=2),
     "mamba2/fla/norm_first": functools.partial(make_fla, groups=4, norm_first=True, wide_skip=True),
     "mamba2/fla/no_norm": functools.partial(make_fla, groups=1, gated_norm=False),
