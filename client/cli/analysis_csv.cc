@@ -12,7 +12,7 @@ namespace eigsvc::cli {
 namespace {
 
 // Of each stored eigenvalue, one number where all have the same; "inf" among several, empty alone.
-std::string Multiplicity(const v1::SiteSpectrum& site) {
+std::string MultiplicityText(const v1::SiteSpectrum& site) {
   if (site.multiplicities_size() == 1 && site.multiplicities(0) == 0) return "";
   return absl::StrJoin(site.multiplicities(), " ", [](std::string* out, int64_t each) {
     absl::StrAppend(out, each > 0 ? absl::StrCat(each) : "inf");
@@ -41,7 +41,7 @@ void AppendRows(const std::string& run, const v1::Analysis& analysis, std::strin
                                     site.site().mixer(),
                                     UnitName(site.site().unit_kind()),
                                     absl::StrCat(site.site().unit()),
-                                    Multiplicity(site),
+                                    MultiplicityText(site),
                                     site.constant() ? "true" : "false",
                                     site.conjugate_pairs() ? "true" : "false",
                                     absl::StrCat(summary.count()),

@@ -48,7 +48,7 @@ void AppendSummary(const v1::SpectrumSummary& summary, Json* object) {
 }
 
 // One number where all stored eigenvalues have the same; null stands for infinite.
-Json Multiplicity(const v1::SiteSpectrum& site) {
+Json MultiplicityJson(const v1::SiteSpectrum& site) {
   Json all = Json::array();
   for (const int64_t each : site.multiplicities()) all.push_back(each > 0 ? Json(each) : Json());
   if (all.empty()) return Json();
@@ -155,7 +155,7 @@ Json SiteArray(const google::protobuf::RepeatedPtrField<v1::SiteSpectrum>& sites
                    {"mixer", site.site().mixer()},
                    {"unit", UnitName(site.site().unit_kind())},
                    {"head", site.site().unit()},
-                   {"multiplicity", Multiplicity(site)},
+                   {"multiplicity", MultiplicityJson(site)},
                    {"constant", site.constant()},
                    {"conjugate_pairs", site.conjugate_pairs()}};
     if (site.has_conditioning()) {

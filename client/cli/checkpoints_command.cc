@@ -14,11 +14,11 @@
 namespace eigsvc::cli {
 namespace {
 
-constexpr absl::string_view kNeedsServer = "checkpoints are kept by a server";
-constexpr int kPageSize = 200;
+constexpr absl::string_view kCheckpointsNeedServer = "checkpoints are kept by a server";
+constexpr int kCheckpointsAtOnce = 200;
 
 absl::Status ListCheckpoints(Session& session) {
-  EIGSVC_RETURN_IF_ERROR(session.RequireNamedServer(kNeedsServer));
+  EIGSVC_RETURN_IF_ERROR(session.RequireNamedServer(kCheckpointsNeedServer));
   EIGSVC_ASSIGN_OR_RETURN(Connection * connection, session.Connect());
   Listing listing("checkpoints", {{"name", "name"},
                                   {"sha256", "sha256"},
@@ -27,7 +27,7 @@ absl::Status ListCheckpoints(Session& session) {
                                   {"directory", "kind", Table::Align::kLeft,
                                    [](const Json& v) { return v == true ? "directory" : "file"; }}});
   v1::ListCheckpointsRequest request;
-  request.set_page_size(kPageSize);
+  request.set_page_size(kCheckpointsAtOnce);
   do {
     const absl::StatusOr<v1::ListCheckpointsResponse> response =
         CallUnary<v1::ListCheckpointsResponse>(connection->call_options(), [&](auto* context, auto* queue) {
@@ -46,7 +46,7 @@ absl::Status ListCheckpoints(Session& session) {
 }
 
 absl::Status Upload(Session& session, const std::string& path) {
-  EIGSVC_RETURN_IF_ERROR(session.RequireNamedServer(kNeedsServer));
+  EIGSVC_RETURN_IF_ERROR(session.RequireNamedServer(kCheckpointsNeedServer));
   EIGSVC_ASSIGN_OR_RETURN(UploadSource source, CheckpointFiles(path));
   EIGSVC_ASSIGN_OR_RETURN(Connection * connection, session.Connect());
   Progress progress = session.NewProgress();
@@ -60,7 +60,7 @@ absl::Status Upload(Session& session, const std::string& path) {
 }
 
 absl::Status Download(Session& session, const std::string& sha256, const std::string& out) {
-  EIGSVC_RETURN_IF_ERROR(session.RequireNamedServer(kNeedsServer));
+  EIGSVC_RETURN_IF_ERROR(session.RequireNamedServer(kCheckpointsNeedServer));
   EIGSVC_RETURN_IF_ERROR(CheckWritable(out));
   EIGSVC_ASSIGN_OR_RETURN(Connection * connection, session.Connect());
   Progress progress = session.NewProgress();

@@ -16,7 +16,7 @@ namespace {
 
 constexpr absl::Duration kCancelTimeout = absl::Seconds(3);  // a cancel must not wait for long itself
 constexpr absl::Duration kEndPoll = absl::Milliseconds(20);
-constexpr int kPageSize = 200;
+constexpr int kJobsAtOnce = 200;
 
 // Each call's stub and method.
 using Context = grpc::ClientContext;
@@ -238,7 +238,7 @@ absl::StatusOr<std::vector<typename Kind::Job>> ListJobs(Session& session) {
   EIGSVC_ASSIGN_OR_RETURN(Connection * connection, session.Connect());
   std::vector<typename Kind::Job> jobs;
   typename Kind::ListRequest request;
-  request.set_page_size(kPageSize);
+  request.set_page_size(kJobsAtOnce);
   do {
     EIGSVC_ASSIGN_OR_RETURN(
         auto response, Ask<typename Kind::ListResponse>(*connection, request, connection->call_options()));

@@ -17,7 +17,7 @@
 namespace eigsvc::cli {
 namespace {
 
-constexpr absl::string_view kNeedsServer = "jobs are kept by a server";
+constexpr absl::string_view kJobsNeedServer = "jobs are kept by a server";
 
 Json TimeOrNull(bool set, const google::protobuf::Timestamp& time) {
   if (!set) return Json();
@@ -56,7 +56,7 @@ absl::Status AddJobs(Session& session, std::vector<Json>* objects) {
 // not hide what another knows: its UNAVAILABLE is the outcome only where no other had one.
 template <typename Ask>
 absl::Status AskEach(Session& session, Ask ask) {
-  EIGSVC_RETURN_IF_ERROR(session.RequireNamedServer(kNeedsServer));
+  EIGSVC_RETURN_IF_ERROR(session.RequireNamedServer(kJobsNeedServer));
   const std::vector<std::string> servers = session.Servers();
   absl::Status outcome = absl::NotFoundError("");
   for (const std::string& server : servers) {

@@ -12,8 +12,6 @@ namespace eigsvc {
 namespace {
 
 constexpr uint64_t kDelayStream = 0x64656c6179;  // "delay"
-constexpr int64_t kMaxSteps = int64_t{1} << 20, kMaxVocabulary = int64_t{1} << 31,
-                  kMaxExamples = int64_t{1} << 40;
 
 struct DelayParameters {
   int64_t vocab_size = 0, length = 0, lag = 0, train_examples = 0, test_examples = 0;
@@ -64,11 +62,11 @@ class Delay final : public Task {
 absl::StatusOr<std::shared_ptr<const Task>> MakeDelay(const TaskRequest& request) {
   ParameterReader reader("delay", request.parameters);
   DelayParameters p;
-  p.vocab_size = reader.Int("vocab_size", 16, 2, kMaxVocabulary);
-  p.length = reader.Int("length", 256, 1, kMaxSteps);
-  p.lag = reader.Int("lag", 16, 0, kMaxSteps);
-  p.train_examples = reader.Int("train_examples", 100000, 0, kMaxExamples);
-  p.test_examples = reader.Int("test_examples", 3000, 1, kMaxExamples);
+  p.vocab_size = reader.Int("vocab_size", 16, 2, kMaxTaskVocabulary);
+  p.length = reader.Int("length", 256, 1, kMaxTaskSteps);
+  p.lag = reader.Int("lag", 16, 0, kMaxTaskSteps);
+  p.train_examples = reader.Int("train_examples", 100000, 0, kMaxTaskExamples);
+  p.test_examples = reader.Int("test_examples", 3000, 1, kMaxTaskExamples);
   if (p.lag >= p.length) {
     reader.Fail(absl::StrCat("lag is ", p.lag, "; it must be less than length, which is ", p.length));
   }

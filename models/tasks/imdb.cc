@@ -19,7 +19,7 @@
 namespace eigsvc {
 namespace {
 
-constexpr int64_t kUnknown = 1, kEos = 2, kFirst = 3;  // 0 <pad>
+constexpr int64_t kUnknown = 1, kImdbEos = 2, kFirst = 3;  // 0 <pad>
 constexpr int64_t kMaxReviewBytes = int64_t{4} << 20, kMaxAllBytes = int64_t{4} << 30;
 constexpr int64_t kMaxTokens = int64_t{1} << 20;
 
@@ -67,7 +67,7 @@ class Alphabet {
         text.remove_prefix(size);
       }
     }
-    ids.push_back(kEos);
+    ids.push_back(kImdbEos);
     return ids;
   }
 

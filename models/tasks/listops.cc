@@ -24,10 +24,9 @@ namespace eigsvc {
 namespace {
 
 constexpr uint64_t kListOpsStream = 0x6c6973746f7073;  // "listops"
-constexpr int64_t kEos = 2, kFirstSymbol = 3;          // 0 <pad>, 1 <unk>
+constexpr int64_t kListOpsEos = 2, kFirstSymbol = 3;   // 0 <pad>, 1 <unk>
 constexpr int64_t kClasses = 10;
-constexpr int64_t kMaxDepth = 64, kMaxArgs = 1000, kMaxLength = int64_t{1} << 20,
-                  kMaxExamples = int64_t{1} << 40;
+constexpr int64_t kMaxDepth = 64, kMaxArgs = 1000;
 constexpr int64_t kMaxBytes = int64_t{4} << 30;  // of a file's expressions in memory
 constexpr int kMaxAttempts = 1000000;  // draws for one example; Long Range Arena's takes about a hundred
 
@@ -48,7 +47,7 @@ class ListOps : public Task {
       EIGSVC_RETURN_IF_ERROR(Get(split, first + row, &expression));
       const int64_t kept = std::min(static_cast<int64_t>(expression.symbols.size()), max_tokens_ - 1);
       for (int64_t i = 0; i < kept; ++i) rows[row].push_back(kFirstSymbol + ranks_[expression.symbols[i]]);
-      rows[row].push_back(kEos);
+      rows[row].push_back(kListOpsEos);
       targets.push_back(expression.value);
     }
     Batch batch = PadTokens(rows);
@@ -257,7 +256,7 @@ absl::StatusOr<Ranks> RanksOf(absl::string_view vocabulary) {
 
 absl::StatusOr<std::shared_ptr<const Task>> MakeListOps(const TaskRequest& request) {
   ParameterReader reader("listops", request.parameters);
-  const int64_t max_tokens = reader.Int("max_tokens", 2048, 2, kMaxLength);
+  const int64_t max_tokens = reader.Int("max_tokens", 2048, 2, kMaxTaskSteps);
   std::string vocabulary = reader.Text("vocabulary", "");
   if (!request.data_path.empty()) {
     EIGSVC_RETURN_IF_ERROR(reader.status());
@@ -276,12 +275,12 @@ absl::StatusOr<std::shared_ptr<const Task>> MakeListOps(const TaskRequest& reque
   Generator generator;
   generator.seed = request.seed;
   ListOpsLimits& limits = generator.limits;
-  limits.min_length = reader.Int("min_length", 500, 0, kMaxLength);
-  limits.max_length = reader.Int("max_length", 2000, 2, kMaxLength);
+  limits.min_length = reader.Int("min_length", 500, 0, kMaxTaskSteps);
+  limits.max_length = reader.Int("max_length", 2000, 2, kMaxTaskSteps);
   limits.max_depth = reader.Int("max_depth", 10, 1, kMaxDepth);
   limits.max_args = reader.Int("max_args", 10, 2, kMaxArgs);
-  generator.train_examples = reader.Int("train_examples", 96000, 0, kMaxExamples);
-  generator.test_examples = reader.Int("test_examples", 2000, 1, kMaxExamples);
+  generator.train_examples = reader.Int("train_examples", 96000, 0, kMaxTaskExamples);
+  generator.test_examples = reader.Int("test_examples", 2000, 1, kMaxTaskExamples);
   if (limits.max_length < limits.min_length + 2) {
     reader.Fail(absl::StrCat("no length lies between min_length, ", limits.min_length, ", and max_length, ",
                              limits.max_length, ", both exclusive"));

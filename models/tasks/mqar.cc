@@ -18,9 +18,6 @@ namespace eigsvc {
 namespace {
 
 constexpr uint64_t kMqarStream = 0x6d716172;  // "mqar"; part of every example's key
-constexpr int64_t kMaxSteps = int64_t{1} << 20;
-constexpr int64_t kMaxVocabulary = int64_t{1} << 31;
-constexpr int64_t kMaxExamples = int64_t{1} << 40;
 constexpr double kMaxPower = 16;
 
 // Examples of one length and number of pairs. A split is a row of them; they are served in that order.
@@ -47,8 +44,9 @@ std::vector<Segment> ReadMix(ParameterReader& reader, absl::string_view name) {
     Segment segment;
     if (numbers.size() != 3 || !absl::SimpleAtoi(numbers[0], &segment.steps) ||
         !absl::SimpleAtoi(numbers[1], &segment.pairs) || !absl::SimpleAtoi(numbers[2], &segment.examples) ||
-        segment.steps < 4 || segment.steps > kMaxSteps || segment.pairs < 1 || segment.pairs > kMaxSteps ||
-        segment.examples < 1 || segment.examples > kMaxExamples || segments.size() == 1000) {
+        segment.steps < 4 || segment.steps > kMaxTaskSteps || segment.pairs < 1 ||
+        segment.pairs > kMaxTaskSteps || segment.examples < 1 || segment.examples > kMaxTaskExamples ||
+        segments.size() == 1000) {
       reader.Fail(
           absl::StrCat(name, ": \"", part.substr(0, 64),
                        "\" is no segment; write LENGTHxPAIRS:EXAMPLES, such as 64x4:1000, at most 1000 "
@@ -78,14 +76,14 @@ void CheckSegment(const MqarParameters& p, const Segment& segment, ParameterRead
 
 MqarParameters ReadMqarParameters(ParameterReader& reader) {
   MqarParameters p;
-  const int64_t steps = reader.Int("input_seq_len", 64, 4, kMaxSteps);
-  p.vocab_size = reader.Int("vocab_size", 8192, 5, kMaxVocabulary);
-  const int64_t pairs = reader.Int("num_kv_pairs", 4, 1, kMaxSteps);
-  p.num_passes = reader.Int("num_passes", 1, 1, kMaxSteps);
+  const int64_t steps = reader.Int("input_seq_len", 64, 4, kMaxTaskSteps);
+  p.vocab_size = reader.Int("vocab_size", 8192, 5, kMaxTaskVocabulary);
+  const int64_t pairs = reader.Int("num_kv_pairs", 4, 1, kMaxTaskSteps);
+  p.num_passes = reader.Int("num_passes", 1, 1, kMaxTaskSteps);
   p.power_a = reader.Real("power_a", 0.01, -kMaxPower, kMaxPower);
   p.random_non_queries = reader.Bool("random_non_queries", true);
-  const int64_t train_examples = reader.Int("train_examples", 100000, 0, kMaxExamples);
-  const int64_t test_examples = reader.Int("test_examples", 3000, 1, kMaxExamples);
+  const int64_t train_examples = reader.Int("train_examples", 100000, 0, kMaxTaskExamples);
+  const int64_t test_examples = reader.Int("test_examples", 3000, 1, kMaxTaskExamples);
   p.train = ReadMix(reader, "train_mix");
   p.test = ReadMix(reader, "test_mix");
   if (p.train.empty()) p.train = {{steps, pairs, train_examples}};

@@ -14,7 +14,7 @@
 namespace eigsvc {
 namespace {
 
-constexpr int64_t kMaxBlock = int64_t{1} << 24, kMaxVocabulary = int64_t{1} << 31;
+constexpr int64_t kMaxBlock = int64_t{1} << 24;
 
 class NextToken final : public Task {
  public:
@@ -53,7 +53,7 @@ absl::StatusOr<std::shared_ptr<const Task>> MakeNextToken(const TaskRequest& req
   const std::string& data_path = request.data_path;
   ParameterReader reader("next-token", request.parameters);
   const int64_t block_length = reader.Int("block_length", 512, 2, kMaxBlock);
-  const int64_t vocab_size = reader.Int("vocab_size", 0, 0, kMaxVocabulary);
+  const int64_t vocab_size = reader.Int("vocab_size", 0, 0, kMaxTaskVocabulary);
   const double train_share = reader.Real("train_share", 0, 0, 1);
   if (train_share == 1)
     reader.Fail("train_share is 1; it must be less, so that something is left to test on");

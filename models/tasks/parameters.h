@@ -13,6 +13,10 @@
 
 namespace eigsvc {
 
+// What every task holds its sizes to, for a request of an absurd one.
+inline constexpr int64_t kMaxTaskSteps = int64_t{1} << 20, kMaxTaskVocabulary = int64_t{1} << 31,
+                         kMaxTaskExamples = int64_t{1} << 40;
+
 class ParameterReader {
  public:
   // Both must outlive the reader. `task` stands in the messages.

@@ -13,8 +13,6 @@ namespace {
 
 constexpr uint64_t kSelectiveCopyingStream = 0x73656c636f7079;  // "selcopy"
 constexpr int64_t kMarker = 1, kFirstToken = 2;
-constexpr int64_t kMaxContext = int64_t{1} << 20, kMaxVocabulary = int64_t{1} << 31,
-                  kMaxExamples = int64_t{1} << 40;
 
 struct CopyingParameters {
   int64_t vocab_size = 0, context = 0, count = 0, train_examples = 0, test_examples = 0;
@@ -79,12 +77,12 @@ class SelectiveCopying final : public Task {
 absl::StatusOr<std::shared_ptr<const Task>> MakeSelectiveCopying(const TaskRequest& request) {
   ParameterReader reader("selective-copying", request.parameters);
   CopyingParameters p;
-  p.vocab_size = reader.Int("vocab_size", 18, kFirstToken + 2, kMaxVocabulary);
-  p.context = reader.Int("context_length", 256, 1, kMaxContext);
-  p.count = reader.Int("num_tokens", 16, 1, kMaxContext);
+  p.vocab_size = reader.Int("vocab_size", 18, kFirstToken + 2, kMaxTaskVocabulary);
+  p.context = reader.Int("context_length", 256, 1, kMaxTaskSteps);
+  p.count = reader.Int("num_tokens", 16, 1, kMaxTaskSteps);
   p.at_start = reader.Choice("placement", {"random", "start"}) == "start";
-  p.train_examples = reader.Int("train_examples", 100000, 0, kMaxExamples);
-  p.test_examples = reader.Int("test_examples", 3000, 1, kMaxExamples);
+  p.train_examples = reader.Int("train_examples", 100000, 0, kMaxTaskExamples);
+  p.test_examples = reader.Int("test_examples", 3000, 1, kMaxTaskExamples);
   if (p.count > p.context) {
     reader.Fail(
         absl::StrCat("num_tokens is ", p.count, "; it must not exceed context_length, which is ", p.context));

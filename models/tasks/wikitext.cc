@@ -23,7 +23,7 @@
 namespace eigsvc {
 namespace {
 
-constexpr int64_t kMaxBlock = int64_t{1} << 20, kMaxGroup = int64_t{1} << 20;
+constexpr int64_t kMaxWikiTextBlock = int64_t{1} << 20, kMaxGroup = int64_t{1} << 20;
 constexpr int kMaxThreads = 8;
 
 struct Part {
@@ -227,7 +227,7 @@ absl::StatusOr<std::shared_ptr<const Task>> MakeWikiText(absl::string_view name,
   const std::string kind = reader.Choice("tokenizer", {"gpt2", "word", "huggingface", "sentencepiece"});
   const std::string folder = reader.Text("tokenizer_folder", "");
   const std::string recorded = reader.Text("tokenizer_sha256", "");
-  const int64_t block_length = reader.Int("block_length", 1024, 2, kMaxBlock);
+  const int64_t block_length = reader.Int("block_length", 1024, 2, kMaxWikiTextBlock);
   const std::string train_part = reader.Choice("train_part", {"train", "valid", "test"});
   const std::string test_part = reader.Choice("test_part", {"test", "valid", "train"});
   const int64_t mean_over = reader.Int("mean_over_batches_of", 0, 0, kMaxGroup);

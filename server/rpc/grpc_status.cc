@@ -30,7 +30,7 @@ static_assert(Agree(absl::StatusCode::kUnavailable, grpc::UNAVAILABLE));
 static_assert(Agree(absl::StatusCode::kDataLoss, grpc::DATA_LOSS));
 static_assert(Agree(absl::StatusCode::kUnauthenticated, grpc::UNAUTHENTICATED));
 
-constexpr std::array<absl::string_view, 17> kNames = {
+constexpr std::array<absl::string_view, 17> kStatusNames = {
     "OK",        "CANCELLED",      "UNKNOWN",           "INVALID_ARGUMENT",   "DEADLINE_EXCEEDED",
     "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
     "ABORTED",   "OUT_OF_RANGE",   "UNIMPLEMENTED",     "INTERNAL",           "UNAVAILABLE",
@@ -46,7 +46,7 @@ grpc::Status ToGrpcStatus(const absl::Status& status) {
 
 absl::string_view CodeName(grpc::StatusCode code) {
   const auto index = static_cast<size_t>(code);
-  return index < kNames.size() ? kNames[index] : "UNKNOWN";
+  return index < kStatusNames.size() ? kStatusNames[index] : "UNKNOWN";
 }
 
 }  // namespace eigsvc

@@ -75,10 +75,11 @@ class RpcServerImpl final : public RpcServer {
   int port() const override { return port_; }
 
   void SetServing(bool serving) override {
-    static const std::array<std::string, 4> kNames = {"", v1::AnalysisService::service_full_name(),
-                                                      v1::TrainingService::service_full_name(),
-                                                      v1::CatalogService::service_full_name()};
-    for (const std::string& name : kNames) server_->GetHealthCheckService()->SetServingStatus(name, serving);
+    static const std::array<std::string, 4> kServices = {"", v1::AnalysisService::service_full_name(),
+                                                         v1::TrainingService::service_full_name(),
+                                                         v1::CatalogService::service_full_name()};
+    for (const std::string& name : kServices)
+      server_->GetHealthCheckService()->SetServingStatus(name, serving);
   }
 
   void SetDraining() override { state_.draining = true; }

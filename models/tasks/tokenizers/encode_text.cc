@@ -13,7 +13,7 @@
 namespace eigsvc {
 namespace {
 
-constexpr size_t kChunkBytes = size_t{1} << 20;
+constexpr size_t kTextChunkBytes = size_t{1} << 20;
 
 // Some lines, and what came of them.
 struct Chunk {
@@ -71,7 +71,7 @@ absl::StatusOr<EncodedText> EncodeText(ByteStream& stream, const Tokenizer& toke
       Chunk chunk;
       chunk.first_line = lines.number() + 1;
       absl::string_view line;
-      while (chunk.text.size() < kChunkBytes) {
+      while (chunk.text.size() < kTextChunkBytes) {
         EIGSVC_ASSIGN_OR_RETURN(more, lines.Next(&line));
         if (!more) break;
         absl::StrAppend(&chunk.text, line, "\n");
