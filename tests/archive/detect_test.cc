@@ -351,21 +351,31 @@ TEST(DetectTest, Qwen35MayReadImagesToo) {
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("text_config")));
 }
 
+// Its first layer has all keys of a Llama's.
 TEST(DetectTest, KimiLinearHasExpertsAndLatentAttention) {
-  const Keys norms = {"model.layers.#.input_layernorm.weight",
-                      "model.layers.#.post_attention_layernorm.weight",
-                      "model.layers.#.self_attn.o_proj.weight"};
-  const Keys outer = {"model.embed_tokens.weight", "model.layers.1.self_attn.kv_a_proj_with_mqa.weight",
-                      "model.layers.0.self_attn.g_a_proj.weight"};
-  Fake published{outer, norms}, held{outer, norms};
-  for (const char* const name : {"self_attn.A_log", "self_attn.f_a_proj.weight", "self_attn.q_conv1d.weight",
-                                 "block_sparse_moe.gate.weight", "block_sparse_moe.experts.0.w1.weight"}) {
-    published.outer.push_back(absl::StrCat("model.layers.0.", name));
+  const Fake kimi{{"model.embed_tokens.weight", "model.layers.1.self_attn.kv_a_proj_with_mqa.weight",
+                   "model.layers.1.self_attn.o_proj.weight", "model.layers.1.input_layernorm.weight",
+                   "model.layers.1.post_attention_layernorm.weight"},
+                  kLlamaLayer,
+                  1};
+  Fake published = kimi, held = kimi;
+  for (const char* const name : {"A_log", "dt_bias", "f_a_proj.weight", "f_b_proj.weight"}) {
+    published.layer.push_back(absl::StrCat("model.layers.#.self_attn.", name));
+    held.layer.push_back(absl::StrCat("model.layers.#.self_attn.forget_gate.", name));
   }
-  for (const char* const name : {"self_attn.forget_gate.A_log", "self_attn.forget_gate.f_a_proj.weight",
-                                 "self_attn.conv1d.weight", "mlp.gate.weight", "mlp.experts.gate_up_proj"}) {
-    held.outer.push_back(absl::StrCat("model.layers.0.", name));
+  for (const char* const name : {"g_a_proj.weight", "g_b_proj.weight"}) {
+    for (Fake* const fake : {&published, &held}) {
+      fake->layer.push_back(absl::StrCat("model.layers.#.self_attn.", name));
+    }
   }
+  for (const char* const name : {"q_conv1d", "k_conv1d", "v_conv1d"}) {
+    published.layer.push_back(absl::StrCat("model.layers.#.self_attn.", name, ".weight"));
+  }
+  held.layer.push_back("model.layers.#.self_attn.conv1d.weight");
+  for (const char* const name : {"gate", "experts.0.w1"}) {
+    published.outer.push_back(absl::StrCat("model.layers.1.block_sparse_moe.", name, ".weight"));
+  }
+  held.outer.push_back("model.layers.1.mlp.experts.gate_up_proj");
   for (const char* const config : {"{}", R"({"model_type": "kimi_linear", "num_hidden_layers": 2})"}) {
     ExpectDetected(published.Build(config), "kimi_linear", "moonshot", "kda + attention");
     ExpectDetected(held.Build(config), "kimi_linear", "huggingface", "kda + attention");
