@@ -52,8 +52,9 @@ bool OneWeight(const std::vector<uint64_t>& weights) {
 // all of an earlier chunk.
 int64_t HeldBytes(const CountedChunk& chunk) {
   const at::Tensor &values = chunk.log_magnitude, &previous = chunk.previous;
-  if (!previous.defined()) return static_cast<int64_t>(values.nbytes());
-  size_t bytes = values.storage().nbytes();
+  const size_t phases = chunk.phase.defined() ? chunk.phase.nbytes() : 0;
+  if (!previous.defined()) return static_cast<int64_t>(values.nbytes() + phases);
+  size_t bytes = values.storage().nbytes() + phases;
   if (!previous.is_alias_of(values)) bytes += previous.storage().nbytes();
   return static_cast<int64_t>(bytes);
 }

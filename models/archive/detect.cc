@@ -245,7 +245,9 @@ absl::StatusOr<Settings> WithTextSettings(Settings settings) {
     return settings;
   }
   EIGSVC_ASSIGN_OR_RETURN(const Settings text, settings.Child("text_config"));
-  return text.MergedWith(settings);
+  nlohmann::json whole = settings.object();
+  whole.erase("text_config");
+  return text.MergedWith(Settings(std::move(whole), settings.origin()));
 }
 
 bool IsOneOf(absl::string_view value, const std::vector<absl::string_view>& values) {
@@ -316,12 +318,13 @@ absl::StatusOr<std::vector<const Layout*>> Allowed(const Settings& settings) {
   return allowed;
 }
 
-// Of those whose keys are all there, in every layer before those that other layers lack, the one with the
-// most, settings of its own included; null where there is none.
+// Of those whose keys are all there the one with the most, settings of its own included, and of equals one
+// that every layer has the keys of: the first layer of a hybrid may be that of a pure model. Null where there
+// is none.
 const Layout* BestMatch(const Archive& archive, const Settings& settings,
                         const std::vector<const Layout*>& layouts) {
   const auto told = [&](const Layout& layout) {
-    return std::pair(CountLayers(archive, layout).ok(), KeyCount(layout) + (layout.settings.empty() ? 0 : 1));
+    return std::pair(KeyCount(layout) + (layout.settings.empty() ? 0 : 1), CountLayers(archive, layout).ok());
   };
   const Layout* best = nullptr;
   for (const Layout* layout : layouts) {

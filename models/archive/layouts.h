@@ -28,7 +28,7 @@ struct Layout {
 };
 
 // Those of all families, relatives behind all others. Where the keys of several fit and no setting decides,
-// the one with the most keys is taken, then the earlier.
+// the one with the most keys is taken, then one that fits every layer, then the earlier.
 absl::Span<const Layout> Layouts();
 
 // What each family gives the table: std::vector<Layout> LlamaLayouts(), ...

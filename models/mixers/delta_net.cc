@@ -40,20 +40,19 @@ ConvolvedProjectionSpec DeltaNet::Values() const {
 
 void DeltaNet::PlanProjections(const WeightPlanner& planner) const {
   const int64_t keys = spec_.heads * spec_.key_size, values = spec_.value_heads * spec_.value_size;
+  if (spec_.projection != DeltaNetSpec::Projection::kSeparate)
+    PlanShortConvolution(planner, Name("qkv_conv1d"), 2 * keys + values, spec_.taps, spec_.convolution_bias);
   if (spec_.projection == DeltaNetSpec::Projection::kFused) {
     planner.Linear(Name("qkvz_proj"), 2 * keys + 2 * values, spec_.width, /*bias=*/false);
     planner.Linear(Name("ba_proj"), 2 * spec_.value_heads, spec_.width, /*bias=*/false);
-    PlanShortConvolution(planner, Name("qkv_conv1d"), 2 * keys + values, spec_.taps, spec_.convolution_bias);
     return;
   }
   if (spec_.projection == DeltaNetSpec::Projection::kJoint) {
     planner.Linear(Name("qkv_proj"), 2 * keys + values, spec_.width, /*bias=*/false);
-    PlanShortConvolution(planner, Name("qkv_conv1d"), 2 * keys + values, spec_.taps, spec_.convolution_bias);
   } else if (spec_.projection == DeltaNetSpec::Projection::kOneConvolution) {
     planner.Linear(Name("q_proj"), keys, spec_.width, /*bias=*/false);
     planner.Linear(Name("k_proj"), keys, spec_.width, /*bias=*/false);
     planner.Linear(Name("v_proj"), values, spec_.width, /*bias=*/false);
-    PlanShortConvolution(planner, Name("qkv_conv1d"), 2 * keys + values, spec_.taps, spec_.convolution_bias);
   } else {
     PlanConvolvedProjection(planner, Name("q"), Keys());
     PlanConvolvedProjection(planner, Name("k"), Keys());

@@ -29,7 +29,8 @@ std::string Lfm2Key(int64_t layer, absl::string_view rest) {
   return absl::StrCat("model.layers.", layer, ".", rest);
 }
 
-AttentionSpec ReadLfm2Attention(HybridReader& source, const DecoderSpec& decoder, at::ScalarType dtype) {
+AttentionSpec ReadLfm2Attention(const Settings& settings, HybridReader& source, const DecoderSpec& decoder,
+                                at::ScalarType dtype) {
   SettingsReader& reader = source.reader;
   AttentionSpec spec = source.ReadAttention(decoder.description.width, ".self_attn.out_proj.weight");
   spec.qk_norm = AttentionSpec::QkNorm::kPerHead;
@@ -37,7 +38,13 @@ AttentionSpec ReadLfm2Attention(HybridReader& source, const DecoderSpec& decoder
   RotaryDefaults rotary{spec.key_size, {"hidden_size", "num_attention_heads", "head_dim"}};
   rotary.base = 1e6;
   rotary.trained_positions = static_cast<double>(reader.Int({"max_position_embeddings"}, 128000));
+  // Its authors' name for the base.
+  const bool named = reader.Has({"theta"});
+  if (named && !StatesRotaryBase(settings)) rotary.base = reader.Positive({"theta"}, rotary.base);
   const RotarySpec turned = ReadRotary(reader, rotary);
+  if (named && reader.status().ok() && reader.Positive({"theta"}, rotary.base) != turned.base) {
+    reader.Fail(reader.Disagree(absl::StrCat("the rotary base is ", turned.base), {"theta", "rope_theta"}));
+  }
   if (reader.status().ok()) spec.rotary = std::make_shared<const Rotary>(turned, dtype);
   return spec;
 }
@@ -53,40 +60,33 @@ GatedConvolutionSpec ReadLfm2Convolution(SettingsReader& reader, int64_t width) 
 
 // Of each layer, whether it is one of attention. Silent settings are told by the keys, as configuration
 // classes differ in what they make of silence.
-std::vector<bool> ReadLfm2Layers(const Settings& settings, SettingsReader& reader, int64_t layers,
+std::vector<bool> ReadLfm2Layers(const Settings& settings, HybridReader& source, int64_t layers,
                                  const Archive* archive) {
-  std::vector<int64_t> attending;
+  SettingsReader& reader = source.reader;
+  std::vector<bool> usual;
   for (int64_t layer = 0; layer < layers; ++layer) {
-    const bool attends = archive == nullptr
-                             ? layer % 2 == 1
-                             : !archive->tensors().contains(Lfm2Key(layer, "conv.conv.weight"));
-    if (attends) attending.push_back(layer);
-  }
-  if (settings.Has("full_attn_idxs")) {  // another spelling, which layer_types wins over
-    const absl::StatusOr<std::vector<int64_t>> stated = settings.Ints("full_attn_idxs");
-    if (!stated.ok()) reader.Fail(stated.status());
-    attending = stated.value_or(attending);
+    usual.push_back(archive == nullptr ? layer % 2 == 1
+                                       : !archive->tensors().contains(Lfm2Key(layer, "conv.conv.weight")));
   }
   reader.Ignore({"full_attn_idxs"});
-  std::vector<std::string> usual;
-  for (int64_t layer = 0; layer < layers; ++layer) {
-    const bool attends = std::find(attending.begin(), attending.end(), layer) != attending.end();
-    usual.emplace_back(attends ? "full_attention" : "conv");
-  }
-  std::vector<bool> attends;
-  const std::vector<std::string> types = reader.Texts({"layer_types"}, usual);
-  for (const std::string& type : types) {
-    attends.push_back(type == "full_attention");
-    if (!attends.back() && type != "conv") {
-      reader.Fail(absl::FailedPreconditionError(absl::StrCat("setting \"layer_types\" has a layer \"", type,
-                                                             "\"; supported: conv, full_attention")));
+  const bool listed = settings.Has("full_attn_idxs");  // another spelling of layer_types
+  if (listed) {
+    const absl::StatusOr<std::vector<int64_t>> attending = settings.Ints("full_attn_idxs");
+    if (!attending.ok()) reader.Fail(attending.status());
+    std::fill(usual.begin(), usual.end(), false);
+    for (const int64_t layer : attending.value_or(std::vector<int64_t>{})) {
+      if (layer >= 0 && layer < layers) {
+        usual[layer] = true;
+      } else {
+        reader.Fail(reader.Disagree(absl::StrCat("there is no layer ", layer),
+                                    {"full_attn_idxs", "num_hidden_layers"}));
+      }
     }
   }
-  if (reader.status().ok() && static_cast<int64_t>(types.size()) != layers) {
-    reader.Fail(reader.Disagree(absl::StrCat(types.size(), " kinds for ", layers, " layers"),
-                                {"layer_types", "num_hidden_layers"}));
+  std::vector<bool> attends = source.ReadEither("layer_types", "full_attention", "conv", usual);
+  if (listed && reader.status().ok() && attends != usual) {
+    reader.Fail(reader.Disagree("they name other layers of attention", {"layer_types", "full_attn_idxs"}));
   }
-  attends.resize(layers);
   return attends;
 }
 
@@ -177,10 +177,10 @@ absl::StatusOr<DecoderSpec> Lfm2Spec(const Settings& settings, const Settings& t
                      {"feed_forward.experts.output", "feed_forward.experts.down_proj"}};
   spec.adjust = [deviation = spec.draw_deviation](WeightSpec& weight) { AdjustLfm2(deviation, weight); };
   const int64_t width = spec.description.width, layers = source.ReadLayers(checkpoint_layers, 3);
-  const AttentionSpec attention = ReadLfm2Attention(source, spec, dtype);
+  const AttentionSpec attention = ReadLfm2Attention(settings, source, spec, dtype);
   const GatedConvolutionSpec convolution = ReadLfm2Convolution(reader, width);
   EIGSVC_RETURN_IF_ERROR(reader.status());
-  const std::vector<bool> attends = ReadLfm2Layers(settings, reader, layers, archive);
+  const std::vector<bool> attends = ReadLfm2Layers(settings, source, layers, archive);
   EIGSVC_ASSIGN_OR_RETURN(const MixtureOfExpertsSpec mixture,
                           ReadLfm2Mixture(source, width, layers, archive));
   const FeedForwardSpec dense{width, ReadLfm2Hidden(source, mixture.experts > 0)};

@@ -196,8 +196,8 @@ absl::StatusOr<DecoderSpec> QwenSpec(Qwen qwen, const Settings& settings, const 
     RefuseOtherThanQwen35(reader);
     // Where the parts of such a model are described, and how images are told from text.
     reader.Ignore({"image_token_id", "mamba_ssm_dtype", "mtp_num_hidden_layers",
-                   "mtp_use_dedicated_embeddings", "text_config", "video_token_id", "vision_config",
-                   "vision_end_token_id", "vision_start_token_id"});
+                   "mtp_use_dedicated_embeddings", "video_token_id", "vision_config", "vision_end_token_id",
+                   "vision_start_token_id"});
   }
   spec.embedding_key = prefix + "embed_tokens";
   spec.norm_key = prefix + "norm";

@@ -63,7 +63,7 @@ std::string Sizes(const Settings& settings) {
   return text;
 }
 
-// "vocab_size 16777216, d_model 4096": the largest numbers, which a model's size comes from.
+// "vocab_size 16777216, d_model 4096": the largest numbers, most of which a model's size comes from.
 std::string LargestNumbers(const Settings& settings) {
   constexpr size_t kMost = 6;
   std::vector<std::pair<double, std::string>> numbers;

@@ -65,13 +65,13 @@ def make(directory, rng, *, kinds, experts=0, steps=None, stacked=False, **setti
                dtypes=("float64", "float32"))
 
 
-def as_published(directory, rng, **settings):
+def as_published(directory, rng, bases=("rope_theta", "theta"), **settings):
     """The same with config.json in the spelling of the models of the hub, which says nothing of some defaults."""
     make(directory, rng, **settings)
     path = directory / "checkpoint" / "config.json"
     config = json.loads(path.read_text())
     types, rotary = config.pop("layer_types"), config.pop("rope_parameters")
-    config |= {"block_ff_dim": config.pop("intermediate_size"), "rope_theta": rotary["rope_theta"], "theta": rotary["rope_theta"],
+    config |= {"block_ff_dim": config.pop("intermediate_size"), **dict.fromkeys(bases, rotary["rope_theta"]),
                "full_attn_idxs": [layer for layer, kind in enumerate(types) if kind == "full_attention"],
                "tie_embedding": config.pop("tie_word_embeddings"), "block_dim": config["hidden_size"], "block_use_swiglu": True,
                "use_pos_enc": True}
@@ -86,6 +86,7 @@ CASES = {
         make, kinds="AC", num_key_value_heads=4, conv_bias=True, conv_L_cache=4, block_ffn_dim_multiplier=1.3, norm_eps=1e-3,
         tie_word_embeddings=False, rope_parameters=YARN, max_position_embeddings=128),
     "lfm2/huggingface/as_published": functools.partial(as_published, kinds="CAC", tie_word_embeddings=False),
+    "lfm2/huggingface/authors_base": functools.partial(as_published, kinds="CA", bases=("theta",)),
     "lfm2/huggingface/stated_width": functools.partial(make, kinds="CA", num_key_value_heads=1, block_auto_adjust_ff_dim=False,
                                                        conv_L_cache=2, steps=3),
     "lfm2/huggingface/single_tap": functools.partial(make, kinds="CA", conv_L_cache=1),
