@@ -486,10 +486,12 @@ TEST_F(WorkerServiceTest, ATrainingStreamsAndItsCheckpointCanBeAnalysed) {
 TEST_F(WorkerServiceTest, EveryFamilyRunsUntrained) {
   // Distinct eigenvalues of a unit at a step by mixer, where there are more than one: a head of 8 keys has 8,
   // of one delta rule with one decay two, the written direction's and that of all others; a channel of
-  // Mamba-1 has 16; a layer of a recurrent network one for each number of its state.
+  // Mamba-1 has 16; a layer of a recurrent network one for each number of its state. Kimi-Linear's heads have
+  // 16 keys.
   const std::map<std::string, int64_t> kPerStep = {
-      {"delta_net", 2}, {"gated_delta_net", 2}, {"gla", 8},  {"gru", 32},  {"hgrn2", 8}, {"kda", 8},
-      {"lstm", 64},     {"mamba", 16},          {"rnn", 32}, {"rwkv6", 8}, {"rwkv7", 8}, {"slstm", 12}};
+      {"delta_net", 2},       {"gated_delta_net", 2}, {"gla", 8},  {"gru", 32},  {"hgrn2", 8}, {"kda", 8},
+      {"lstm", 64},           {"mamba", 16},          {"rnn", 32}, {"rwkv6", 8}, {"rwkv7", 8}, {"slstm", 12},
+      {"kimi_linear kda", 16}};
   // All eigenvalues of a unit whose transition is constant, by mixer or by family: linear_attn's sums without
   // a normaliser, other families' linear attention does not.
   const std::map<std::string, int64_t> kConstant = {{"convolution", 1}, {"linear_attn", 1}, {"lru", 32},
@@ -509,7 +511,8 @@ TEST_F(WorkerServiceTest, EveryFamilyRunsUntrained) {
     EXPECT_GT(result.sites_size(), 0) << family.name();
     for (const v1::SiteSpectrum& site : result.sites()) {
       const std::string& mixer = site.site().mixer();
-      const auto of_step = kPerStep.find(mixer);
+      const std::string both = absl::StrCat(family.name(), " ", mixer);
+      const auto of_step = kPerStep.find(kPerStep.contains(both) ? both : mixer);
       const auto constant = kConstant.find(kConstant.contains(mixer) ? mixer : family.name());
       const int64_t per_step = of_step == kPerStep.end() ? 1 : of_step->second;
       EXPECT_EQ(site.summary().count(), constant == kConstant.end() ? 16 * 31 * per_step : constant->second)
